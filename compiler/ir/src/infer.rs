@@ -1,0 +1,175 @@
+//! Type inference: the type of each operation from the types of its operands.
+
+use thiserror::Error;
+
+use crate::{DType, Dim, Format, Level, Op, Per, Scheme, Shape, Type};
+
+/// Why an operation has no type.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{op}`: {reason}")]
+pub struct InferError {
+    /// The operation's mnemonic.
+    pub op: &'static str,
+    /// What is wrong, naming operands and types.
+    pub reason: String,
+}
+
+type Checked<T> = Result<T, String>;
+
+/// The type of `op` applied to operands of `types`. Sources have none to infer and are an error here.
+pub fn infer(op: &Op, types: &[&Type]) -> Result<Type, InferError> {
+    let fail = |reason| InferError { op: op.mnemonic(), reason };
+    if types.len() != op.arity() {
+        return Err(fail(format!("takes {} operands, found {}", op.arity(), types.len())));
+    }
+    infer_checked(op, types).map_err(fail)
+}
+
+fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
+    match (op, types) {
+        (Op::Gather, [table, index]) => gather(table, index),
+        (Op::RmsNorm { eps }, [x, weight]) => rms_norm(*eps, x, weight),
+        (Op::Linear, [x, weight]) => linear(x, weight),
+        (Op::Bias, [x, v]) | (Op::Scale, [x, v]) => channelwise(x, v),
+        (Op::RopeTable, [positions, inv_freq]) => rope_table(positions, inv_freq),
+        (Op::Rope, [x, table]) => rope(x, table),
+        (Op::KvAppend, [cache, x]) => kv_append(cache, x),
+        (Op::Attention { heads, kv_heads, scale, p }, [q, k, v]) => {
+            require(scale.is_finite() && *scale > 0.0, || {
+                format!("scale {scale:?} is not a positive number")
+            })?;
+            require(matches!(p, DType::F32 | DType::E4M3), || format!("p is f32 or e4m3, found {p}"))?;
+            attention(*heads, *kv_heads, q, k, v)
+        }
+        (Op::Silu, [x]) => activation("x", x).map(|()| (*x).clone()),
+        (Op::Mul | Op::Add, [a, b]) => {
+            activation("a", a)?;
+            require(a == b, || format!("operands differ: {a} and {b}"))?;
+            Ok((*a).clone())
+        }
+        (Op::Quantize { to }, [x]) => quantize(to, x),
+        (Op::Dequantize, [x]) => {
+            require(x.dtype.is_code(), || format!("x is not quantized: {x}"))?;
+            Ok(Type::plain(DType::F32, x.shape.clone()))
+        }
+        _ => Err("a source has a declared type".into()),
+    }
+}
+
+fn require(holds: bool, reason: impl FnOnce() -> String) -> Checked<()> {
+    if holds { Ok(()) } else { Err(reason()) }
+}
+
+fn activation(name: &str, ty: &Type) -> Checked<()> {
+    require(ty.dtype == DType::F32 && ty.shape.0.len() == 2, || format!("{name} is not an f32 matrix: {ty}"))
+}
+
+fn vector(name: &str, ty: &Type) -> Checked<Dim> {
+    require(ty.dtype.is_float() && ty.shape.0.len() == 1, || {
+        format!("{name} is not a vector of floats: {ty}")
+    })?;
+    Ok(ty.shape.0[0].clone())
+}
+
+fn indices(name: &str, ty: &Type) -> Checked<Dim> {
+    require(ty.dtype == DType::I32 && ty.shape.0.len() == 1, || {
+        format!("{name} is not an i32 vector: {ty}")
+    })?;
+    Ok(ty.shape.0[0].clone())
+}
+
+fn matrix<'a>(name: &str, ty: &'a Type) -> Checked<(&'a Dim, &'a Dim)> {
+    match ty.shape.0.as_slice() {
+        [rows, cols] if ty.dtype != DType::I32 => Ok((rows, cols)),
+        _ => Err(format!("{name} is not a matrix of numbers: {ty}")),
+    }
+}
+
+fn fixed(name: &str, dim: &Dim) -> Checked<usize> {
+    dim.fixed().filter(|n| *n > 0).ok_or_else(|| format!("{name} must be a positive number, found {dim}"))
+}
+
+fn gather(table: &Type, index: &Type) -> Checked<Type> {
+    let (_, cols) = matrix("table", table)?;
+    require(table.dtype.is_float(), || format!("table is quantized: {table}"))?;
+    Ok(Type::f32(indices("index", index)?, cols.clone()))
+}
+
+fn rms_norm(eps: f32, x: &Type, weight: &Type) -> Checked<Type> {
+    activation("x", x)?;
+    require(eps.is_finite() && eps >= 0.0, || format!("eps {eps:?} is not a number ≥ 0"))?;
+    let run = fixed("weight", &vector("weight", weight)?)?;
+    let cols = fixed("channels of x", &x.shape.cols())?;
+    require(cols % run == 0, || format!("{cols} channels do not divide into runs of {run}"))?;
+    Ok(x.clone())
+}
+
+fn linear(x: &Type, weight: &Type) -> Checked<Type> {
+    let (rows, k) = matrix("x", x)?;
+    let (n, weight_k) = matrix("weight", weight)?;
+    require(k == weight_k, || format!("x has {k} channels, weight takes {weight_k}"))?;
+    let row_scaled = matches!(x.scheme.0.as_slice(), [Level { per: Per::Row, .. }]);
+    require(x.dtype == DType::F32 || row_scaled, || format!("x is neither f32 nor scaled per row: {x}"))?;
+    Ok(Type::f32(rows.clone(), n.clone()))
+}
+
+fn channelwise(x: &Type, v: &Type) -> Checked<Type> {
+    activation("x", x)?;
+    let n = vector("the vector", v)?;
+    require(x.shape.cols() == n, || format!("x has {} channels, the vector {n}", x.shape.cols()))?;
+    Ok(x.clone())
+}
+
+fn rope_table(positions: &Type, inv_freq: &Type) -> Checked<Type> {
+    let rows = indices("positions", positions)?;
+    require(inv_freq.dtype == DType::F32, || format!("inv_freq is not f32: {inv_freq}"))?;
+    Ok(Type::f32(rows, 2 * fixed("inv_freq", &vector("inv_freq", inv_freq)?)?))
+}
+
+fn rope(x: &Type, table: &Type) -> Checked<Type> {
+    activation("x", x)?;
+    activation("table", table)?;
+    require(x.shape.rows() == table.shape.rows(), || format!("x {x} and table {table} differ in rows"))?;
+    let (cols, head) = (fixed("channels of x", &x.shape.cols())?, fixed("table", &table.shape.cols())?);
+    require(head % 2 == 0 && cols % head == 0, || {
+        format!("{cols} channels do not divide into heads of {head}")
+    })?;
+    Ok(x.clone())
+}
+
+fn kv_append(cache: &Type, x: &Type) -> Checked<Type> {
+    let (past, _) = matrix("cache", cache)?;
+    let (rows, _) = matrix("x", x)?;
+    let expected = Type { shape: Shape::matrix(past.clone(), x.shape.cols()), ..x.clone() };
+    require(*cache == expected, || format!("cache {cache} cannot take rows of {x}"))?;
+    Ok(Type { shape: Shape::matrix(past.concat(rows), x.shape.cols()), ..x.clone() })
+}
+
+fn attention(heads: usize, kv_heads: usize, q: &Type, k: &Type, v: &Type) -> Checked<Type> {
+    let (rows, _) = matrix("q", q)?;
+    let (keys, _) = matrix("k", k)?;
+    require(kv_heads > 0 && heads % kv_heads == 0, || format!("{heads} heads over {kv_heads} kv heads"))?;
+    let cols = fixed("channels of q", &q.shape.cols())?;
+    require(heads > 0 && cols % heads == 0, || format!("{cols} channels do not divide into {heads} heads"))?;
+    let head = cols / heads;
+    for (name, ty) in [("k", k), ("v", v)] {
+        let expected = Shape::matrix(keys.clone(), kv_heads * head);
+        require(ty.shape == expected, || format!("{name} is {}, expected {expected}", ty.shape))?;
+    }
+    for (name, ty) in [("q", q), ("k", k), ("v", v)] {
+        let per_head = matches!(ty.scheme.0.as_slice(), [Level { per: Per::Group(n), .. }] if *n == head);
+        let plain = ty.dtype.is_float();
+        require(plain || per_head, || {
+            format!("{name} is neither plain nor scaled per head of {head}: {ty}")
+        })?;
+    }
+    Ok(Type::f32(rows.clone(), cols))
+}
+
+fn quantize(to: &Format, x: &Type) -> Checked<Type> {
+    require(x.dtype.is_float() && x.shape.0.len() == 2, || format!("x is not a matrix of floats: {x}"))?;
+    require(to.dtype.is_code() && to.scheme.fits(to.dtype), || format!("`{to}` is not a quantized format"))?;
+    require(x.scheme == Scheme::PLAIN, || format!("x is quantized already: {x}"))?;
+    fixed("channels of x", &x.shape.cols())?;
+    Ok(x.with_format(to))
+}

@@ -1,0 +1,144 @@
+//! The operations: one enum from one table. Inference, interpreter and lowering are exhaustive matches elsewhere.
+
+use std::sync::Arc;
+
+use crate::attr::{Attr, AttrError, Attribute};
+use crate::{DType, Format};
+
+/// Name, operands, attributes and documentation of an operation.
+#[derive(Debug)]
+pub struct OpInfo {
+    /// The name in text IR.
+    pub mnemonic: &'static str,
+    /// Operand names, in slot order.
+    pub operands: &'static [&'static str],
+    /// Attribute names, in print order.
+    pub attrs: &'static [&'static str],
+    /// One paragraph: what it computes, with shapes.
+    pub doc: &'static str,
+}
+
+macro_rules! ops {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $mnemonic:literal ($($operand:ident),*) $({ $($attr:ident : $ty:ty),+ })? ;)*) => {
+        /// An operation with its attributes. Every operation has one result.
+        #[derive(Clone, Debug, PartialEq)]
+        pub enum Op {
+            $( $(#[doc = $doc])+ #[allow(missing_docs)] $variant $({ $($attr: $ty),+ })?, )*
+        }
+
+        /// Every operation, in table order.
+        pub const OPS: &[OpInfo] = &[$( OpInfo {
+            mnemonic: $mnemonic,
+            operands: &[$(stringify!($operand)),*],
+            attrs: &[$($(stringify!($attr)),+)?],
+            doc: concat!($($doc, "\n"),+),
+        } ),*];
+
+        impl Op {
+            /// The operation's row of [`OPS`].
+            pub fn info(&self) -> &'static OpInfo {
+                let mut row = 0;
+                $( if matches!(self, Op::$variant $({ $($attr: _),+ })?) { return &OPS[row]; } row += 1; )*
+                unreachable!("{row} rows, one for each variant")
+            }
+
+            /// The attributes by name, in print order.
+            pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
+                match self {
+                    $( Op::$variant $({ $($attr),+ })? => vec![$($((stringify!($attr), $attr.to_attr())),+)?], )*
+                }
+            }
+
+            /// The operation named `mnemonic`, its attributes looked up in `get`. `None` when there is no such operation.
+            pub fn build(mnemonic: &str, get: &dyn Fn(&str) -> Option<Attr>) -> Option<Result<Op, AttrError>> {
+                match mnemonic {
+                    $( $mnemonic => Some((|| Ok(Op::$variant $({ $($attr: Attribute::required(stringify!($attr), get)?),+ })?))()), )*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+ops! {
+    /// A graph input, named; its type is declared.
+    Input = "input" () { name: Arc<str> };
+    /// A constant, named; its type is declared, its data held by the graph or elided.
+    Const = "const" () { name: Arc<str> };
+    /// The state of a KV cache before this step, rows of past tokens `[P,C]`; its type is declared.
+    Cache = "cache" () { name: Arc<str> };
+    /// Rows of a table by index: `table[V,C]`, `index i32[T]` → `f32[T,C]`. The token embedding, and the rows whose logits are wanted.
+    Gather = "gather" (table, index);
+    /// `x / sqrt(mean(x²) + eps) · weight`, over each run of `G` channels: `x f32[T,C]`, `weight[G]`, `C` a multiple of `G`. `G < C` is a norm per head.
+    RmsNorm = "rms_norm" (x, weight) { eps: f32 };
+    /// `x · weightᵀ`: `x[T,K]`, `weight[N,K]` → `f32[T,N]`, FP32 accumulation; scales of both are applied in the epilogue.
+    Linear = "linear" (x, weight);
+    /// Adds a vector to each row: `x f32[T,C]`, `bias[C]`.
+    Bias = "bias" (x, bias);
+    /// Cosines and sines of `position · inv_freq`: `positions i32[T]`, `inv_freq f32[D/2]` → `f32[T,D]`, cosines first.
+    RopeTable = "rope_table" (positions, inv_freq);
+    /// Rotates channel `i` with `i + D/2` of each head: `x f32[T,H·D]`, `table f32[T,D]`.
+    Rope = "rope" (x, table);
+    /// The cache with this step's rows after the past ones: `cache[P,C]`, `x[T,C]` → `[P+T,C]`. The result is the next step's cache.
+    KvAppend = "kv_append" (cache, x);
+    /// Causal attention of the last `T` of `P+T` positions: `q[T,H·D]`, `k[P+T,Hkv·D]`, `v[P+T,Hkv·D]` → `f32[T,H·D]`.
+    /// `softmax(q·kᵀ·scale)·v`; with `p=e4m3` the probabilities are scaled by 448 and rounded to E4M3 (FireQ section 6).
+    Attention = "attention" (q, k, v) { heads: usize, kv_heads: usize, scale: f32, p: DType };
+    /// `x / (1 + exp(−x))`.
+    Silu = "silu" (x);
+    /// Element-wise product.
+    Mul = "mul" (a, b);
+    /// Element-wise sum.
+    Add = "add" (a, b);
+    /// Multiplies each channel by its own scale: `x f32[T,C]`, `scale[C]`.
+    Scale = "scale" (x, scale);
+    /// The nearest value in a number format, as codes and scales (FireQ sections 2, 3 and 6).
+    Quantize = "quantize" (x) { to: Format };
+    /// The numbers that codes and scales stand for, as f32.
+    Dequantize = "dequantize" (x);
+}
+
+impl Op {
+    /// The name in text IR.
+    pub fn mnemonic(&self) -> &'static str {
+        self.info().mnemonic
+    }
+
+    /// Number of operands.
+    pub fn arity(&self) -> usize {
+        self.info().operands.len()
+    }
+
+    /// True for operations whose type is declared rather than inferred.
+    pub fn is_source(&self) -> bool {
+        matches!(self, Op::Input { .. } | Op::Const { .. } | Op::Cache { .. })
+    }
+
+    /// The name of an input, constant or cache.
+    pub fn name(&self) -> Option<&Arc<str>> {
+        match self {
+            Op::Input { name } | Op::Const { name } | Op::Cache { name } => Some(name),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_operation_is_rebuilt_from_its_attributes() {
+        let op = Op::Attention { heads: 4, kv_heads: 2, scale: 0.125, p: DType::E4M3 };
+        let attrs = op.attrs();
+        let get = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
+        assert_eq!(Op::build(op.mnemonic(), &get), Some(Ok(op)));
+    }
+
+    #[test]
+    fn a_missing_attribute_is_named() {
+        let error = Op::build("rms_norm", &|_| None).unwrap().unwrap_err();
+        assert_eq!(error.to_string(), "attribute `eps` is missing");
+        assert_eq!(Op::build("no_such_op", &|_| None), None);
+    }
+}

@@ -1,0 +1,148 @@
+//! The plan: ordered kernel launches over buffers, what passes hand to code generators and what the runtime executes.
+
+mod storage;
+
+pub use storage::{Part, Storage, parts};
+
+use std::sync::Arc;
+
+use crate::{DType, Format, Type};
+
+/// Index into [`Plan::buffers`].
+pub type BufferId = usize;
+
+/// Where the bytes of a buffer are.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Place {
+    /// Given by the caller.
+    Input(Arc<str>),
+    /// Returned to the caller.
+    Output(Arc<str>),
+    /// Read-only tensors of `weights.safetensors`, one for each part.
+    Weight(Arc<str>),
+    /// A KV cache: rows for the whole context, filled up to `P` before a step and `P+T` after it.
+    Cache(Arc<str>),
+    /// Scratch: `offset` counts bytes per row; a part starts at `offset · rows` for a step of at most `rows` tokens.
+    Arena {
+        /// Bytes per token before this buffer, a multiple of 64.
+        offset: usize,
+    },
+}
+
+/// A value with a place. A quantized value has several [`parts`], laid one after another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Buffer {
+    /// Type, with symbols `T` (tokens of this step), `P` (tokens before it) and `L` (rows whose logits are wanted).
+    pub ty: Type,
+    /// Where it is.
+    pub place: Place,
+    /// How the target stores it.
+    pub storage: Storage,
+}
+
+/// What a launch computes: an [`crate::Op`] without sources, on buffers.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs)]
+pub enum Kernel {
+    /// Rows of a table, as f32.
+    Gather,
+    /// RMS norm over runs of the weight's length.
+    RmsNorm { eps: f32 },
+    /// `x · weightᵀ` with the scales of both in the epilogue.
+    Linear,
+    /// Adds a vector to each row.
+    Bias,
+    /// Cosines and sines for rope.
+    RopeTable,
+    /// Rotates halves of each head.
+    Rope,
+    /// Copies `T` rows behind the `P` rows of a cache; the output is the cache.
+    KvAppend,
+    /// Causal attention of `T` queries over `P+T` keys.
+    Attention { heads: usize, kv_heads: usize, scale: f32, p: DType },
+    /// `x / (1 + exp(−x))`.
+    Silu,
+    /// Element-wise product.
+    Mul,
+    /// Element-wise sum.
+    Add,
+    /// Per-channel product.
+    Scale,
+    /// To codes and scales.
+    Quantize { to: Format },
+    /// From codes and scales.
+    Dequantize,
+}
+
+/// One kernel launch.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Launch {
+    /// What is computed.
+    pub kernel: Kernel,
+    /// Name of the compiled function; launches with equal kernel and types share one.
+    pub symbol: Arc<str>,
+    /// Operands, in the operation's order.
+    pub inputs: Vec<BufferId>,
+    /// Result.
+    pub output: BufferId,
+}
+
+/// Ordered kernel launches and their buffers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// Name of the model.
+    pub name: String,
+    /// Buffers, in order of first use.
+    pub buffers: Vec<Buffer>,
+    /// Launches, in order of execution.
+    pub launches: Vec<Launch>,
+    /// Bytes of scratch per token of a step.
+    pub arena_bytes_per_token: usize,
+}
+
+/// The sizes of one step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// `T`: tokens of this step.
+    pub tokens: usize,
+    /// `P`: tokens before it.
+    pub past: usize,
+    /// `L`: rows whose logits are wanted.
+    pub selected: usize,
+}
+
+/// Output rows of a linear that one unit of work computes.
+pub const LINEAR_ROWS: usize = 4;
+
+impl Plan {
+    /// The compiled function's types: what makes launches share a symbol.
+    pub fn signature(&self, launch: &Launch) -> (Kernel, Vec<(Type, Storage)>) {
+        let types = launch.inputs.iter().chain([&launch.output]);
+        (
+            launch.kernel.clone(),
+            types.map(|b| (self.buffers[*b].ty.clone(), self.buffers[*b].storage)).collect(),
+        )
+    }
+
+    /// Independent units of work of a launch, the range that threads share: blocks of [`LINEAR_ROWS`] output channels
+    /// for linears, token × head for attention, rows for all else.
+    pub fn units(&self, launch: &Launch, step: Step) -> usize {
+        let output = &self.buffers[launch.output].ty;
+        let rows = step.rows(&output.shape.rows());
+        match &launch.kernel {
+            Kernel::Linear => output.shape.cols().fixed().unwrap_or(0).div_ceil(LINEAR_ROWS),
+            Kernel::Attention { heads, .. } => rows * heads,
+            Kernel::KvAppend => step.tokens,
+            _ => rows,
+        }
+    }
+}
+
+impl Step {
+    /// The number of rows that a dimension means in this step; 0 for symbols a plan does not have.
+    pub fn rows(self, dim: &crate::Dim) -> usize {
+        let symbols = [("T", self.tokens), ("P", self.past), ("L", self.selected)];
+        let bindings = symbols.into_iter().map(|(name, n)| (name.to_string(), n)).collect();
+        dim.resolve(&bindings).unwrap_or(0)
+    }
+}
