@@ -4,8 +4,25 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::DType;
+
 /// Bytes that live as long as someone holds them: a mapped file, or a vector.
-pub type SharedBytes = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub type SharedBytes = Arc<dyn ByteSource>;
+
+/// Where bytes of constants live.
+pub trait ByteSource: Send + Sync {
+    /// All of them.
+    fn bytes(&self) -> &[u8];
+
+    /// Says that `range` is not needed soon: a mapped file gives the memory back and reads it again when asked.
+    fn release(&self, _range: Range<usize>) {}
+}
+
+impl ByteSource for Vec<u8> {
+    fn bytes(&self) -> &[u8] {
+        self
+    }
+}
 
 /// The data of a constant, little endian, in the dtype that its type declares.
 #[derive(Clone)]
@@ -35,8 +52,28 @@ impl ConstData {
     /// The bytes, unless they were elided or the range lies outside their owner.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
-            ConstData::Bytes { owner, range } => (**owner).as_ref().get(range.clone()),
+            ConstData::Bytes { owner, range } => owner.bytes().get(range.clone()),
             ConstData::Elided { .. } => None,
+        }
+    }
+
+    /// Gives the memory behind mapped bytes back after use, so that a walk over a large checkpoint stays small.
+    pub fn release(&self) {
+        if let ConstData::Bytes { owner, range } = self {
+            owner.release(range.clone());
+        }
+    }
+
+    /// The index of the first NaN or infinity when the bytes are numbers of `dtype`; `None` when there is none, when
+    /// the dtype has none, and for elided data. Whoever consumes a constant checks this: weights are never read before.
+    pub fn first_non_finite(&self, dtype: DType) -> Option<usize> {
+        let bytes = self.bytes()?;
+        match dtype {
+            DType::F32 => position32(bytes, 0x7f80_0000),
+            DType::F16 => position16(bytes, 0x7c00),
+            DType::BF16 => position16(bytes, 0x7f80),
+            DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
+            DType::I4 | DType::I32 => None,
         }
     }
 
@@ -49,11 +86,62 @@ impl ConstData {
     }
 }
 
+/// Elements whose exponent bits are looked at together, so that the scan of finite data runs at memory speed.
+const SCAN: usize = 4096;
+
+/// The first 16-bit element with every bit of `exponent` set.
+fn position16(bytes: &[u8], exponent: u16) -> Option<usize> {
+    let hit = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent;
+    let any = |block: &[u8]| block.chunks_exact(2).fold(false, |found, b| found | hit(b));
+    let block = bytes.chunks(2 * SCAN).position(any)?;
+    bytes[block * 2 * SCAN..].chunks_exact(2).position(hit).map(|i| block * SCAN + i)
+}
+
+/// The first 32-bit element with every bit of `exponent` set.
+fn position32(bytes: &[u8], exponent: u32) -> Option<usize> {
+    let hit = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & exponent == exponent;
+    let any = |block: &[u8]| block.chunks_exact(4).fold(false, |found, b| found | hit(b));
+    let block = bytes.chunks(4 * SCAN).position(any)?;
+    bytes[block * 4 * SCAN..].chunks_exact(4).position(hit).map(|i| block * SCAN + i)
+}
+
 impl fmt::Debug for ConstData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConstData::Bytes { range, .. } => write!(f, "Bytes({range:?})"),
             ConstData::Elided { hash } => write!(f, "Elided({hash:?})"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(bytes: Vec<u8>) -> ConstData {
+        let range = 0..bytes.len();
+        ConstData::Bytes { owner: Arc::new(bytes), range }
+    }
+
+    #[test]
+    fn the_first_non_finite_number_is_found_wherever_it_stands() {
+        for at in [0, 1, SCAN - 1, SCAN, 2 * SCAN + 7] {
+            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+                let mut values = vec![1.5f32; 3 * SCAN];
+                values[at] = bad;
+                let bf16 = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+                let f16 = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
+                assert_eq!(ConstData::from_f32(&values).first_non_finite(DType::F32), Some(at));
+                assert_eq!(holding(bf16).first_non_finite(DType::BF16), Some(at));
+                assert_eq!(holding(f16).first_non_finite(DType::F16), Some(at));
+            }
+        }
+    }
+
+    #[test]
+    fn the_largest_finite_numbers_pass() {
+        assert_eq!(ConstData::from_f32(&[f32::MAX, f32::MIN]).first_non_finite(DType::F32), None);
+        let f16 = half::f16::MAX.to_le_bytes().to_vec();
+        assert_eq!(holding(f16).first_non_finite(DType::F16), None);
     }
 }

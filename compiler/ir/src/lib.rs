@@ -18,7 +18,7 @@ mod shape;
 mod types;
 
 pub use attr::{Attr, AttrError, Attribute, Quoted};
-pub use constant::{ConstData, SharedBytes};
+pub use constant::{ByteSource, ConstData, SharedBytes};
 pub use dtype::{DTYPES, DType};
 pub use graph::{Graph, Node, ValueId};
 pub use op::{OPS, Op, OpInfo};
