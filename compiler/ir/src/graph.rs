@@ -145,7 +145,7 @@ impl Graph {
     /// the outputs, operands before users; what no output needs comes last, in order of creation.
     pub fn schedule(&self) -> Vec<ValueId> {
         let mut order = Vec::with_capacity(self.len());
-        let mut seen = vec![false; self.nodes.node_indices().last().map_or(0, |n| n.index() + 1)];
+        let mut seen = vec![false; self.nodes.node_indices().next_back().map_or(0, |n| n.index() + 1)];
         let mut unused: Vec<ValueId> = self.values().filter(|v| self.is_unused(*v)).collect();
         unused.sort_unstable_by_key(|v| self.node(*v).sequence);
         for root in self.inputs.iter().chain(&self.outputs).chain(&unused) {

@@ -30,7 +30,7 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
         (Op::Gather, [table, index]) => gather(table, index),
         (Op::RmsNorm { eps }, [x, weight]) => rms_norm(*eps, x, weight),
         (Op::Linear, [x, weight]) => linear(x, weight),
-        (Op::Bias, [x, v]) | (Op::Scale, [x, v]) => channelwise(x, v),
+        (Op::Bias | Op::Scale, [x, v]) => channelwise(x, v),
         (Op::RopeTable, [positions, inv_freq]) => rope_table(positions, inv_freq),
         (Op::Rope, [x, table]) => rope(x, table),
         (Op::KvAppend, [cache, x]) => kv_append(cache, x),
@@ -148,7 +148,9 @@ fn kv_append(cache: &Type, x: &Type) -> Checked<Type> {
 fn attention(heads: usize, kv_heads: usize, q: &Type, k: &Type, v: &Type) -> Checked<Type> {
     let (rows, _) = matrix("q", q)?;
     let (keys, _) = matrix("k", k)?;
-    require(kv_heads > 0 && heads % kv_heads == 0, || format!("{heads} heads over {kv_heads} kv heads"))?;
+    require(kv_heads > 0 && heads.is_multiple_of(kv_heads), || {
+        format!("{heads} heads over {kv_heads} kv heads")
+    })?;
     let cols = fixed("channels of q", &q.shape.cols())?;
     require(heads > 0 && cols % heads == 0, || format!("{cols} channels do not divide into {heads} heads"))?;
     let head = cols / heads;

@@ -133,13 +133,11 @@ fn quantize_groups(row: &[f32], dtype: DType, level: Level) -> (Vec<i8>, Vec<f32
 
 /// σ = absmax/7 for I4, absmax/448 for E4M3 (1 for all zeros, so that nothing is divided by zero), as its dtype stores it.
 fn group_scale(absmax: f32, dtype: DType, scale_dtype: DType) -> f32 {
-    match dtype {
-        DType::I4 => round_scale(absmax / 7.0, scale_dtype),
-        _ => {
-            let scale = round_scale(absmax / e4m3::MAX, scale_dtype);
-            if scale > 0.0 { scale } else { 1.0 }
-        }
+    if dtype == DType::I4 {
+        return round_scale(absmax / 7.0, scale_dtype);
     }
+    let scale = round_scale(absmax / e4m3::MAX, scale_dtype);
+    if scale > 0.0 { scale } else { 1.0 }
 }
 
 /// The nearest integer code, ties to even. A scale that rounded to zero has only zeros under it.

@@ -22,10 +22,13 @@ pub(super) fn attention(
     let one = |unit: usize| {
         let (t, h) = (unit / heads, unit % heads);
         let kv_head = h / (heads / kv_heads);
-        let row = |data: &'_ [f32], s: usize| -> Vec<f32> { data[(s * kv_heads + kv_head) * width..][..width].to_vec() };
+        let row = |data: &'_ [f32], s: usize| -> Vec<f32> {
+            data[(s * kv_heads + kv_head) * width..][..width].to_vec()
+        };
         let query = &q[unit * width..][..width];
         let seen = (past + t + 1).min(keys);
-        let scores = (0..seen).map(|s| dot(query, &row(&k, s)) as f32 * (scale * std::f32::consts::LOG2_E)).collect();
+        let scores =
+            (0..seen).map(|s| dot(query, &row(&k, s)) as f32 * (scale * std::f32::consts::LOG2_E)).collect();
         weighted_sum(&probabilities(scores, p), (0..seen).map(|s| row(&v, s)), width)
     };
     (0..tokens * heads).into_par_iter().flat_map_iter(one).collect()
@@ -36,7 +39,9 @@ fn probabilities(scores: Vec<f32>, p: DType) -> Vec<f32> {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let exp2 = |s: f32| f64::from(s - max).exp2();
     match p {
-        DType::E4M3 => scores.into_iter().map(|s| e4m3::round((exp2(s) * f64::from(e4m3::MAX)) as f32)).collect(),
+        DType::E4M3 => {
+            scores.into_iter().map(|s| e4m3::round((exp2(s) * f64::from(e4m3::MAX)) as f32)).collect()
+        }
         _ => scores.into_iter().map(|s| exp2(s) as f32).collect(),
     }
 }

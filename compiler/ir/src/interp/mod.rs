@@ -12,6 +12,7 @@ use thiserror::Error;
 
 use crate::{Graph, Op, ValueId};
 
+pub(crate) use tensor::widen;
 pub use tensor::{Data, Tensor};
 
 /// What a run leaves behind.
@@ -76,7 +77,9 @@ pub fn interpret(
             Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
             op => ops::eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
         };
-        if let (Op::KvAppend, Some(name)) = (graph.op(value), operands.first().and_then(|c| graph.op(*c).name())) {
+        if let (Op::KvAppend, Some(name)) =
+            (graph.op(value), operands.first().and_then(|c| graph.op(*c).name()))
+        {
             after.insert(name.to_string(), tensor.clone());
         }
         values.insert(value, tensor);

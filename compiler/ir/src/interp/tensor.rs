@@ -82,11 +82,19 @@ impl Tensor {
     }
 
     pub(super) fn floats(&self) -> Result<&[f32], String> {
-        if let Data::Float(values) = &self.data { Ok(values) } else { Err(format!("wants floats, found {}", self.ty)) }
+        if let Data::Float(values) = &self.data {
+            Ok(values)
+        } else {
+            Err(format!("wants floats, found {}", self.ty))
+        }
     }
 
     pub(super) fn ints(&self) -> Result<&[i32], String> {
-        if let Data::Int(values) = &self.data { Ok(values) } else { Err(format!("wants indices, found {}", self.ty)) }
+        if let Data::Int(values) = &self.data {
+            Ok(values)
+        } else {
+            Err(format!("wants indices, found {}", self.ty))
+        }
     }
 
     /// The value of a constant; random by name when its data was elided.
@@ -108,7 +116,8 @@ impl Tensor {
     }
 
     fn random(name: &str, ty: &Type, elements: usize) -> Self {
-        let mut state = name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
+        let mut state =
+            name.bytes().fold(0xcbf29ce484222325u64, |h, b| (h ^ u64::from(b)).wrapping_mul(0x100000001b3));
         let mut uniform = || {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (state >> 40) as f32 / (1u64 << 24) as f32
@@ -128,7 +137,9 @@ impl Tensor {
 pub(crate) fn widen(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
     let pairs = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
     match dtype {
-        DType::F32 => Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()),
+        DType::F32 => {
+            Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
+        }
         DType::BF16 => Some(pairs.map(|b| f32::from_bits(u32::from(b) << 16)).collect()),
         DType::F16 => Some(pairs.map(|b| f16::from_bits(b).to_f32()).collect()),
         _ => None,

@@ -1,12 +1,16 @@
 //! The plan: ordered kernel launches over buffers, what passes hand to code generators and what the runtime executes.
 
+mod lower;
+mod pack;
 mod storage;
 
-pub use storage::{Part, Storage, parts};
+pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower};
+pub use pack::{PackedPart, pack, pack_tensor, unpack};
+pub use storage::{BLOCK, Part, Storage, parts};
 
 use std::sync::Arc;
 
-use crate::{DType, Format, Type};
+use crate::{DType, Format, Op, Type};
 
 /// Index into [`Plan::buffers`].
 pub type BufferId = usize;
@@ -74,6 +78,54 @@ pub enum Kernel {
     Dequantize,
 }
 
+impl Kernel {
+    /// The kernel of an operation; `None` for sources.
+    pub fn from_op(op: &Op) -> Option<Self> {
+        Some(match op.clone() {
+            Op::Input { .. } | Op::Const { .. } | Op::Cache { .. } => return None,
+            Op::Gather => Kernel::Gather,
+            Op::RmsNorm { eps } => Kernel::RmsNorm { eps },
+            Op::Linear => Kernel::Linear,
+            Op::Bias => Kernel::Bias,
+            Op::RopeTable => Kernel::RopeTable,
+            Op::Rope => Kernel::Rope,
+            Op::KvAppend => Kernel::KvAppend,
+            Op::Attention { heads, kv_heads, scale, p } => Kernel::Attention { heads, kv_heads, scale, p },
+            Op::Silu => Kernel::Silu,
+            Op::Mul => Kernel::Mul,
+            Op::Add => Kernel::Add,
+            Op::Scale => Kernel::Scale,
+            Op::Quantize { to } => Kernel::Quantize { to },
+            Op::Dequantize => Kernel::Dequantize,
+        })
+    }
+
+    /// The operation that a kernel computes: names, attributes and inference are shared with it.
+    pub fn to_op(&self) -> Op {
+        match self.clone() {
+            Kernel::Gather => Op::Gather,
+            Kernel::RmsNorm { eps } => Op::RmsNorm { eps },
+            Kernel::Linear => Op::Linear,
+            Kernel::Bias => Op::Bias,
+            Kernel::RopeTable => Op::RopeTable,
+            Kernel::Rope => Op::Rope,
+            Kernel::KvAppend => Op::KvAppend,
+            Kernel::Attention { heads, kv_heads, scale, p } => Op::Attention { heads, kv_heads, scale, p },
+            Kernel::Silu => Op::Silu,
+            Kernel::Mul => Op::Mul,
+            Kernel::Add => Op::Add,
+            Kernel::Scale => Op::Scale,
+            Kernel::Quantize { to } => Op::Quantize { to },
+            Kernel::Dequantize => Op::Dequantize,
+        }
+    }
+
+    /// The name in text.
+    pub fn mnemonic(&self) -> &'static str {
+        self.to_op().mnemonic()
+    }
+}
+
 /// One kernel launch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Launch {
@@ -81,7 +133,7 @@ pub struct Launch {
     pub kernel: Kernel,
     /// Name of the compiled function; launches with equal kernel and types share one.
     pub symbol: Arc<str>,
-    /// Operands, in the operation's order.
+    /// Operands, in the operation's order; for `KvAppend` only the rows, since the cache is the output.
     pub inputs: Vec<BufferId>,
     /// Result.
     pub output: BufferId,
@@ -100,6 +152,9 @@ pub struct Plan {
     pub arena_bytes_per_token: usize,
 }
 
+/// What a compiled function is specialized for: the kernel, and the type and storage of each operand and the result.
+pub type Signature = (Kernel, Vec<(Type, Storage)>);
+
 /// The sizes of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {
@@ -116,7 +171,7 @@ pub const LINEAR_ROWS: usize = 4;
 
 impl Plan {
     /// The compiled function's types: what makes launches share a symbol.
-    pub fn signature(&self, launch: &Launch) -> (Kernel, Vec<(Type, Storage)>) {
+    pub fn signature(&self, launch: &Launch) -> Signature {
         let types = launch.inputs.iter().chain([&launch.output]);
         (
             launch.kernel.clone(),

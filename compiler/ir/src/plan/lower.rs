@@ -1,0 +1,237 @@
+//! Graph to plan: places for values, launches in schedule order, scratch shared by values that are never live together.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use thiserror::Error;
+
+use super::{Buffer, BufferId, Kernel, Launch, Place, Plan, Signature, Storage, parts};
+use crate::plan::storage::BLOCK;
+use crate::{DType, Dim, Graph, Op, Per, Type, ValueId};
+
+/// A plan and where its weights come from.
+#[derive(Clone, Debug)]
+pub struct Lowered {
+    /// The launches.
+    pub plan: Plan,
+    /// The graph value behind each [`Place::Weight`]: a constant, or an expression over constants.
+    pub weights: BTreeMap<Arc<str>, ValueId>,
+}
+
+/// A value that no plan can hold.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("cannot lower `{op}`: {reason}")]
+pub struct LowerError {
+    /// The mnemonic.
+    pub op: &'static str,
+    /// What is wrong, and what would help.
+    pub reason: String,
+}
+
+/// Alignment of every part of an arena buffer, in bytes per token.
+pub const ARENA_ALIGN: usize = 64;
+
+/// Lowers a verified graph. Expressions over constants become weights; what reaches no output is left out.
+pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
+    let live = live_schedule(graph);
+    let mut lowering = Lowering {
+        graph,
+        last_use: last_uses(graph, &live),
+        plan: Plan { name: graph.name.clone(), buffers: vec![], launches: vec![], arena_bytes_per_token: 0 },
+        weights: BTreeMap::new(),
+        buffer_of: BTreeMap::new(),
+        free_at: vec![],
+        symbols: vec![],
+        constant: constants(graph, &live),
+    };
+    for (at, value) in live.iter().enumerate() {
+        lowering
+            .value(at, *value)
+            .map_err(|reason| LowerError { op: graph.op(*value).mnemonic(), reason })?;
+    }
+    Ok(Lowered { plan: lowering.plan, weights: lowering.weights })
+}
+
+/// The values that outputs need, and the inputs, in schedule order.
+fn live_schedule(graph: &Graph) -> Vec<ValueId> {
+    let mut needed: Vec<ValueId> = graph.outputs.clone();
+    let mut seen: std::collections::BTreeSet<ValueId> = needed.iter().copied().collect();
+    while let Some(value) = needed.pop() {
+        needed.extend(graph.operands(value).into_iter().filter(|v| seen.insert(*v)));
+    }
+    graph.schedule().into_iter().filter(|v| seen.contains(v) || graph.inputs().contains(v)).collect()
+}
+
+fn last_uses(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, usize> {
+    let uses = live
+        .iter()
+        .enumerate()
+        .flat_map(|(at, user)| graph.operands(*user).into_iter().map(move |v| (v, at)));
+    uses.collect()
+}
+
+/// For each value, whether it depends on constants only.
+fn constants(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, bool> {
+    let mut constant: BTreeMap<ValueId, bool> = BTreeMap::new();
+    for value in live {
+        let is = match graph.op(*value) {
+            Op::Const { .. } => true,
+            op => !op.is_source() && graph.operands(*value).iter().all(|v| constant[v]),
+        };
+        constant.insert(*value, is);
+    }
+    constant
+}
+
+struct Lowering<'a> {
+    graph: &'a Graph,
+    last_use: BTreeMap<ValueId, usize>,
+    plan: Plan,
+    weights: BTreeMap<Arc<str>, ValueId>,
+    buffer_of: BTreeMap<ValueId, BufferId>,
+    /// Arena intervals in use: offset, size, and the schedule position of the last use.
+    free_at: Vec<(usize, usize, usize)>,
+    symbols: Vec<(Signature, Arc<str>)>,
+    constant: BTreeMap<ValueId, bool>,
+}
+
+impl Lowering<'_> {
+    fn value(&mut self, at: usize, value: ValueId) -> Result<(), String> {
+        let op = self.graph.op(value);
+        match op {
+            Op::Input { name } => self.buffer(value, Place::Input(name.clone())).map(drop),
+            Op::Cache { .. } => Ok(()),
+            _ if self.constant[&value] => Ok(()),
+            _ => self.launch(at, value, op),
+        }
+    }
+
+    fn launch(&mut self, at: usize, value: ValueId, op: &Op) -> Result<(), String> {
+        let kernel = Kernel::from_op(op).ok_or("is not a computation")?;
+        let operands = self.graph.operands(value);
+        let computed = if kernel == Kernel::KvAppend { &operands[1..] } else { &operands[..] };
+        check_storage(op, &operands.iter().map(|v| self.graph.ty(*v)).collect::<Vec<_>>())?;
+        let inputs = computed.iter().map(|v| self.operand(*v)).collect::<Result<Vec<_>, _>>()?;
+        let place = self.place(at, value, op, &operands)?;
+        let output = self.buffer(value, place)?;
+        let mut launch = Launch { kernel, symbol: "".into(), inputs, output };
+        launch.symbol = self.symbol(&launch, op.mnemonic());
+        self.plan.launches.push(launch);
+        Ok(())
+    }
+
+    fn operand(&mut self, value: ValueId) -> Result<BufferId, String> {
+        if let Some(buffer) = self.buffer_of.get(&value) {
+            return Ok(*buffer);
+        }
+        if !self.constant[&value] {
+            return Err(format!("reads a `{}` directly", self.graph.op(value).mnemonic()));
+        }
+        let name = self.weight_name(value);
+        self.weights.insert(name.clone(), value);
+        self.buffer(value, Place::Weight(name))
+    }
+
+    /// The constant's name; for an expression the name of its first constant, numbered when that is taken.
+    fn weight_name(&self, value: ValueId) -> Arc<str> {
+        let mut leaf = value;
+        while let Some(first) = self.graph.operands(leaf).first() {
+            leaf = *first;
+        }
+        let base = self.graph.op(leaf).name().cloned().unwrap_or_else(|| "constant".into());
+        let numbered = (2..).map(|n| format!("{base}.{n}").into());
+        let mut candidates = std::iter::once(base.clone()).chain(numbered);
+        candidates.find(|name| !self.weights.contains_key(name)).unwrap_or(base)
+    }
+
+    fn place(&mut self, at: usize, value: ValueId, op: &Op, operands: &[ValueId]) -> Result<Place, String> {
+        if let Some(index) = self.graph.outputs.iter().position(|v| *v == value) {
+            let name = if index == 0 { "logits".into() } else { format!("output.{index}").into() };
+            return if matches!(op, Op::KvAppend) {
+                Err("a cache cannot be an output".into())
+            } else {
+                Ok(Place::Output(name))
+            };
+        }
+        if let (Op::KvAppend, Some(Op::Cache { name })) = (op, operands.first().map(|v| self.graph.op(*v))) {
+            return Ok(Place::Cache(name.clone()));
+        }
+        let ty = self.graph.ty(value);
+        let per_token = matches!(&ty.shape.rows(), Dim::Sym(s) if matches!(&**s, "T" | "L"));
+        if !per_token || ty.shape.0.len() != 2 {
+            return Err(format!("scratch of type {ty} does not have T or L rows"));
+        }
+        Ok(Place::Arena { offset: self.reserve(at, value, ty)? })
+    }
+
+    /// The lowest offset at which no value is live that this one would overlap.
+    fn reserve(&mut self, at: usize, value: ValueId, ty: &Type) -> Result<usize, String> {
+        let size =
+            arena_bytes(ty, storage_of(ty)).ok_or_else(|| format!("rows of {ty} have no fixed size"))?;
+        let until = self.last_use.get(&value).copied().unwrap_or(at);
+        self.free_at.retain(|(_, _, last)| *last >= at);
+        self.free_at.sort_unstable();
+        let mut offset = 0;
+        for (start, length, _) in &self.free_at {
+            if offset + size <= *start {
+                break;
+            }
+            offset = offset.max(start + length);
+        }
+        self.free_at.push((offset, size, until));
+        self.plan.arena_bytes_per_token = self.plan.arena_bytes_per_token.max(offset + size);
+        Ok(offset)
+    }
+
+    fn buffer(&mut self, value: ValueId, place: Place) -> Result<BufferId, String> {
+        let ty = self.graph.ty(value).clone();
+        if ty.shape.cols().fixed().is_none() && ty.shape.0.len() == 2 {
+            return Err(format!("rows of {ty} have no fixed size"));
+        }
+        let storage = storage_of(&ty);
+        self.plan.buffers.push(Buffer { ty, place, storage });
+        self.buffer_of.insert(value, self.plan.buffers.len() - 1);
+        Ok(self.plan.buffers.len() - 1)
+    }
+
+    fn symbol(&mut self, launch: &Launch, mnemonic: &str) -> Arc<str> {
+        let signature = self.plan.signature(launch);
+        if let Some((_, symbol)) = self.symbols.iter().find(|(s, _)| *s == signature) {
+            return symbol.clone();
+        }
+        let same = self.symbols.iter().filter(|((kernel, _), _)| kernel.mnemonic() == mnemonic).count();
+        let symbol: Arc<str> = format!("{mnemonic}_{same}").into();
+        self.symbols.push((signature, symbol.clone()));
+        symbol
+    }
+}
+
+/// How the CPU stores a value: codes in blocks, all else plain.
+fn storage_of(ty: &Type) -> Storage {
+    if ty.dtype.is_code() { Storage::Blocked32 } else { Storage::Plain }
+}
+
+/// Bytes per token of an arena buffer: each part rounded up to [`ARENA_ALIGN`]. `None` when rows have no fixed size.
+pub fn arena_bytes(ty: &Type, storage: Storage) -> Option<usize> {
+    let sizes = parts(ty, storage)?;
+    sizes.iter().try_fold(0usize, |sum, part| {
+        sum.checked_add(part.row_bytes().checked_next_multiple_of(ARENA_ALIGN)?)
+    })
+}
+
+/// Blocks of codes of both operands must line up along the channels they share.
+fn check_storage(op: &Op, types: &[&Type]) -> Result<(), String> {
+    let (Op::Linear, [x, weight]) = (op, types) else { return Ok(()) };
+    let Some(inner) = weight.scheme.0.first() else { return Ok(()) };
+    let k = weight.shape.cols().fixed().ok_or("weight has no fixed size")?;
+    if weight.dtype != DType::I4 {
+        return Err(format!("weights are floats or i4, found {weight}"));
+    }
+    if matches!(inner.per, Per::Group(n) if n % BLOCK != 0 && n < k) {
+        return Err(format!("groups of {weight} are not a multiple of {BLOCK} channels"));
+    }
+    if x.scheme.is_plain() && !k.is_multiple_of(BLOCK) {
+        return Err(format!("{k} channels are not a multiple of {BLOCK}; quantize the activation too"));
+    }
+    Ok(())
+}

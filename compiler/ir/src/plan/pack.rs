@@ -1,0 +1,170 @@
+//! Weights as bytes: the parts of a buffer, in the order that its storage wants.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use super::storage::BLOCK;
+use super::{Part, Storage, parts};
+use crate::interp::{Data, InterpError, Tensor, eval_constant};
+use crate::quant::Quantized;
+use crate::{DType, Graph, Op, ValueId, e4m3};
+
+/// A part of a weight with its bytes, `rows × row_bytes`.
+pub type PackedPart<'a> = (Part, Cow<'a, [u8]>);
+
+/// The bytes of each part of an expression over constants, in the order of [`parts`]. Constants are borrowed as they
+/// are in their file, unchecked; everything computed comes from finite numbers only.
+pub fn pack(graph: &Graph, value: ValueId, storage: Storage) -> Result<Vec<PackedPart<'_>>, InterpError> {
+    if let (Op::Const { name }, true) = (graph.op(value), graph.ty(value).scheme.is_plain())
+        && let Some(bytes) = graph.constants.get(name).and_then(crate::ConstData::bytes)
+        && let Some(list) = parts(graph.ty(value), storage)
+    {
+        return Ok(list.into_iter().map(|part| (part, Cow::Borrowed(bytes))).collect());
+    }
+    pack_tensor(&eval_constant(graph, value)?, storage)
+}
+
+/// The bytes of each part of a tensor. Numbers of dtypes other than f32 and i32 are stored as f32 would round to them.
+pub fn pack_tensor(tensor: &Tensor, storage: Storage) -> Result<Vec<PackedPart<'static>>, InterpError> {
+    let list = parts(&tensor.ty, storage)
+        .ok_or(InterpError::Op { op: "pack", reason: "rows have no fixed size".into() })?;
+    let arrays = match &tensor.data {
+        Data::Float(values) => vec![narrow(values, tensor.ty.dtype)],
+        Data::Int(values) => vec![values.iter().flat_map(|v| v.to_le_bytes()).collect()],
+        Data::Quant(q) => {
+            let scales = q.scales.iter().zip(&q.format.scheme.0).map(|(s, level)| narrow(s, level.dtype));
+            std::iter::once(pack_codes(q, storage)).chain(scales).collect()
+        }
+    };
+    Ok(list.into_iter().zip(arrays.into_iter().map(Cow::Owned)).collect())
+}
+
+/// The tensor that packed parts hold: the inverse of [`pack_tensor`] for quantized types. `None` when sizes disagree.
+pub fn unpack(ty: &crate::Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
+    let list = parts(ty, storage)?;
+    let (cols, rows) = (ty.shape.cols().fixed()?, ty.shape.rows().fixed()?);
+    let sizes = list.iter().map(|p| p.row_bytes().checked_mul(rows));
+    if list.len() != arrays.len() || !sizes.zip(arrays).all(|(size, a)| size == Some(a.len())) {
+        return None;
+    }
+    let format = ty.format();
+    let row_bytes = list[0].row_bytes().max(1);
+    let codes = arrays[0].chunks(row_bytes).flat_map(|row| unpack_row(row, cols, &format, storage)).collect();
+    let levels = format.scheme.0.iter().zip(&arrays[1..]);
+    let scales = levels.map(|(level, bytes)| wide(bytes, level.dtype)).collect::<Option<_>>()?;
+    Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) })
+}
+
+fn wide(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
+    if dtype == DType::E4M3 {
+        return Some(bytes.iter().map(|b| e4m3::decode(*b)).collect());
+    }
+    crate::interp::widen(dtype, bytes)
+}
+
+fn narrow(values: &[f32], dtype: DType) -> Vec<u8> {
+    match dtype {
+        DType::E4M3 => values.iter().map(|v| e4m3::encode(*v)).collect(),
+        DType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
+        DType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
+        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+    }
+}
+
+fn pack_codes(q: &Quantized, storage: Storage) -> Vec<u8> {
+    let rows: Vec<Vec<u8>> =
+        q.codes.par_chunks(q.cols).map(|row| pack_row(row, &q.format, storage)).collect();
+    rows.concat()
+}
+
+fn pack_row(row: &[i8], format: &crate::Format, storage: Storage) -> Vec<u8> {
+    let extent = format.scheme.0[0].extent(row.len());
+    match (storage, format.dtype) {
+        (Storage::Plain, DType::I4) => {
+            row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect()
+        }
+        (Storage::Plain, _) => row.iter().map(|c| *c as u8).collect(),
+        (Storage::Blocked32, DType::I4) => {
+            row.chunks(extent).flat_map(|g| g.chunks(BLOCK)).flat_map(pack_block).collect()
+        }
+        (Storage::Blocked32, _) => row.chunks(extent).flat_map(widen_group).collect(),
+    }
+}
+
+fn nibbles(low: i8, high: i8) -> u8 {
+    (low as u8 & 15) | (high as u8) << 4
+}
+
+fn pack_block(codes: &[i8]) -> [u8; BLOCK / 2] {
+    let code = |i: usize| codes.get(i).copied().unwrap_or(0);
+    std::array::from_fn(|j| nibbles(code(j), code(j + BLOCK / 2)))
+}
+
+fn widen_group(codes: &[i8]) -> Vec<u8> {
+    let padding = codes.len().next_multiple_of(BLOCK) - codes.len();
+    let values = codes.iter().map(|c| e4m3::decode(*c as u8)).chain(std::iter::repeat_n(0.0, padding));
+    values.flat_map(f32::to_le_bytes).collect()
+}
+
+fn unpack_row(row: &[u8], cols: usize, format: &crate::Format, storage: Storage) -> Vec<i8> {
+    let extent = format.scheme.0[0].extent(cols);
+    let position = |i: usize| match storage {
+        Storage::Plain => i,
+        Storage::Blocked32 => i / extent * extent.next_multiple_of(BLOCK) + i % extent,
+    };
+    let code = |i: usize| match (format.dtype, storage) {
+        (DType::I4, Storage::Plain) => signed(row[i / 2], i % 2 == 1),
+        (DType::I4, Storage::Blocked32) => {
+            signed(row[i / BLOCK * (BLOCK / 2) + i % (BLOCK / 2)], i % BLOCK >= BLOCK / 2)
+        }
+        (_, Storage::Plain) => row[i] as i8,
+        (_, Storage::Blocked32) => {
+            e4m3::encode(f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]))
+                as i8
+        }
+    };
+    (0..cols).map(position).map(code).collect()
+}
+
+fn signed(byte: u8, high: bool) -> i8 {
+    (if high { byte } else { byte << 4 }) as i8 >> 4
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Format, Shape, Type};
+
+    #[test]
+    fn unpack_inverts_pack_for_every_format_and_odd_sizes() {
+        for cols in [1, 31, 64, 128, 172, 200, 257] {
+            for format in [
+                Format::weight(128),
+                Format::weight(64),
+                Format::activation(),
+                Format::kv(80),
+                Format::query(48),
+            ] {
+                let ty = Type::plain(DType::F32, Shape::matrix(3, cols)).with_format(&format);
+                let values = (0..3 * cols).map(|i| ((i * i) as f32 * 0.7).sin()).collect();
+                let tensor = Tensor::filled(&ty, values);
+                for storage in [Storage::Plain, Storage::Blocked32] {
+                    let packed = pack_tensor(&tensor, storage).unwrap();
+                    let arrays: Vec<&[u8]> = packed.iter().map(|(_, bytes)| &**bytes).collect();
+                    let sizes: Vec<usize> = packed.iter().map(|(part, _)| part.row_bytes() * 3).collect();
+                    assert_eq!(sizes, arrays.iter().map(|a| a.len()).collect::<Vec<_>>(), "{ty} {storage:?}");
+                    assert_eq!(unpack(&ty, storage, &arrays).unwrap(), tensor, "{ty} {storage:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_holds_its_halves_in_low_and_high_nibbles() {
+        let codes: Vec<i8> = (0..32).map(|i| (i % 16) as i8 - 8).collect();
+        let block = pack_block(&codes);
+        assert_eq!(block[0], 0x88);
+        assert_eq!(block[15], 0x77);
+    }
+}
