@@ -1,0 +1,174 @@
+//! The safetensors files of a model directory, mapped.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use fireq_ir::{ByteSource, ConstData};
+use memmap2::Mmap;
+use safetensors::{Dtype, SafeTensorError, SafeTensors};
+use serde::Deserialize;
+
+use super::ImportError;
+use super::config::read_json;
+
+/// Every tensor of a checkpoint by name, with its bytes mapped.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The tensors.
+    pub tensors: BTreeMap<String, StoredTensor>,
+}
+
+/// A tensor as a file holds it. The range lies inside the file and is as long as dtype and shape say.
+#[derive(Clone, Debug)]
+pub struct StoredTensor {
+    /// Element type.
+    pub dtype: Dtype,
+    /// Dimensions, outermost first.
+    pub shape: Vec<usize>,
+    file: Arc<Mapped>,
+    range: Range<usize>,
+}
+
+impl StoredTensor {
+    /// The tensor's bytes as data of a constant.
+    pub fn data(&self) -> ConstData {
+        ConstData::Bytes { owner: self.file.clone(), range: self.range.clone() }
+    }
+}
+
+/// A read-only mapped file.
+#[derive(Debug)]
+pub struct Mapped {
+    map: Mmap,
+}
+
+impl ByteSource for Mapped {
+    fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    #[cfg(unix)]
+    fn release(&self, range: Range<usize>) {
+        let inside = range.start.min(self.map.len())..range.end.min(self.map.len());
+        // SAFETY: the mapping is shared and never written, so dropped pages come back from the file unchanged.
+        let advised = unsafe {
+            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, inside.start, inside.len())
+        };
+        // Advice that is not taken costs memory, not correctness.
+        drop(advised);
+    }
+}
+
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+
+impl Checkpoint {
+    /// Maps the tensors of `dir`: of `model.safetensors`, or of the shards its index names.
+    pub fn open(dir: &Path) -> Result<Self, ImportError> {
+        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
+        if single.exists() {
+            let mut tensors = BTreeMap::new();
+            open_file(&single, &mut tensors)?;
+            return Ok(Checkpoint { tensors });
+        }
+        if index.exists() {
+            return open_sharded(dir, &index);
+        }
+        let hint = "fireq reads safetensors; with only pytorch_model.bin, load the model in transformers and \
+                    save it with save_pretrained(dir, safe_serialization=True)";
+        Err(ImportError::unsupported(dir, format!("has neither {SINGLE} nor {INDEX}"), hint))
+    }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+fn open_sharded(dir: &Path, path: &Path) -> Result<Checkpoint, ImportError> {
+    let index: Index = read_json(path)?;
+    let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
+    let mut tensors = BTreeMap::new();
+    for shard in shards {
+        check_shard_name(path, shard)?;
+        open_file(&dir.join(shard), &mut tensors)?;
+    }
+    match index.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+        None => Ok(Checkpoint { tensors }),
+        Some((name, shard)) => {
+            let reason = format!("says that `{shard}` holds tensor `{name}`, and it does not");
+            Err(ImportError::unsupported(path, reason, "download the shards and their index again"))
+        }
+    }
+}
+
+/// A shard is a file of the model directory itself: an index must not reach anything else.
+fn check_shard_name(index: &Path, shard: &str) -> Result<(), ImportError> {
+    let plain = !shard.is_empty() && !shard.contains(['/', '\\', ':', '\0']) && !matches!(shard, "." | "..");
+    if plain {
+        return Ok(());
+    }
+    let reason = format!("names the shard `{}`, which is outside the model directory", shard.escape_debug());
+    Err(ImportError::unsupported(index, reason, "shards are plain file names; do not trust this checkpoint"))
+}
+
+fn open_file(path: &Path, tensors: &mut BTreeMap<String, StoredTensor>) -> Result<(), ImportError> {
+    let file = Arc::new(map(path).map_err(|source| ImportError::Read { path: path.into(), source })?);
+    let bytes = file.bytes();
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(path, bytes, &e))?;
+    let data = size_of::<u64>() + header;
+    let stored: BTreeMap<String, _> = metadata.tensors().into_iter().collect();
+    for (name, info) in stored {
+        let range = data + info.data_offsets.0..data + info.data_offsets.1;
+        let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file: file.clone(), range };
+        if tensors.insert(name.clone(), tensor).is_some() {
+            let reason = format!("holds tensor `{name}`, which another shard holds too");
+            return Err(ImportError::unsupported(path, reason, "download the shards and their index again"));
+        }
+    }
+    Ok(())
+}
+
+fn map(path: &Path) -> std::io::Result<Mapped> {
+    let file = File::open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    // SAFETY: the map is read-only; a file that another process changes meanwhile can change numbers, never types or
+    // ranges, which are checked once and kept apart from the mapping.
+    let map = unsafe { Mmap::map(&file)? };
+    Ok(Mapped { map })
+}
+
+fn malformed(path: &Path, bytes: &[u8], error: &SafeTensorError) -> ImportError {
+    let reason = match error {
+        SafeTensorError::HeaderTooSmall => format!("is truncated: {} bytes hold no header", bytes.len()),
+        SafeTensorError::HeaderTooLarge => "claims a header of more than 100 MB".into(),
+        SafeTensorError::InvalidHeaderLength => {
+            format!("is truncated: its header claims more than the {} bytes of the file", bytes.len())
+        }
+        SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
+            format!("has a broken header: {error}")
+        }
+        SafeTensorError::MetadataIncompleteBuffer => {
+            format!(
+                "has {} bytes, which is not what its header claims: it is truncated or has trailing data",
+                bytes.len()
+            )
+        }
+        SafeTensorError::InvalidOffset(name) => {
+            format!("has a tensor `{name}` that overlaps another or leaves a hole before it")
+        }
+        SafeTensorError::TensorInvalidInfo => "has a tensor whose shape and size disagree".into(),
+        SafeTensorError::ValidationOverflow => "has a tensor of impossible size".into(),
+        other => format!("is not a valid safetensors file: {other}"),
+    };
+    ImportError::Unsupported {
+        path: PathBuf::from(path),
+        reason,
+        hint: "download the file again; it was cut off or altered".into(),
+    }
+}

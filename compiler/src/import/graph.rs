@@ -1,0 +1,130 @@
+//! The graph of a decoder, from its configuration and tensors. Names of constants are those of the checkpoint.
+
+use std::collections::BTreeMap;
+
+use fireq_ir::infer::InferError;
+use fireq_ir::{ConstData, DType, Dim, Graph, Op, Shape, Type, ValueId};
+use safetensors::Dtype;
+
+use super::layout::{EMBEDDING, NORM, OUTPUT};
+use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
+
+/// Builds the graph; the tensors have been checked against the configuration.
+pub(super) fn build(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    rope: DType,
+) -> Result<Graph, ImportError> {
+    let graph = Graph::new(&config.name);
+    let mut decoder = Decoder { graph, config, rope, stored: &checkpoint.tensors };
+    let output = decoder.logits()?;
+    decoder.graph.outputs.push(output);
+    Ok(decoder.graph)
+}
+
+struct Decoder<'a> {
+    graph: Graph,
+    config: &'a ModelConfig,
+    rope: DType,
+    stored: &'a BTreeMap<String, StoredTensor>,
+}
+
+type Built = Result<ValueId, InferError>;
+
+impl Decoder<'_> {
+    fn logits(&mut self) -> Built {
+        let [tokens, positions, select] = [("tokens", "T"), ("positions", "T"), ("select", "L")]
+            .map(|(name, dim)| self.graph.input(name, Type::plain(DType::I32, Shape::vector(Dim::sym(dim)))));
+        let embedding = self.constant(EMBEDDING);
+        let mut x = self.graph.add(Op::Gather, &[embedding, tokens])?;
+        let frequencies = self.frequencies();
+        let table = self.graph.add(Op::RopeTable, &[positions, frequencies])?;
+        for layer in 0..self.config.layers {
+            x = self.block(layer, x, table)?;
+        }
+        let x = self.graph.add(Op::Gather, &[x, select])?;
+        let x = self.norm(NORM, x)?;
+        let output = if self.config.tied { embedding } else { self.constant(OUTPUT) };
+        self.graph.add(Op::Linear, &[x, output])
+    }
+
+    fn block(&mut self, layer: usize, x: ValueId, table: ValueId) -> Built {
+        let name = |part: &str| format!("model.layers.{layer}.{part}");
+        let normed = self.norm(&name("input_layernorm.weight"), x)?;
+        let attended = self.attention(layer, normed, table)?;
+        let projected = self.linear(&name("self_attn.o_proj"), attended, self.config.biases.o)?;
+        let x = self.graph.add(Op::Add, &[x, projected])?;
+        let normed = self.norm(&name("post_attention_layernorm.weight"), x)?;
+        let mlp = self.mlp(layer, normed)?;
+        self.graph.add(Op::Add, &[x, mlp])
+    }
+
+    fn attention(&mut self, layer: usize, x: ValueId, table: ValueId) -> Built {
+        let name = |part: &str| format!("model.layers.{layer}.self_attn.{part}");
+        let qkv_bias = self.config.biases.qkv;
+        let mut q = self.linear(&name("q_proj"), x, qkv_bias)?;
+        let mut k = self.linear(&name("k_proj"), x, qkv_bias)?;
+        let v = self.linear(&name("v_proj"), x, qkv_bias)?;
+        if self.config.qk_norm {
+            q = self.norm(&name("q_norm.weight"), q)?;
+            k = self.norm(&name("k_norm.weight"), k)?;
+        }
+        let q = self.graph.add(Op::Rope, &[q, table])?;
+        let k = self.graph.add(Op::Rope, &[k, table])?;
+        let k = self.append(&format!("k.{layer}"), k)?;
+        let v = self.append(&format!("v.{layer}"), v)?;
+        let scale = (1.0 / (self.config.head_dim as f64).sqrt()) as f32;
+        let (heads, kv_heads) = (self.config.heads, self.config.kv_heads);
+        self.graph.add(Op::Attention { heads, kv_heads, scale, p: DType::F32 }, &[q, k, v])
+    }
+
+    fn mlp(&mut self, layer: usize, x: ValueId) -> Built {
+        let name = |part: &str| format!("model.layers.{layer}.mlp.{part}");
+        let bias = self.config.biases.mlp;
+        let gate = self.linear(&name("gate_proj"), x, bias)?;
+        let up = self.linear(&name("up_proj"), x, bias)?;
+        let gate = self.graph.add(Op::Silu, &[gate])?;
+        let product = self.graph.add(Op::Mul, &[gate, up])?;
+        self.linear(&name("down_proj"), product, bias)
+    }
+
+    fn linear(&mut self, name: &str, x: ValueId, bias: bool) -> Built {
+        let weight = self.constant(&format!("{name}.weight"));
+        let y = self.graph.add(Op::Linear, &[x, weight])?;
+        if !bias {
+            return Ok(y);
+        }
+        let bias = self.constant(&format!("{name}.bias"));
+        self.graph.add(Op::Bias, &[y, bias])
+    }
+
+    fn norm(&mut self, name: &str, x: ValueId) -> Built {
+        let weight = self.constant(name);
+        self.graph.add(Op::RmsNorm { eps: self.config.rms_eps }, &[x, weight])
+    }
+
+    fn append(&mut self, name: &str, x: ValueId) -> Built {
+        let cache = self.graph.cache(name, Type::f32(Dim::sym("P"), self.config.kv_width()));
+        self.graph.add(Op::KvAppend, &[cache, x])
+    }
+
+    fn frequencies(&mut self) -> ValueId {
+        let values = self.config.rope.inv_freq(self.config.head_dim, self.rope);
+        let ty = Type::plain(DType::F32, Shape::vector(values.len()));
+        self.graph.constant("rope.inv_freq", ty, ConstData::from_f32(&values))
+    }
+
+    fn constant(&mut self, name: &str) -> ValueId {
+        let stored = &self.stored[name];
+        let shape = Shape(stored.shape.iter().map(|n| Dim::Fixed(*n)).collect());
+        self.graph.constant(name, Type::plain(dtype(stored.dtype), shape), stored.data())
+    }
+}
+
+fn dtype(stored: Dtype) -> DType {
+    match stored {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => DType::F32,
+    }
+}

@@ -1,0 +1,61 @@
+//! Import of Hugging Face model directories: `config.json` and safetensors files become a graph.
+//!
+//! Weights are mapped, never read: importing a checkpoint costs the same whatever its size, and whoever consumes a
+//! constant checks its numbers ([`fireq_ir::ConstData::first_non_finite`]).
+
+mod checkpoint;
+mod config;
+mod error;
+mod graph;
+mod keys;
+mod layout;
+mod rope;
+
+use std::path::{Path, PathBuf};
+
+use fireq_ir::{DType, Graph};
+
+pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
+pub use config::{Architecture, Biases, ModelConfig};
+pub use error::ImportError;
+pub use layout::layout;
+pub use rope::{Rope, RopeScaling};
+
+/// A model as imported: its graph with mapped weights, and the numbers its configuration gave.
+#[derive(Debug)]
+pub struct Model {
+    /// Inputs `tokens`, `positions`, `select`; caches `k.<layer>`, `v.<layer>`; one output, logits `f32[L,V]`.
+    pub graph: Graph,
+    /// Sizes and switches.
+    pub config: ModelConfig,
+    /// Where it came from.
+    pub dir: PathBuf,
+}
+
+/// What a configuration does not say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ImportOptions {
+    /// The dtype that rope frequencies are rounded to. Transformers keeps them in f32 when it loads a checkpoint; a
+    /// model that was cast as a whole (`model.to(torch.bfloat16)`) computes with rounded ones.
+    pub rope: DType,
+}
+
+impl Default for ImportOptions {
+    fn default() -> Self {
+        ImportOptions { rope: DType::F32 }
+    }
+}
+
+/// Imports the Llama, Mistral, Qwen2 or Qwen3 model in `dir`, as transformers loads it.
+pub fn import(dir: &Path) -> Result<Model, ImportError> {
+    import_with(dir, ImportOptions::default())
+}
+
+/// Imports a model with choices that its configuration does not record.
+pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
+    let config = ModelConfig::read(dir)?;
+    let checkpoint = Checkpoint::open(dir)?;
+    layout::check(&config, &checkpoint)?;
+    let graph = graph::build(&config, &checkpoint, options.rope)?;
+    Ok(Model { graph, config, dir: dir.into() })
+}
