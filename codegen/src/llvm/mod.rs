@@ -1,0 +1,154 @@
+//! Plan → LLVM IR → object → shared library.
+//!
+//! One function for each symbol of the plan, specialized for its types: `fn(args, dims, begin, end, scratch)`, where
+//! `args` holds the addresses of the parts of the operands and of the result, `dims` the step's `T`, `P`, `L`,
+//! `begin..end` a range of [`Plan::units`] and `scratch` at least `4·(P+T) + 4096` bytes of the calling thread's own.
+
+mod attention;
+mod codes;
+mod emit;
+mod linear;
+mod operand;
+mod quantize;
+mod rows;
+mod target;
+mod vector;
+
+use std::path::Path;
+
+use inkwell::context::Context;
+use inkwell::module::Module;
+use thiserror::Error;
+
+use fireq_ir::plan::{Kernel, Launch, Plan, Signature};
+use fireq_ir::{DType, Type};
+
+use emit::Emit;
+use operand::Operand;
+pub use target::Cpu;
+
+/// A compiled plan.
+#[derive(Clone, Debug)]
+pub struct CpuModule {
+    /// LLVM's target triple.
+    pub triple: String,
+    /// CPU features that a machine must have, as `is_x86_feature_detected!` spells them.
+    pub features: Vec<String>,
+    /// The optimized LLVM IR.
+    pub ll: String,
+}
+
+/// Why no shared library came out.
+#[derive(Debug, Error)]
+pub enum CompileError {
+    /// A launch that this backend has no code for.
+    #[error("`{symbol}`: {reason}")]
+    Unsupported {
+        /// Symbol of the launch.
+        symbol: String,
+        /// What is not supported.
+        reason: String,
+    },
+    /// LLVM failed.
+    #[error("LLVM: {reason}")]
+    Llvm {
+        /// LLVM's message.
+        reason: String,
+    },
+    /// The system's C compiler could not link.
+    #[error("cannot link with `cc`: {reason}")]
+    Linker {
+        /// Its message.
+        reason: String,
+    },
+}
+
+/// Compiles every kernel of a plan for `cpu` into the shared library `out`.
+pub fn compile(plan: &Plan, cpu: Cpu, out: &Path) -> Result<CpuModule, CompileError> {
+    let context = Context::create();
+    let module = context.create_module("fireq");
+    let machine = target::machine(cpu)?;
+    module.set_triple(&machine.get_triple());
+    module.set_data_layout(&machine.get_target_data().get_data_layout());
+    let mut seen = std::collections::BTreeSet::new();
+    for launch in &plan.launches {
+        if seen.insert(launch.symbol.clone()) {
+            emit_kernel(&context, &module, cpu, launch, &plan.signature(launch))?;
+        }
+    }
+    target::optimize(&module, &machine)?;
+    target::link(&module, &machine, out)?;
+    let triple = machine.get_triple().as_str().to_string_lossy().into_owned();
+    Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string() })
+}
+
+fn emit_kernel<'c>(
+    context: &'c Context,
+    module: &Module<'c>,
+    cpu: Cpu,
+    launch: &Launch,
+    (kernel, types): &Signature,
+) -> Result<(), CompileError> {
+    let unsupported =
+        |reason: &str| CompileError::Unsupported { symbol: launch.symbol.to_string(), reason: reason.into() };
+    let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
+    check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
+    let e = Emit::new(context, module, &launch.symbol, cpu.isa());
+    let mut next = 0;
+    let operands = types.iter().map(|(ty, storage)| Operand::load(&e, ty, *storage, &mut next));
+    let operands: Vec<Operand<'c>> =
+        operands.collect::<Option<_>>().ok_or_else(|| unsupported("rows have no fixed size"))?;
+    emit_body(&e, kernel, &operands.iter().collect::<Vec<_>>())
+        .ok_or_else(|| unsupported("has other operands than its operation"))?;
+    e.finish();
+    Ok(())
+}
+
+/// What the code below does not handle, said before any is emitted.
+fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
+    let both_e4m3 =
+        |ty: &&&Type| ty.dtype == DType::E4M3 && ty.scheme.0.iter().any(|l| l.dtype == DType::E4M3);
+    if let Some(ty) = types.iter().find(both_e4m3) {
+        return Err(format!("codes and scales both E4M3: {ty}"));
+    }
+    match (kernel, types) {
+        (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
+        (Kernel::Quantize { to }, _) if to.scheme.0.len() > 1 => {
+            Err(format!("run-time quantization to {to}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -> Option<()> {
+    let dim = |n| e.load_index(e.pointer_param(1), n);
+    match (kernel, operands) {
+        (Kernel::Gather, [table, index, out]) => rows::gather(e, table, index, out),
+        (Kernel::RmsNorm { eps }, [x, weight, out]) => rows::rms_norm(e, *eps, x, weight, out),
+        (Kernel::Linear, [x, w, out]) => linear::linear(e, x, w, out, dim(row_symbol(&out.ty))),
+        (Kernel::Bias | Kernel::Add, [a, b, out]) => {
+            rows::elementwise(e, a, Some(b), out, |a, b| e.fadd(a, b));
+        }
+        (Kernel::Scale | Kernel::Mul, [a, b, out]) => {
+            rows::elementwise(e, a, Some(b), out, |a, b| e.fmul(a, b));
+        }
+        (Kernel::Silu, [x, out]) => rows::elementwise(e, x, None, out, |x, _| e.silu(x)),
+        (Kernel::RopeTable, [positions, inv_freq, out]) => rows::rope_table(e, positions, inv_freq, out),
+        (Kernel::Rope, [x, table, out]) => rows::rope(e, x, table, out),
+        (Kernel::KvAppend, [x, cache]) => rows::kv_append(e, dim(1), x, cache),
+        (Kernel::Attention { heads, kv_heads, scale, p }, [q, k, v, out]) => {
+            let shape =
+                attention::Shape { heads: *heads, kv_heads: *kv_heads, scale: *scale, p: *p, past: dim(1) };
+            attention::attention(e, &shape, [q, k, v, out]);
+        }
+        (Kernel::Quantize { .. }, [x, out]) => quantize::quantize(e, x, out),
+        (Kernel::Dequantize, [x, out]) => rows::dequantize(e, x, out),
+        _ => return None,
+    }
+    Some(())
+}
+
+/// Which of the step's sizes a result's rows are: `T` is 0, `L` is 2.
+fn row_symbol(ty: &Type) -> usize {
+    if ty.shape.rows() == fireq_ir::Dim::sym("L") { 2 } else { 0 }
+}

@@ -1,0 +1,143 @@
+//! The machine that code is generated for, and the way from module to shared library.
+
+use std::path::Path;
+use std::process::Command;
+
+use inkwell::OptimizationLevel;
+use inkwell::module::Module;
+use inkwell::passes::PassBuilderOptions;
+use inkwell::targets::{
+    CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
+};
+
+use super::CompileError;
+
+/// Which CPU to compile for. Levels rather than models, so that an artifact runs on every machine of its level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cpu {
+    /// The highest level that this machine has.
+    Host,
+    /// What every machine of this architecture has: SSE2, or NEON.
+    Baseline,
+    /// x86-64-v3: AVX2, FMA, F16C, BMI.
+    X86V3,
+    /// x86-64-v4: and AVX-512 F, BW, CD, DQ, VL.
+    X86V4,
+}
+
+/// What the code generator may use beyond plain vectors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Isa {
+    Generic,
+    Avx2,
+    Avx512,
+}
+
+const V3_FEATURES: [&str; 8] = ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"];
+const V4_FEATURES: [&str; 5] = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
+
+impl Cpu {
+    /// The level that `Host` stands for.
+    #[must_use]
+    pub fn resolve(self) -> Self {
+        match self {
+            Cpu::Host => host_level(),
+            level => level,
+        }
+    }
+
+    /// The features that a machine must have, as `is_x86_feature_detected!` spells them.
+    pub fn features(self) -> Vec<String> {
+        let (v3, v4) = match self.resolve() {
+            Cpu::X86V3 => (&V3_FEATURES[..], &[][..]),
+            Cpu::X86V4 => (&V3_FEATURES[..], &V4_FEATURES[..]),
+            _ => (&[][..], &[][..]),
+        };
+        v3.iter().chain(v4).map(|f| (*f).to_string()).collect()
+    }
+
+    pub(super) fn isa(self) -> Isa {
+        match self.resolve() {
+            Cpu::X86V4 => Isa::Avx512,
+            Cpu::X86V3 => Isa::Avx2,
+            _ => Isa::Generic,
+        }
+    }
+
+    fn llvm_name(self) -> &'static str {
+        match self.resolve() {
+            Cpu::X86V4 => "x86-64-v4",
+            Cpu::X86V3 => "x86-64-v3",
+            _ if cfg!(target_arch = "x86_64") => "x86-64",
+            _ => "generic",
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn host_level() -> Cpu {
+    use std::is_x86_feature_detected as has;
+    let v3 = has!("avx2")
+        && has!("bmi1")
+        && has!("bmi2")
+        && has!("f16c")
+        && has!("fma")
+        && has!("lzcnt")
+        && has!("movbe");
+    let v4 = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
+    match (v3, v4) {
+        (true, true) => Cpu::X86V4,
+        (true, false) => Cpu::X86V3,
+        _ => Cpu::Baseline,
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn host_level() -> Cpu {
+    Cpu::Baseline
+}
+
+pub(super) fn machine(cpu: Cpu) -> Result<TargetMachine, CompileError> {
+    let fail = |reason: String| CompileError::Llvm { reason };
+    Target::initialize_native(&InitializationConfig::default()).map_err(fail)?;
+    let triple: TargetTriple = TargetMachine::get_default_triple();
+    let target = Target::from_triple(&triple).map_err(|e| fail(e.to_string()))?;
+    target
+        .create_target_machine(
+            &triple,
+            cpu.llvm_name(),
+            "",
+            OptimizationLevel::Aggressive,
+            RelocMode::PIC,
+            CodeModel::Default,
+        )
+        .ok_or_else(|| fail(format!("no target machine for {triple}")))
+}
+
+/// Verifies and optimizes a module.
+pub(super) fn optimize(module: &Module<'_>, machine: &TargetMachine) -> Result<(), CompileError> {
+    let fail = |e: inkwell::support::LLVMString| CompileError::Llvm { reason: e.to_string() };
+    module.verify().map_err(fail)?;
+    module.run_passes("default<O3>", machine, PassBuilderOptions::create()).map_err(fail)
+}
+
+/// Writes a module as the shared library `out`, linked by the system's C compiler.
+pub(super) fn link(module: &Module<'_>, machine: &TargetMachine, out: &Path) -> Result<(), CompileError> {
+    let object = out.with_extension("o");
+    machine
+        .write_to_file(module, FileType::Object, &object)
+        .map_err(|e| CompileError::Llvm { reason: e.to_string() })?;
+    let linked = Command::new("cc")
+        .args(["-shared", "-Wl,--build-id=none", "-o"])
+        .arg(out)
+        .arg(&object)
+        .arg("-lm")
+        .output();
+    let removed = std::fs::remove_file(&object);
+    let linked = linked.map_err(|e| CompileError::Linker { reason: e.to_string() })?;
+    removed.map_err(|e| CompileError::Linker { reason: e.to_string() })?;
+    if linked.status.success() {
+        return Ok(());
+    }
+    Err(CompileError::Linker { reason: String::from_utf8_lossy(&linked.stderr).trim().to_string() })
+}
