@@ -48,7 +48,9 @@ impl<'c> Emit<'c, '_> {
     pub fn decode_block(&self, block: PointerValue<'c>, table: &Table<'c>) -> [VectorValue<'c>; 2] {
         let bytes = self.load(self.ctx.i8_type().vec_type(LANES), block, 1).into_vector_value();
         let bytes = ok(self.b.build_int_z_extend(bytes, self.ctx.i32_type().vec_type(LANES), ""));
-        [self.and(bytes, 15), self.shr(bytes, 4)].map(|nibbles| self.lookup(table, nibbles))
+        // `vpermps` on 16 lanes looks at the low four bits of an index only.
+        let low = if self.isa == Isa::Avx512 { bytes } else { self.and(bytes, 15) };
+        [low, self.shr(bytes, 4)].map(|nibbles| self.lookup(table, nibbles))
     }
 
     fn lookup(&self, table: &Table<'c>, nibbles: VectorValue<'c>) -> VectorValue<'c> {
