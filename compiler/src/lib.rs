@@ -1,3 +1,9 @@
 //! Import of models, the compile driver, and what the `fireq` command line is made of.
 
+pub mod engine;
+pub mod evaluate;
+pub mod generate;
 pub mod import;
+pub mod interpreted;
+pub mod source;
+pub mod tokens;

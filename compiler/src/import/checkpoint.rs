@@ -79,7 +79,7 @@ impl Checkpoint {
         }
         let hint = "fireq reads safetensors; with only pytorch_model.bin, load the model in transformers and \
                     save it with save_pretrained(dir, safe_serialization=True)";
-        Err(ImportError::unsupported(dir, format!("has neither {SINGLE} nor {INDEX}"), hint))
+        Err(ImportError::unsupported(dir, format!("there is neither {SINGLE} nor {INDEX}"), hint))
     }
 }
 
@@ -99,7 +99,7 @@ fn open_sharded(dir: &Path, path: &Path) -> Result<Checkpoint, ImportError> {
     match index.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
         None => Ok(Checkpoint { tensors }),
         Some((name, shard)) => {
-            let reason = format!("says that `{shard}` holds tensor `{name}`, and it does not");
+            let reason = format!("tensor `{name}` is not in `{shard}`, where the index puts it");
             Err(ImportError::unsupported(path, reason, "download the shards and their index again"))
         }
     }
@@ -111,7 +111,7 @@ fn check_shard_name(index: &Path, shard: &str) -> Result<(), ImportError> {
     if plain {
         return Ok(());
     }
-    let reason = format!("names the shard `{}`, which is outside the model directory", shard.escape_debug());
+    let reason = format!("the shard `{}` is outside the model directory", shard.escape_debug());
     Err(ImportError::unsupported(index, reason, "shards are plain file names; do not trust this checkpoint"))
 }
 
@@ -125,7 +125,7 @@ fn open_file(path: &Path, tensors: &mut BTreeMap<String, StoredTensor>) -> Resul
         let range = data + info.data_offsets.0..data + info.data_offsets.1;
         let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file: file.clone(), range };
         if tensors.insert(name.clone(), tensor).is_some() {
-            let reason = format!("holds tensor `{name}`, which another shard holds too");
+            let reason = format!("tensor `{name}` is in another shard too");
             return Err(ImportError::unsupported(path, reason, "download the shards and their index again"));
         }
     }
@@ -145,26 +145,28 @@ fn map(path: &Path) -> std::io::Result<Mapped> {
 
 fn malformed(path: &Path, bytes: &[u8], error: &SafeTensorError) -> ImportError {
     let reason = match error {
-        SafeTensorError::HeaderTooSmall => format!("is truncated: {} bytes hold no header", bytes.len()),
-        SafeTensorError::HeaderTooLarge => "claims a header of more than 100 MB".into(),
+        SafeTensorError::HeaderTooSmall => {
+            format!("the file is truncated: {} bytes hold no header", bytes.len())
+        }
+        SafeTensorError::HeaderTooLarge => "the file claims a header of more than 100 MB".into(),
         SafeTensorError::InvalidHeaderLength => {
-            format!("is truncated: its header claims more than the {} bytes of the file", bytes.len())
+            format!("the file is truncated: its header is longer than its {} bytes", bytes.len())
         }
         SafeTensorError::InvalidHeader(_) | SafeTensorError::InvalidHeaderDeserialization(_) => {
-            format!("has a broken header: {error}")
+            format!("the header is broken: {error}")
         }
         SafeTensorError::MetadataIncompleteBuffer => {
             format!(
-                "has {} bytes, which is not what its header claims: it is truncated or has trailing data",
+                "the file has {} bytes, its header claims another number: it was cut off or has trailing data",
                 bytes.len()
             )
         }
         SafeTensorError::InvalidOffset(name) => {
-            format!("has a tensor `{name}` that overlaps another or leaves a hole before it")
+            format!("tensor `{name}` overlaps another or leaves a hole before it")
         }
-        SafeTensorError::TensorInvalidInfo => "has a tensor whose shape and size disagree".into(),
-        SafeTensorError::ValidationOverflow => "has a tensor of impossible size".into(),
-        other => format!("is not a valid safetensors file: {other}"),
+        SafeTensorError::TensorInvalidInfo => "a tensor's shape and size disagree".into(),
+        SafeTensorError::ValidationOverflow => "a tensor claims an impossible size".into(),
+        other => format!("the file is not valid safetensors: {other}"),
     };
     ImportError::Unsupported {
         path: PathBuf::from(path),

@@ -87,7 +87,7 @@ fn architecture(path: &Path, raw: &Keys) -> Result<Architecture, ImportError> {
         "Qwen3ForCausalLM" | "qwen3" => Ok(Architecture::Qwen3),
         _ => {
             let reason = match name {
-                "" => "names no architecture".to_string(),
+                "" => "no architecture is named".to_string(),
                 name => format!("architecture `{name}` is not supported"),
             };
             let hint =

@@ -1,0 +1,274 @@
+//! Commands and options of the `fireq` command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fireq::import::ImportOptions;
+use fireq_ir::DType;
+
+/// Compiles transformer checkpoints to INT4/FP8 and runs them.
+#[derive(Debug, Parser)]
+#[command(name = "fireq", version, propagate_version = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Compile a model directory to an artifact.
+    Compile(Compile),
+    /// Continue a prompt, printing text as it is generated.
+    Run(Run),
+    /// Write the logits of given tokens to a safetensors file.
+    Logits(Logits),
+    /// Perplexity on a text; with --against also KL divergence and top-1 agreement.
+    Eval(Eval),
+    /// Run passes on text IR: text in, text out.
+    Opt(Opt),
+    /// Show what a model, an artifact or a file of text IR consists of.
+    Inspect(Inspect),
+    /// Measure tokens per second of an artifact.
+    Bench(Bench),
+    /// Say what of CPU, LLVM, linker and GPU is usable here, and how to get the rest.
+    Doctor(Doctor),
+    /// List the passes.
+    Passes(Passes),
+}
+
+/// Options of `compile`.
+#[derive(Debug, Args)]
+pub struct Compile {
+    /// A Hugging Face directory with config.json and *.safetensors.
+    pub model: PathBuf,
+    /// The artifact directory to write.
+    #[arg(short, long, required_unless_present_any = ["dry_run", "stop_after"])]
+    pub output: Option<PathBuf>,
+    /// What to compile for: cpu.
+    #[arg(long, default_value = "cpu", value_delimiter = ',')]
+    pub target: Vec<String>,
+    /// How to quantize: rtn (round to nearest) or none.
+    #[arg(long, default_value = "rtn")]
+    pub recipe: String,
+    /// Run this pipeline instead of the recipe's, such as 'a,b{opt=1}'.
+    #[arg(long)]
+    pub passes: Option<String>,
+    /// The instruction sets to compile for.
+    #[arg(long, value_enum, default_value_t = CpuLevel::Host)]
+    pub cpu: CpuLevel,
+    /// Write the IR after import and after each pass to numbered files in this directory.
+    #[arg(long, value_name = "DIR")]
+    pub dump_ir: Option<PathBuf>,
+    /// Print the IR to stderr after every pass, or after this one.
+    #[arg(long, value_name = "all|PASS")]
+    pub print_ir_after: Option<String>,
+    /// Verify the graph after each pass. It always is; the option states it.
+    #[arg(long)]
+    pub verify_each: bool,
+    /// Apply at most N patches, then print the IR instead of writing an artifact: finds the patch that breaks a model.
+    #[arg(long, value_name = "N")]
+    pub stop_after: Option<usize>,
+    /// Only say what the artifact would hold and take.
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Keep the LLVM IR in the artifact, as cpu/model.ll.
+    #[arg(long)]
+    pub emit_llvm: bool,
+    /// Threads to compile with; all of the machine's by default. The artifact does not depend on it.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Print the report as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// How the model is read.
+    #[command(flatten)]
+    pub import: Import,
+}
+
+/// How a model directory is read.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Import {
+    /// Round rope frequencies to this dtype, as a model does that was cast as a whole.
+    #[arg(long, value_enum, default_value_t = RopeDType::F32, value_name = "DTYPE")]
+    rope_dtype: RopeDType,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum RopeDType {
+    F32,
+    F16,
+    Bf16,
+}
+
+impl Import {
+    /// As options of the importer.
+    pub fn options(self) -> ImportOptions {
+        let rope = match self.rope_dtype {
+            RopeDType::F32 => DType::F32,
+            RopeDType::F16 => DType::F16,
+            RopeDType::Bf16 => DType::BF16,
+        };
+        ImportOptions { rope }
+    }
+}
+
+/// Instruction sets to compile for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CpuLevel {
+    /// Everything this machine has.
+    Host,
+    /// Any machine of this architecture.
+    Baseline,
+    /// AVX2 and FMA: x86-64 machines since 2013.
+    #[value(name = "x86-64-v3")]
+    X86V3,
+}
+
+/// The model that a command executes.
+#[derive(Debug, Args)]
+pub struct Executed {
+    /// An artifact, or a model directory: the unquantized reference.
+    pub model: PathBuf,
+    /// Execute a model directory with the interpreter instead of compiling it first: slow, needs no LLVM.
+    #[arg(long)]
+    pub interpret: bool,
+    /// Where to execute: cpu.
+    #[arg(long, default_value = "cpu")]
+    pub device: String,
+    /// Threads to execute with; all of the machine's by default.
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// How a model directory is read.
+    #[command(flatten)]
+    pub import: Import,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// The model.
+    #[command(flatten)]
+    pub model: Executed,
+    /// The text to continue.
+    #[arg(long)]
+    pub prompt: String,
+    /// Most tokens to generate.
+    #[arg(short, long = "tokens", default_value_t = 256)]
+    pub n: usize,
+    /// Sample with this temperature; 0 always takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Sample from the likeliest tokens that together have this probability.
+    #[arg(long, default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Seed of the sampler.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+}
+
+/// Options of `logits`.
+#[derive(Debug, Args)]
+pub struct Logits {
+    /// The model.
+    #[command(flatten)]
+    pub model: Executed,
+    /// Token ids, separated by commas.
+    #[arg(long, value_delimiter = ',', required = true)]
+    pub tokens: Vec<u32>,
+    /// The safetensors file to write: tensor "logits" f32[T,V].
+    #[arg(short, long)]
+    pub output: PathBuf,
+}
+
+/// Options of `eval`.
+#[derive(Debug, Args)]
+pub struct Eval {
+    /// The model.
+    #[command(flatten)]
+    pub model: Executed,
+    /// The text to predict.
+    #[arg(long, value_name = "FILE")]
+    pub text: PathBuf,
+    /// Tokens per window.
+    #[arg(long, default_value_t = 512)]
+    pub ctx: usize,
+    /// Evaluate only the first N tokens of the text.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Compare with this model: an artifact, or the unquantized reference in a model directory.
+    #[arg(long, value_name = "MODEL")]
+    pub against: Option<PathBuf>,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `opt`.
+#[derive(Debug, Args)]
+pub struct Opt {
+    /// A file of text IR, or - for stdin.
+    pub input: PathBuf,
+    /// The pipeline, such as 'a,b{opt=1}'; without it the graph is only checked and printed.
+    #[arg(long, default_value = "")]
+    pub passes: String,
+    /// Run the graph before and after on random data and fail when outputs differ by more than the passes may.
+    #[arg(long)]
+    pub verify_numerics: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct Inspect {
+    /// A model directory, an artifact, or a file of text IR.
+    pub input: PathBuf,
+    /// Print the graph as text IR.
+    #[arg(long, conflicts_with_all = ["plan", "json"])]
+    pub ir: bool,
+    /// Print the launch plan.
+    #[arg(long, conflicts_with = "json")]
+    pub plan: bool,
+    /// Print the summary as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+    /// How a model directory is read.
+    #[command(flatten)]
+    pub import: Import,
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// The model.
+    #[command(flatten)]
+    pub model: Executed,
+    /// Tokens of the prompt to measure.
+    #[arg(long, default_value_t = 128)]
+    pub prefill: usize,
+    /// Tokens to decode one by one after it.
+    #[arg(long, default_value_t = 64)]
+    pub decode: usize,
+    /// Repetitions; the median is reported.
+    #[arg(long, default_value_t = 5)]
+    pub repeat: usize,
+    /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `doctor`.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print the findings as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `passes`.
+#[derive(Debug, Args)]
+pub struct Passes {
+    /// Print the table as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,91 @@
+//! `fireq eval`: perplexity on a text, and how close a model stays to another.
+
+use std::fs;
+
+use fireq::evaluate::{Evaluation, evaluate};
+use serde_json::{Value, json};
+
+use super::open::{Opened, open, open_path};
+use super::output::{emit, emit_json, progress};
+use crate::cli::Eval;
+use crate::failure::{Failure, Outcome};
+
+/// Prints the evaluation of a model on a text.
+pub fn eval(options: &Eval) -> Outcome {
+    let mut opened = open(&options.model)?;
+    let against = options.against.as_deref();
+    let mut reference =
+        against.map(|path| open_path(path, options.model.interpret, options.model.import)).transpose()?;
+    let (start, ids) = read_tokens(options, &opened)?;
+    check(options, &opened, reference.as_ref())?;
+    let bar = progress("evaluating", ids.len());
+    let found = evaluate(
+        &mut opened.engine,
+        reference.as_mut().map(|r| &mut r.engine),
+        (start, &ids),
+        options.ctx,
+        |done| bar.set_position(done as u64),
+    )?;
+    bar.finish_and_clear();
+    if options.json {
+        emit_json(&as_json(&opened.name, &found))
+    } else {
+        emit(&as_text(&opened.name, &found))
+    }
+}
+
+fn read_tokens(options: &Eval, opened: &Opened) -> Outcome<(Option<u32>, Vec<u32>)> {
+    let text = fs::read_to_string(&options.text).map_err(|e| {
+        Failure::from_error(&e)
+            .within(format!("cannot read `{}`", options.text.display()))
+            .hint("--text is a UTF-8 text file")
+    })?;
+    let (start, mut ids) = opened.tokens()?.encode_parts(&text)?;
+    ids.truncate(options.limit.unwrap_or(usize::MAX));
+    if ids.len() < 2 {
+        let message = format!("`{}` has fewer than two tokens", options.text.display());
+        return Err(Failure::new(message).hint("give a longer text"));
+    }
+    Ok((start, ids))
+}
+
+fn check(options: &Eval, opened: &Opened, reference: Option<&Opened>) -> Outcome {
+    let context = reference.map_or(usize::MAX, |r| r.engine.context()).min(opened.engine.context());
+    if options.ctx < 2 || options.ctx > context {
+        let message =
+            format!("--ctx {} does not lie between 2 and {context}, the context of the model", options.ctx);
+        return Err(Failure::new(message).hint(format!("give --ctx {}", context.min(512))));
+    }
+    match reference.map(|r| r.engine.vocab()) {
+        Some(vocab) if vocab != opened.engine.vocab() => {
+            let ours = opened.engine.vocab();
+            let message = format!("the vocabularies differ: {ours} tokens, and {vocab} of --against");
+            Err(Failure::new(message).hint("compare an artifact with the model it was compiled from"))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn as_json(name: &str, found: &Evaluation) -> Value {
+    let tokens = found.score.tokens;
+    let against = found.closeness.map(|c| {
+        json!({
+            "perplexity": c.reference.perplexity(),
+            "mean_kl": c.kl / tokens as f64,
+            "top1_agreement": c.same_top as f64 / tokens as f64,
+        })
+    });
+    json!({ "model": name, "tokens": tokens, "perplexity": found.score.perplexity(), "against": against })
+}
+
+fn as_text(name: &str, found: &Evaluation) -> String {
+    let (tokens, perplexity) = (found.score.tokens, found.score.perplexity());
+    let own = format!("perplexity  {perplexity:.4}  ({name}, {tokens} tokens)\n");
+    let Some(c) = found.closeness else { return own };
+    let reference = c.reference.perplexity();
+    let rise = (perplexity / reference - 1.0) * 100.0;
+    let (kl, same) = (c.kl / tokens as f64, c.same_top as f64 / tokens as f64 * 100.0);
+    format!(
+        "{own}reference   {reference:.4}  ({rise:+.2} %)\nmean KL     {kl:.5} nats\nsame top-1  {same:.2} %\n"
+    )
+}

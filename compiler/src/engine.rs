@@ -1,0 +1,112 @@
+//! A model that takes tokens and gives logits, however it is executed.
+
+use thiserror::Error;
+
+use fireq_ir::interp::InterpError;
+
+use crate::interpreted::Interpreted;
+
+/// A sequence in progress on some backend, with the limits of its model.
+#[derive(Debug)]
+pub struct Engine {
+    backend: Backend,
+    vocab: usize,
+    context: usize,
+    past: usize,
+}
+
+/// What executes the model.
+#[derive(Debug)]
+pub enum Backend {
+    /// The interpreter.
+    Interpreter(Interpreted),
+}
+
+/// Why a step failed.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// A token id that the model does not have.
+    #[error("token {token} is outside the vocabulary of {vocab}")]
+    Token {
+        /// The id.
+        token: u32,
+        /// Size of the vocabulary.
+        vocab: usize,
+    },
+    /// More positions than the model has.
+    #[error("{wanted} tokens do not fit the context of {context}")]
+    Context {
+        /// Tokens wanted.
+        wanted: usize,
+        /// Most tokens of a sequence.
+        context: usize,
+    },
+    /// No tokens at all.
+    #[error("there are no tokens to run")]
+    Empty,
+    /// The interpreter refused the graph or its data.
+    #[error(transparent)]
+    Interp(#[from] InterpError),
+}
+
+impl EngineError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            EngineError::Token { .. } => "token ids count from 0; use the model's own tokenizer",
+            EngineError::Context { .. } => "give fewer tokens",
+            EngineError::Empty => "give a prompt or tokens",
+            EngineError::Interp(_) => "the weights may be damaged: download the model again",
+        }
+    }
+}
+
+impl Engine {
+    /// An empty sequence of a model with `vocab` tokens and at most `context` positions.
+    pub fn new(backend: Backend, vocab: usize, context: usize) -> Self {
+        Engine { backend, vocab, context, past: 0 }
+    }
+
+    /// Logits per row.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Most positions of a sequence.
+    pub fn context(&self) -> usize {
+        self.context
+    }
+
+    /// Forgets the sequence.
+    pub fn reset(&mut self) {
+        self.past = 0;
+        match &mut self.backend {
+            Backend::Interpreter(interpreted) => interpreted.reset(),
+        }
+    }
+
+    /// Appends tokens; returns the logits of each, `tokens × vocab`.
+    pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        self.step(tokens, &(0..tokens.len()).collect::<Vec<_>>())
+    }
+
+    /// Appends tokens; returns the logits of the last, `vocab` of them.
+    pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
+        self.step(tokens, &[tokens.len().saturating_sub(1)])
+    }
+
+    fn step(&mut self, tokens: &[u32], select: &[usize]) -> Result<Vec<f32>, EngineError> {
+        let (vocab, context, wanted) = (self.vocab, self.context, self.past + tokens.len());
+        if let Some(token) = tokens.iter().copied().find(|t| *t as usize >= vocab) {
+            return Err(EngineError::Token { token, vocab });
+        }
+        if wanted > context {
+            return Err(EngineError::Context { wanted, context });
+        }
+        let logits = match &mut self.backend {
+            Backend::Interpreter(interpreted) => interpreted.step(tokens, select)?,
+        };
+        self.past = wanted;
+        Ok(logits)
+    }
+}

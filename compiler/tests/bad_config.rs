@@ -1,0 +1,156 @@
+//! Configurations that are not understood are refused: exit code 1, one clear message, a hint, and no output.
+
+mod tiny;
+
+use std::fs;
+
+use serde_json::{Value, json};
+use tiny::{refused, refused_config};
+
+#[test]
+fn missing_layers() {
+    refused_config(
+        |c| c["num_hidden_layers"] = json!(3),
+        "error: the checkpoint lacks tensors `model.layers.2.input_layernorm.weight`, `model.layers.2.mlp.down_proj.weight`, `model.layers.2.mlp.gate_proj.weight` and 6 more\n  \
+         help: config.json and the weights belong to different models, or a shard is missing",
+    );
+}
+
+#[test]
+fn an_unknown_architecture() {
+    refused_config(
+        |c| c["architectures"] = json!(["GPT2LMHeadModel"]),
+        "error: `{dir}/config.json`: architecture `GPT2LMHeadModel` is not supported\n  \
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+    );
+}
+
+#[test]
+fn no_architecture_at_all() {
+    let strip = |c: &mut Value| {
+        c.as_object_mut().unwrap().retain(|key, _| key != "architectures" && key != "model_type");
+    };
+    refused_config(
+        strip,
+        "error: `{dir}/config.json`: no architecture is named\n  \
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+    );
+}
+
+#[test]
+fn an_unknown_activation() {
+    refused_config(
+        |c| c["hidden_act"] = json!("gelu"),
+        "error: `{dir}/config.json`: activation `gelu` is not supported\n  \
+         help: fireq computes the activation silu",
+    );
+}
+
+#[test]
+fn an_unknown_rope_type() {
+    refused_config(
+        |c| c["rope_parameters"]["rope_type"] = json!("yarn"),
+        "error: `{dir}/config.json`: rope type `yarn` is not supported\n  \
+         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+    );
+}
+
+#[test]
+fn an_unknown_rope_type_in_the_keys_of_transformers_4() {
+    let older = |c: &mut Value| {
+        c["rope_parameters"] = Value::Null;
+        c["rope_scaling"] = json!({ "type": "dynamic", "factor": 2.0 });
+    };
+    refused_config(
+        older,
+        "error: `{dir}/config.json`: rope type `dynamic` is not supported\n  \
+         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+    );
+}
+
+#[test]
+fn a_rope_type_without_its_factor() {
+    refused_config(
+        |c| c["rope_parameters"] = json!({ "rope_type": "linear" }),
+        "error: `{dir}/config.json`: rope parameter `factor` is missing\n  \
+         help: rope type linear needs `factor`, a positive number",
+    );
+}
+
+#[test]
+fn rope_parameters_for_each_kind_of_layer() {
+    refused_config(
+        |c| c["rope_parameters"] = json!({ "full_attention": { "rope_theta": 1e6 } }),
+        "error: `{dir}/config.json`: rope parameters for each kind of layer (`full_attention`) are not supported\n  \
+         help: use a model with one set of rope parameters",
+    );
+}
+
+#[test]
+fn sizes_out_of_bounds() {
+    let expected = |problem: &str, key: &str, most: usize| {
+        format!("error: `{{dir}}/config.json`: {problem}\n  help: `{key}` is a whole number from 1 to {most}")
+    };
+    let zero = expected("`num_hidden_layers` is 0", "num_hidden_layers", 1024);
+    refused_config(|c| c["num_hidden_layers"] = json!(0), &zero);
+    let huge = expected("`vocab_size` is 1152921504606846976", "vocab_size", 16777216);
+    refused_config(|c| c["vocab_size"] = json!(1u64 << 60), &huge);
+    let absent = expected("`hidden_size` is missing", "hidden_size", 131072);
+    refused_config(|c| drop(c.as_object_mut().unwrap().remove("hidden_size")), &absent);
+}
+
+#[test]
+fn an_odd_head_size() {
+    refused_config(
+        |c| c["head_dim"] = json!(31),
+        "error: `{dir}/config.json`: head_dim 31 is odd\n  \
+         help: rope rotates pairs of channels: head_dim is even",
+    );
+}
+
+#[test]
+fn key_value_heads_that_do_not_divide_the_heads() {
+    refused_config(
+        |c| c["num_key_value_heads"] = json!(3),
+        "error: `{dir}/config.json`: 2 attention heads do not divide into 3 key/value heads\n  \
+         help: num_key_value_heads divides num_attention_heads",
+    );
+}
+
+#[test]
+fn an_already_quantized_checkpoint() {
+    refused_config(
+        |c| c["quantization_config"] = json!({ "quant_method": "gptq" }),
+        "error: `{dir}/config.json`: the checkpoint is quantized already\n  \
+         help: compile the original f32, f16 or bf16 checkpoint",
+    );
+}
+
+#[test]
+fn a_configuration_that_is_not_json() {
+    refused(
+        |dir| fs::write(dir.join("config.json"), "{\n  \"vocab_size\": 32,,\n}").unwrap(),
+        "error: `{dir}/config.json` is not valid JSON for a model\n  \
+         cause: key must be a string at line 2 column 20\n  \
+         help: download the file again, or correct it at the line and column above",
+    );
+}
+
+#[test]
+fn a_configuration_with_a_value_of_another_type() {
+    refused_config(
+        |c| c["vocab_size"] = json!("many"),
+        "error: `{dir}/config.json` is not valid JSON for a model\n  \
+         cause: invalid type: string \"many\", expected u64 at line 1 column 421\n  \
+         help: download the file again, or correct it at the line and column above",
+    );
+}
+
+#[test]
+fn more_tokens_than_the_context() {
+    refused_config(
+        |c| c["max_position_embeddings"] = json!(2),
+        "error: 3 tokens do not fit the context of 2\n  \
+         help: give fewer tokens",
+    );
+}
