@@ -44,7 +44,11 @@ pub enum ConstData {
 impl ConstData {
     /// A constant that owns `values`.
     pub fn from_f32(values: &[f32]) -> Self {
-        let bytes: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::from_bytes(values.iter().flat_map(|v| v.to_le_bytes()).collect())
+    }
+
+    /// A constant that owns its bytes.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
         ConstData::Bytes { owner: Arc::new(bytes), range }
     }

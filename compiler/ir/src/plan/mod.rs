@@ -3,10 +3,14 @@
 mod lower;
 mod pack;
 mod storage;
+mod text;
+mod verify;
 
 pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower};
 pub use pack::{PackedPart, pack, pack_tensor, unpack};
 pub use storage::{BLOCK, Part, Storage, parts};
+pub use text::{launch_text, parse_plan, print_plan};
+pub use verify::{PlanError, verify_plan};
 
 use std::sync::Arc;
 

@@ -30,13 +30,19 @@ impl Part {
     }
 }
 
+/// Rows longer than this have no layout: far beyond any model, and no size computed from it overflows.
+const MAX_COLS: usize = 1 << 40;
+
 /// Codes per block of [`Storage::Blocked32`].
 pub const BLOCK: usize = 32;
 
 /// The arrays that hold a value of type `ty`, in the order in which kernels take their addresses: codes, then scales
-/// from the innermost level outwards; a plain tensor has one. `None` when the row length is not fixed.
+/// from the innermost level outwards; a plain tensor has one. `None` when the row length is not fixed, or absurd.
 pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
-    let cols = ty.shape.cols().fixed()?;
+    let cols = ty.shape.cols().fixed().filter(|n| *n <= MAX_COLS)?;
+    if ty.scheme.0.iter().any(|level| level.extent(cols) > MAX_COLS) {
+        return None;
+    }
     let Some(inner) = ty.scheme.0.first() else {
         return Some(vec![Part { name: "", dtype: ty.dtype, cols }]);
     };
