@@ -81,10 +81,14 @@ impl ConstData {
         }
     }
 
-    /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said.
+    /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Mapped memory is given back.
     pub fn hash(&self) -> Option<Arc<str>> {
         match self {
-            ConstData::Bytes { .. } => Some(blake3::hash(self.bytes()?).to_hex()[..16].into()),
+            ConstData::Bytes { .. } => {
+                let hash = blake3::hash(self.bytes()?).to_hex()[..16].into();
+                self.release();
+                Some(hash)
+            }
             ConstData::Elided { hash } => hash.clone(),
         }
     }
