@@ -5,5 +5,7 @@ pub mod evaluate;
 pub mod generate;
 pub mod import;
 pub mod interpreted;
+pub mod numerics;
 pub mod source;
+pub mod summary;
 pub mod tokens;

@@ -1,0 +1,99 @@
+//! `fireq doctor`: what is usable here, and how to get the rest.
+
+use std::process::Command;
+
+use serde_json::json;
+
+use super::output::{emit, emit_json};
+use crate::cli::Doctor;
+use crate::failure::Outcome;
+
+/// One thing that some part of fireq needs.
+struct Finding {
+    what: &'static str,
+    usable: bool,
+    /// What was found, or how to get it.
+    detail: String,
+}
+
+/// Prints every finding.
+pub fn doctor(options: &Doctor) -> Outcome {
+    let findings = [cpu(), threads(), llvm(), linker(), nvrtc(), driver()];
+    if options.json {
+        let one = |f: &Finding| json!({ "what": f.what, "usable": f.usable, "detail": f.detail });
+        return emit_json(&json!({ "findings": findings.iter().map(one).collect::<Vec<_>>() }));
+    }
+    let line =
+        |f: &Finding| format!("{:7} {:12} {}\n", if f.usable { "ok" } else { "missing" }, f.what, f.detail);
+    emit(&findings.iter().map(line).collect::<String>())
+}
+
+fn cpu() -> Finding {
+    let (level, features) = cpu_features();
+    let detail = format!("{} {level} {}", std::env::consts::ARCH, features.join(" "));
+    Finding { what: "CPU", usable: true, detail: detail.trim_end().into() }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn cpu_features() -> (&'static str, Vec<&'static str>) {
+    let known = [
+        ("avx2", is_x86_feature_detected!("avx2")),
+        ("fma", is_x86_feature_detected!("fma")),
+        ("f16c", is_x86_feature_detected!("f16c")),
+        ("avx512f", is_x86_feature_detected!("avx512f")),
+        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
+    ];
+    let found: Vec<&str> = known.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
+    let level = if found.contains(&"avx2") && found.contains(&"fma") { "(x86-64-v3)" } else { "(baseline)" };
+    (level, found)
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn cpu_features() -> (&'static str, Vec<&'static str>) {
+    ("(baseline)", vec![])
+}
+
+fn threads() -> Finding {
+    let count = std::thread::available_parallelism().map_or(1, usize::from);
+    Finding { what: "threads", usable: true, detail: count.to_string() }
+}
+
+fn llvm() -> Finding {
+    let usable = cfg!(feature = "llvm");
+    let detail = if usable {
+        "LLVM 19 is built in: `fireq compile` makes CPU artifacts"
+    } else {
+        "this build has none: models run with --interpret; install llvm-19-dev libpolly-19-dev zlib1g-dev \
+         libzstd-dev libxml2-dev libffi-dev and build with default features"
+    };
+    Finding { what: "LLVM", usable, detail: detail.into() }
+}
+
+fn linker() -> Finding {
+    let output = Command::new("cc").arg("--version").output().ok().filter(|o| o.status.success());
+    let found = output.map(|o| String::from_utf8_lossy(&o.stdout).lines().next().unwrap_or("").to_string());
+    let usable = found.is_some();
+    let missing = "`cc` links CPU artifacts; install gcc or clang (Debian: apt install gcc)";
+    Finding { what: "linker", usable, detail: found.unwrap_or_else(|| missing.into()) }
+}
+
+fn nvrtc() -> Finding {
+    let names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
+    let missing = "compiles GPU kernels; pip install 'nvidia-cuda-nvrtc==13.0.*' and add its lib folder to \
+                   LD_LIBRARY_PATH";
+    library("NVRTC", &names, missing)
+}
+
+fn driver() -> Finding {
+    library(
+        "GPU driver",
+        &["libcuda.so.1"],
+        "no NVIDIA driver here: GPU artifacts cannot run on this machine",
+    )
+}
+
+fn library(what: &'static str, names: &[&str], missing: &str) -> Finding {
+    // SAFETY: these are NVIDIA's own libraries, whose initializers have no preconditions; nothing is called.
+    let found = names.iter().find(|name| unsafe { libloading::Library::new(**name) }.is_ok());
+    Finding { what, usable: found.is_some(), detail: (*found.unwrap_or(&missing)).into() }
+}

@@ -1,0 +1,75 @@
+//! `fireq inspect`: what a model, an artifact or a file of text IR consists of.
+
+use std::fs;
+
+use fireq::import::import_with;
+use fireq::source::{Source, classify};
+use fireq::summary::{Summary, summarize};
+use fireq_ir::Graph;
+use fireq_ir::plan::lower;
+use fireq_ir::text::{parse_and_verify, print_graph};
+use serde_json::{Value, json};
+
+use super::output::{bytes, emit, emit_json};
+use crate::cli::Inspect;
+use crate::failure::{Failure, Outcome};
+
+/// Prints the graph, the plan, or a summary.
+pub fn inspect(options: &Inspect) -> Outcome {
+    let (kind, graph) = match classify(&options.input)? {
+        Source::ModelDir => ("model", import_with(&options.input, options.import.options())?.graph),
+        Source::Ir => ("text IR", read_ir(options)?),
+        Source::Artifact => return Err(Failure::new("artifacts are not supported by this build yet")),
+    };
+    if options.ir {
+        return emit(&print_graph(&graph));
+    }
+    if options.plan {
+        let lowered = lower(&graph).map_err(|e| {
+            Failure::from_error(&e).hint("only a graph that every pass of a recipe has seen is sure to lower")
+        })?;
+        return emit(&fireq_ir::plan::print_plan(&lowered.plan));
+    }
+    let summary = summarize(&graph);
+    if options.json {
+        emit_json(&as_json(kind, &graph.name, &summary))
+    } else {
+        emit(&as_text(kind, &graph.name, &summary))
+    }
+}
+
+fn read_ir(options: &Inspect) -> Outcome<Graph> {
+    let path = options.input.display();
+    let text = fs::read_to_string(&options.input)
+        .map_err(|e| Failure::from_error(&e).within(format!("cannot read `{path}`")))?;
+    parse_and_verify(&text)
+        .map_err(|e| Failure::from_error(&e).within(format!("`{path}` is not valid text IR")))
+}
+
+fn as_json(kind: &str, name: &str, summary: &Summary) -> Value {
+    json!({
+        "kind": kind,
+        "name": name,
+        "parameters": summary.parameters,
+        "constant_bytes": summary.constant_bytes,
+        "caches": summary.caches,
+        "cache_bytes_per_token": summary.cache_bytes_per_token,
+        "inputs": summary.inputs,
+        "outputs": summary.outputs,
+        "ops": summary.ops,
+    })
+}
+
+fn as_text(kind: &str, name: &str, summary: &Summary) -> String {
+    let ops: Vec<String> = summary.ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
+    format!(
+        "{kind} `{name}`\n  parameters  {} in {}\n  KV cache    {} per token in {} caches\n  inputs      {}\n  outputs     {}\n  operations  {}\n",
+        summary.parameters,
+        bytes(summary.constant_bytes),
+        bytes(summary.cache_bytes_per_token),
+        summary.caches,
+        summary.inputs.join(", "),
+        summary.outputs.join(", "),
+        ops.join(", "),
+    )
+}
