@@ -1,1 +1,18 @@
-//! .
+//! Loads artifacts and executes their plans. Needs no compiler, no LLVM and no toolkit.
+//!
+//! [`Artifact::open`] trusts nothing before it checked version, machine and hashes; [`Executor`] runs a plan on buffers
+//! it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token.
+
+mod artifact;
+mod error;
+mod executor;
+mod memory;
+mod sample;
+mod session;
+
+pub use artifact::Artifact;
+pub use error::RuntimeError;
+pub use executor::{Executor, Limits};
+pub use memory::{Bytes, Weights};
+pub use sample::{Sampler, Sampling};
+pub use session::{Select, Session};

@@ -26,6 +26,16 @@ impl Tile {
     const DECODE: Tile = Tile { rows: LINEAR_ROWS, tokens: 1 };
 }
 
+/// Why the tiles are what they are, for the manifest.
+pub(super) fn reason(isa: Isa) -> String {
+    let (Tile { rows, tokens }, Tile { rows: one_rows, tokens: one }) = (Tile::prefill(isa), Tile::DECODE);
+    let registers =
+        if isa == Isa::Avx512 { "32 registers of 16 lanes" } else { "16 registers of 8 lanes or fewer" };
+    format!(
+        "tiles of {rows} channels x {tokens} tokens fill {registers}; {one_rows} x {one} for the tokens left over"
+    )
+}
+
 /// `out[t,n] = (Σ_k x[t,k]·w[n,k]) · c[n] · s[t]` for the units of channels `begin..end` and all tokens.
 pub(super) fn linear<'c>(
     e: &Emit<'c, '_>,

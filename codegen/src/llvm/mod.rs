@@ -14,15 +14,18 @@ mod rows;
 mod target;
 mod vector;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
 use thiserror::Error;
 
+use fireq_ir::artifact::{CPU_LIBRARY, Target};
 use fireq_ir::plan::{Kernel, Launch, Plan, Signature};
 use fireq_ir::{DType, Type};
 
+use crate::artifact::{ArtifactError, Code};
 use emit::Emit;
 use operand::Operand;
 pub use target::Cpu;
@@ -36,6 +39,8 @@ pub struct CpuModule {
     pub features: Vec<String>,
     /// The optimized LLVM IR.
     pub ll: String,
+    /// For each symbol, why it is compiled the way it is.
+    pub reasons: BTreeMap<String, String>,
 }
 
 /// Why no shared library came out.
@@ -70,16 +75,42 @@ pub fn compile(plan: &Plan, cpu: Cpu, out: &Path) -> Result<CpuModule, CompileEr
     let machine = target::machine(cpu)?;
     module.set_triple(&machine.get_triple());
     module.set_data_layout(&machine.get_target_data().get_data_layout());
-    let mut seen = std::collections::BTreeSet::new();
+    let mut reasons = BTreeMap::new();
     for launch in &plan.launches {
-        if seen.insert(launch.symbol.clone()) {
+        if !reasons.contains_key(&*launch.symbol) {
             emit_kernel(&context, &module, cpu, launch, &plan.signature(launch))?;
+            reasons.insert(launch.symbol.to_string(), reason(&launch.kernel, cpu));
         }
     }
     target::optimize(&module, &machine)?;
     target::link(&module, &machine, out)?;
     let triple = machine.get_triple().as_str().to_string_lossy().into_owned();
-    Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string() })
+    Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string(), reasons })
+}
+
+/// Compiles a plan into the artifact directory `dir`, with the LLVM IR beside the library when `keep_ir` is set.
+pub fn generate(plan: &Plan, cpu: Cpu, keep_ir: bool, dir: &Path) -> Result<Code, ArtifactError> {
+    let library = dir.join(CPU_LIBRARY);
+    let boxed = |e: Box<dyn std::error::Error + Send + Sync>| ArtifactError::Code(e);
+    let folder = library.parent().unwrap_or(dir);
+    std::fs::create_dir_all(folder).map_err(|e| boxed(e.into()))?;
+    let module = compile(plan, cpu, &library).map_err(|e| boxed(e.into()))?;
+    if keep_ir {
+        std::fs::write(library.with_extension("ll"), &module.ll).map_err(|e| boxed(e.into()))?;
+    }
+    let arch = module.triple.split('-').next().unwrap_or_default().to_string();
+    Ok(Code {
+        target: Target { arch, triple: module.triple, features: module.features },
+        kernels: module.reasons,
+    })
+}
+
+fn reason(kernel: &Kernel, cpu: Cpu) -> String {
+    match kernel {
+        Kernel::Linear => linear::reason(cpu.isa()),
+        Kernel::Attention { .. } => "one token and head per unit; scores stay in the thread's scratch".into(),
+        _ => "one row per unit; bound by memory".into(),
+    }
 }
 
 fn emit_kernel<'c>(

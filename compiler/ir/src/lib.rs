@@ -1,4 +1,5 @@
 //! The intermediate representation of fireq.
+pub mod artifact;
 pub mod e4m3;
 pub mod infer;
 pub mod interp;

@@ -1,0 +1,185 @@
+//! Writing artifacts: everything into a temporary directory beside the output, which is renamed when it is complete.
+
+mod weights;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use fireq_ir::Graph;
+use fireq_ir::artifact::{GRAPH, MANIFEST, Manifest, ModelFacts, PLAN, SCHEMA, Target, WEIGHTS};
+use fireq_ir::interp::InterpError;
+use fireq_ir::plan::{Lowered, print_plan};
+use fireq_ir::text::print_graph;
+use thiserror::Error;
+
+/// What goes into an artifact.
+pub struct Build<'a> {
+    /// The final graph.
+    pub graph: &'a Graph,
+    /// Its plan, and where the weights come from.
+    pub lowered: &'a Lowered,
+    /// The recipe or pipeline that made it.
+    pub recipe: &'a str,
+    /// Limits and special tokens.
+    pub model: ModelFacts,
+    /// Files to copy, such as the tokenizer.
+    pub copies: Vec<PathBuf>,
+    /// Threads that pack weights.
+    pub threads: usize,
+}
+
+/// What a code generator adds: the machines its code runs on, and why each kernel is the way it is.
+pub struct Code {
+    /// The machines.
+    pub target: Target,
+    /// For each symbol of the plan, the reason of its configuration.
+    pub kernels: BTreeMap<String, String>,
+}
+
+/// Why no artifact was written. Nothing is left behind, and an earlier artifact of the same name is as it was.
+#[derive(Debug, Error)]
+pub enum ArtifactError {
+    /// The output exists and is something else.
+    #[error("`{}` exists and is not an artifact", .0.display())]
+    Exists(PathBuf),
+    /// A file could not be read or written.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A weight has a number that is not finite.
+    #[error("tensor `{tensor}` has a NaN or infinity at element {element}")]
+    NonFinite {
+        /// The tensor's name.
+        tensor: String,
+        /// Index of the first such element.
+        element: usize,
+    },
+    /// A weight could not be computed.
+    #[error(transparent)]
+    Weight(#[from] InterpError),
+    /// Code generation failed.
+    #[error(transparent)]
+    Code(Box<dyn std::error::Error + Send + Sync>),
+}
+
+fn at(path: &Path) -> impl FnOnce(io::Error) -> ArtifactError + '_ {
+    move |source| ArtifactError::Io { path: path.to_path_buf(), source }
+}
+
+/// Writes the artifact `out`. `generate` writes code into the directory it is given and says what for; `progress` is
+/// told bytes of weights done and in all. The same build gives the same bytes, on any number of threads.
+pub fn write(
+    build: &Build<'_>,
+    out: &Path,
+    generate: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Manifest, ArtifactError> {
+    let replaces = check_output(out)?;
+    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::create_dir_all(parent).map_err(at(parent))?;
+    let temporary = tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent).map_err(at(parent))?;
+    let manifest = fill(build, temporary.path(), generate, progress)?;
+    publish(temporary, out, replaces)?;
+    Ok(manifest)
+}
+
+/// Whether `out` is an artifact to be replaced; anything else that exists is refused.
+fn check_output(out: &Path) -> Result<bool, ArtifactError> {
+    if out.symlink_metadata().is_err() {
+        return Ok(false);
+    }
+    let manifest = fs::read_to_string(out.join(MANIFEST)).unwrap_or_default();
+    let looks_like_ours = manifest.contains("\"schema\"") && manifest.contains("\"kernels\"");
+    if looks_like_ours { Ok(true) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
+}
+
+fn fill(
+    build: &Build<'_>,
+    dir: &Path,
+    generate: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<Manifest, ArtifactError> {
+    let code = generate(dir)?;
+    weights::write(build, &dir.join(WEIGHTS), progress)?;
+    for (name, text) in [(PLAN, print_plan(&build.lowered.plan)), (GRAPH, print_graph(build.graph))] {
+        fs::write(dir.join(name), text).map_err(at(&dir.join(name)))?;
+    }
+    for source in &build.copies {
+        let Some(name) = source.file_name() else { continue };
+        fs::copy(source, dir.join(name)).map_err(at(source))?;
+    }
+    let manifest = Manifest {
+        schema: SCHEMA,
+        name: build.graph.name.clone(),
+        recipe: build.recipe.into(),
+        target: code.target,
+        model: build.model.clone(),
+        kernels: code.kernels,
+        files: hashes(dir, dir)?,
+    };
+    fs::write(dir.join(MANIFEST), manifest.to_json()).map_err(at(&dir.join(MANIFEST)))?;
+    Ok(manifest)
+}
+
+/// BLAKE3 of every file below `dir`, by path relative to `root`.
+fn hashes(root: &Path, dir: &Path) -> Result<BTreeMap<String, String>, ArtifactError> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).map_err(at(dir))? {
+        let path = entry.map_err(at(dir))?.path();
+        if path.is_dir() {
+            found.extend(hashes(root, &path)?);
+        } else {
+            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+            found.insert(name, hash(&path)?);
+        }
+    }
+    Ok(found)
+}
+
+/// Read in pieces rather than mapped, so that hashing needs no memory of the file's size.
+fn hash(path: &Path) -> Result<String, ArtifactError> {
+    let mut file = fs::File::open(path).map_err(at(path))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut piece = vec![0; 8 << 20];
+    loop {
+        match io::Read::read(&mut file, &mut piece).map_err(at(path))? {
+            0 => return Ok(hasher.finalize().to_hex().to_string()),
+            n => hasher.update_rayon(&piece[..n]),
+        };
+    }
+}
+
+/// Renames the finished directory to `out`. An artifact there is moved aside first and removed last.
+fn publish(temporary: tempfile::TempDir, out: &Path, replaces: bool) -> Result<(), ArtifactError> {
+    let aside = temporary.path().with_extension("old");
+    if replaces {
+        fs::rename(out, &aside).map_err(at(out))?;
+    }
+    let finished = temporary.keep();
+    if let Err(error) = set_readable(&finished).and_then(|()| fs::rename(&finished, out)) {
+        let _ = fs::remove_dir_all(&finished);
+        if replaces {
+            fs::rename(&aside, out).map_err(at(out))?;
+        }
+        return Err(at(out)(error));
+    }
+    if replaces { fs::remove_dir_all(&aside).map_err(at(&aside)) } else { Ok(()) }
+}
+
+/// Temporary directories are private; an artifact is as readable as any new directory.
+fn set_readable(dir: &Path) -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
+    }
+    #[cfg(not(unix))]
+    let _ = dir;
+    Ok(())
+}

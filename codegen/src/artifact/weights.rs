@@ -1,0 +1,180 @@
+//! `weights.safetensors`, written tensor by tensor: a few of the largest are in memory at a time, whatever the size of
+//! the model.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use fireq_ir::artifact::{part_name, safetensors_type};
+use fireq_ir::plan::{Buffer, Part, Place, pack, parts};
+use fireq_ir::{Graph, Op, ValueId};
+
+use super::{ArtifactError, Build, at};
+
+/// Alignment of the data, and of every tensor whose size and whose predecessors' sizes allow it.
+const ALIGN: usize = 64;
+
+/// A weight of the plan and where its parts go.
+struct Weight<'a> {
+    buffer: &'a Buffer,
+    value: ValueId,
+    /// Offset of each part behind the header, in the order of [`parts`].
+    offsets: Vec<u64>,
+}
+
+/// One part of one weight.
+struct Entry {
+    weight: usize,
+    index: usize,
+    name: String,
+    part: Part,
+    shape: Vec<usize>,
+    dtype: &'static str,
+    bytes: usize,
+}
+
+pub(super) fn write(
+    build: &Build<'_>,
+    path: &Path,
+    progress: &(dyn Fn(u64, u64) + Sync),
+) -> Result<(), ArtifactError> {
+    let mut weights = collect(build);
+    let (header, total) = lay_out(&mut weights, build);
+    let file = File::create(path).map_err(at(path))?;
+    file.write_all_at(&header, 0).map_err(at(path))?;
+    let start = header.len() as u64;
+    file.set_len(start + total).map_err(at(path))?;
+    let done = AtomicU64::new(0);
+    for_each(&weights, build.threads, |weight| {
+        for ((_, bytes), offset) in packed(build.graph, weight)?.iter().zip(&weight.offsets) {
+            file.write_all_at(bytes, start + offset).map_err(at(path))?;
+            progress(done.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64, total);
+        }
+        release(build.graph, weight.value);
+        Ok(())
+    })?;
+    file.sync_all()
+        .or_else(|e| if e.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(e) })
+        .map_err(at(path))
+}
+
+fn collect<'a>(build: &'a Build<'_>) -> Vec<Weight<'a>> {
+    let weight = |buffer: &'a Buffer| match &buffer.place {
+        Place::Weight(name) => {
+            Some(Weight { buffer, value: *build.lowered.weights.get(name)?, offsets: vec![] })
+        }
+        _ => None,
+    };
+    build.lowered.plan.buffers.iter().filter_map(weight).collect()
+}
+
+/// Sets the offsets of all parts and returns the header with the size of what follows it. Tensors of whole cache lines
+/// come first, then those of ever smaller elements, so that every element is aligned to its own size.
+fn lay_out(weights: &mut [Weight<'_>], build: &Build<'_>) -> (Vec<u8>, u64) {
+    let mut entries: Vec<Entry> = weights.iter().enumerate().flat_map(|(n, w)| entries(n, w)).collect();
+    let class = |e: &Entry| if e.bytes.is_multiple_of(ALIGN) { 0 } else { 64 / e.part.dtype.bits().max(8) };
+    entries.sort_by(|a, b| (class(a), &a.name).cmp(&(class(b), &b.name)));
+    let mut header = serde_json::Map::new();
+    let metadata = serde_json::json!({"format": "fireq", "recipe": build.recipe, "codes": CODES_NOTE});
+    header.insert("__metadata__".into(), metadata);
+    let mut offset = 0;
+    for entry in &entries {
+        let end = offset + entry.bytes as u64;
+        let value =
+            serde_json::json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [offset, end]});
+        header.insert(entry.name.clone(), value);
+        weights[entry.weight].offsets.resize(weights[entry.weight].offsets.len().max(entry.index + 1), 0);
+        weights[entry.weight].offsets[entry.index] = offset;
+        offset = end;
+    }
+    let mut json = serde_json::Value::Object(header).to_string().into_bytes();
+    json.resize((json.len() + 8).next_multiple_of(ALIGN) - 8, b' ');
+    let length = json.len() as u64;
+    ([&length.to_le_bytes()[..], &json].concat(), offset)
+}
+
+const CODES_NOTE: &str = "int4, blocks of 32 codes in 16 bytes: byte j has code j in its low and code j+16 in its high nibble; \
+     every scale's group is padded to whole blocks with zero codes; value = outer * e4m3(code * scale)";
+
+fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
+    let Place::Weight(name) = &w.buffer.place else { return vec![] };
+    let rows = w.buffer.ty.shape.rows().fixed().unwrap_or(0);
+    let vector = w.buffer.ty.shape.0.len() == 1;
+    let list = parts(&w.buffer.ty, w.buffer.storage).unwrap_or_default();
+    let entry = |(index, part): (usize, Part)| {
+        let (dtype, shape) = safetensors_type(&part, rows, vector);
+        Entry {
+            weight,
+            index,
+            name: part_name(name, &part),
+            shape,
+            dtype,
+            bytes: rows * part.row_bytes(),
+            part,
+        }
+    };
+    list.into_iter().enumerate().map(entry).collect()
+}
+
+/// Runs `work` on every weight, on `threads` threads at most. The first error in order of weights is reported.
+fn for_each<'a>(
+    weights: &'a [Weight<'a>],
+    threads: usize,
+    work: impl Fn(&'a Weight<'a>) -> Result<(), ArtifactError> + Sync,
+) -> Result<(), ArtifactError> {
+    let next = AtomicUsize::new(0);
+    let first_error: Mutex<Option<(usize, ArtifactError)>> = Mutex::new(None);
+    std::thread::scope(|scope| {
+        for _ in 0..threads.clamp(1, weights.len().max(1)) {
+            scope.spawn(|| {
+                while let Some(weight) = weights.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let Err(error) = work(weight) else { continue };
+                    next.store(weights.len(), Ordering::Relaxed);
+                    let index = weights.iter().position(|w| std::ptr::eq(w, weight)).unwrap_or(0);
+                    let mut first = first_error.lock().expect("no thread panics while it holds the lock");
+                    if first.as_ref().is_none_or(|(n, _)| index < *n) {
+                        *first = Some((index, error));
+                    }
+                }
+            });
+        }
+    });
+    first_error.into_inner().expect("no thread panicked").map_or(Ok(()), |(_, error)| Err(error))
+}
+
+fn packed<'a>(
+    graph: &'a Graph,
+    weight: &Weight<'_>,
+) -> Result<Vec<fireq_ir::plan::PackedPart<'a>>, ArtifactError> {
+    for leaf in leaves(graph, weight.value) {
+        let Op::Const { name } = graph.op(leaf) else { continue };
+        let bad = graph.constants.get(name).and_then(|data| data.first_non_finite(graph.ty(leaf).dtype));
+        if let Some(element) = bad {
+            return Err(ArtifactError::NonFinite { tensor: name.to_string(), element });
+        }
+    }
+    Ok(pack(graph, weight.value, weight.buffer.storage)?)
+}
+
+fn release(graph: &Graph, value: ValueId) {
+    for leaf in leaves(graph, value) {
+        if let Op::Const { name } = graph.op(leaf)
+            && let Some(data) = graph.constants.get(name)
+        {
+            data.release();
+        }
+    }
+}
+
+/// The constants that an expression is made of.
+fn leaves(graph: &Graph, value: ValueId) -> Vec<ValueId> {
+    let operands = graph.operands(value);
+    if operands.is_empty() {
+        vec![value]
+    } else {
+        operands.into_iter().flat_map(|v| leaves(graph, v)).collect()
+    }
+}

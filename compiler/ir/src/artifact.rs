@@ -1,0 +1,180 @@
+//! The artifact's manifest: what `manifest.json` says and which files it vouches for.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::DType;
+
+/// The schema version that this build writes and reads.
+pub const SCHEMA: u32 = 1;
+/// The manifest's file name.
+pub const MANIFEST: &str = "manifest.json";
+/// The plan's file name.
+pub const PLAN: &str = "plan.ir";
+/// The final graph's file name.
+pub const GRAPH: &str = "graph.ir";
+/// The weights' file name.
+pub const WEIGHTS: &str = "weights.safetensors";
+/// The CPU code's file name.
+pub const CPU_LIBRARY: &str = "cpu/model.so";
+
+/// What `manifest.json` holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    /// Version of this structure and of everything it describes.
+    pub schema: u32,
+    /// The model's name.
+    pub name: String,
+    /// The recipe, or the pipeline, that quantized it.
+    pub recipe: String,
+    /// The machines it runs on.
+    pub target: Target,
+    /// What the model is made for.
+    pub model: ModelFacts,
+    /// For each kernel of the plan, why it is compiled the way it is.
+    pub kernels: BTreeMap<String, String>,
+    /// BLAKE3 of every file, by path inside the artifact.
+    pub files: BTreeMap<String, String>,
+}
+
+/// The machines that an artifact's code runs on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Target {
+    /// The architecture, as Rust spells it: `x86_64`, `aarch64`.
+    pub arch: String,
+    /// LLVM's target triple.
+    pub triple: String,
+    /// Features that the CPU must have, as `is_x86_feature_detected!` spells them.
+    pub features: Vec<String>,
+}
+
+/// Limits and special tokens of a language model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelFacts {
+    /// The most positions the model was trained for.
+    pub context: usize,
+    /// Number of token ids.
+    pub vocab: usize,
+    /// The token that starts every text, if the model has one.
+    pub bos: Option<u32>,
+    /// The tokens that end a text.
+    pub eos: Vec<u32>,
+}
+
+/// A manifest that cannot be used.
+#[derive(Debug, Error)]
+pub enum ManifestError {
+    /// It is not the JSON of a manifest.
+    #[error("not a manifest: {0}")]
+    Json(#[from] serde_json::Error),
+    /// It has another version.
+    #[error("schema version {found}; this build reads version {SCHEMA}")]
+    Schema {
+        /// The version in the file.
+        found: u64,
+    },
+    /// A file name leads out of the artifact.
+    #[error("file name `{0}` leads out of the artifact")]
+    Path(String),
+}
+
+impl Manifest {
+    /// Reads a manifest: the version first, then the rest; names of files stay inside the artifact.
+    pub fn parse(json: &str) -> Result<Self, ManifestError> {
+        #[derive(Deserialize)]
+        struct Version {
+            schema: u64,
+        }
+        let version: Version = serde_json::from_str(json)?;
+        if version.schema != u64::from(SCHEMA) {
+            return Err(ManifestError::Schema { found: version.schema });
+        }
+        let manifest: Manifest = serde_json::from_str(json)?;
+        match manifest.files.keys().find(|name| !stays_inside(name)) {
+            Some(name) => Err(ManifestError::Path(name.clone())),
+            None => Ok(manifest),
+        }
+    }
+
+    /// The manifest as JSON, the same bytes for the same content.
+    pub fn to_json(&self) -> String {
+        let mut text = serde_json::to_string_pretty(self).expect("strings and numbers have a JSON form");
+        text.push('\n');
+        text
+    }
+}
+
+/// True for relative paths of plain names separated by `/`.
+fn stays_inside(name: &str) -> bool {
+    let plain =
+        |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', ':', '\0']);
+    name.split('/').all(plain)
+}
+
+/// The dtype and shape by which safetensors knows a part of `rows` rows: packed I4 codes are bytes.
+pub fn safetensors_type(part: &crate::plan::Part, rows: usize, vector: bool) -> (&'static str, Vec<usize>) {
+    let dtype = match part.dtype {
+        DType::F32 => "F32",
+        DType::F16 => "F16",
+        DType::BF16 => "BF16",
+        DType::E4M3 => "F8_E4M3",
+        DType::I4 => "U8",
+        DType::I32 => "I32",
+    };
+    let cols = if part.dtype == DType::I4 { part.row_bytes() } else { part.cols };
+    (dtype, if vector { vec![cols] } else { vec![rows, cols] })
+}
+
+/// The name of a part of a weight in `weights.safetensors`: the weight's own, or `weight.codes`, `.scales`, `.outer`.
+pub fn part_name(weight: &str, part: &crate::plan::Part) -> String {
+    if part.name.is_empty() { weight.to_string() } else { format!("{weight}.{}", part.name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn manifest() -> Manifest {
+        let target = Target {
+            arch: "x86_64".into(),
+            triple: "x86_64-unknown-linux-gnu".into(),
+            features: vec!["avx2".into()],
+        };
+        let model = ModelFacts { context: 1024, vocab: 512, bos: Some(0), eos: vec![0] };
+        let files = BTreeMap::from([("cpu/model.so".to_string(), "00".to_string())]);
+        Manifest {
+            schema: SCHEMA,
+            name: "m".into(),
+            recipe: "rtn".into(),
+            target,
+            model,
+            kernels: BTreeMap::new(),
+            files,
+        }
+    }
+
+    #[test]
+    fn json_round_trips() {
+        assert_eq!(Manifest::parse(&manifest().to_json()).unwrap(), manifest());
+    }
+
+    #[test]
+    fn another_version_is_refused_before_anything_else_is_read() {
+        let error = Manifest::parse(r#"{"schema": 7, "novelty": true}"#).unwrap_err();
+        assert_eq!(error.to_string(), "schema version 7; this build reads version 1");
+    }
+
+    #[test]
+    fn names_that_lead_out_are_refused() {
+        for name in ["../x", "/etc/passwd", "a/../../b", "", "a//b", "C:\\x", "./x"] {
+            let mut manifest = manifest();
+            manifest.files.insert(name.into(), String::new());
+            assert!(matches!(Manifest::parse(&manifest.to_json()), Err(ManifestError::Path(_))), "{name}");
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! Opening an artifact: version, machine and hashes first, then everything against everything.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
+use fireq_ir::plan::{Plan, parse_plan, verify_plan};
+
+use crate::{RuntimeError, Weights};
+
+/// A checked artifact, ready to run on this machine.
+#[derive(Debug)]
+pub struct Artifact {
+    /// Where it is.
+    pub dir: PathBuf,
+    /// What it says of itself.
+    pub manifest: Manifest,
+    /// The verified plan.
+    pub plan: Plan,
+}
+
+impl Artifact {
+    /// Opens the directory `dir`. Every file that the manifest lists is hashed before any of it is used.
+    pub fn open(dir: &Path) -> Result<Self, RuntimeError> {
+        let artifact = Self::describe(dir)?;
+        check_machine(&artifact.manifest.target)?;
+        Ok(artifact)
+    }
+
+    /// As [`Artifact::open`], for looking only: the code may be for other machines.
+    pub fn describe(dir: &Path) -> Result<Self, RuntimeError> {
+        let path = dir.join(MANIFEST);
+        let manifest =
+            Manifest::parse(&read(&path)?).map_err(|source| RuntimeError::Manifest { path, source })?;
+        for required in [PLAN, WEIGHTS, CPU_LIBRARY] {
+            if !manifest.files.contains_key(required) {
+                return Err(RuntimeError::Unlisted(required.into()));
+            }
+        }
+        for (file, hash) in &manifest.files {
+            check_hash(dir, file, hash)?;
+        }
+        let plan = parse_plan(&read(&dir.join(PLAN))?).map_err(Box::new)?;
+        verify_plan(&plan)?;
+        Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
+    }
+
+    /// Maps the weights.
+    pub fn weights(&self) -> Result<Weights, RuntimeError> {
+        Weights::open(&self.dir.join(WEIGHTS))
+    }
+
+    /// The shared library with the compiled kernels.
+    pub fn library(&self) -> PathBuf {
+        self.dir.join(CPU_LIBRARY)
+    }
+}
+
+fn read(path: &Path) -> Result<String, RuntimeError> {
+    fs::read_to_string(path).map_err(|source| RuntimeError::Io { path: path.to_path_buf(), source })
+}
+
+fn check_hash(dir: &Path, file: &str, expected: &str) -> Result<(), RuntimeError> {
+    let path = dir.join(file);
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_mmap_rayon(&path).map_err(|source| RuntimeError::Io { path, source })?;
+    let matches = hasher.finalize().to_hex().as_str() == expected;
+    if matches { Ok(()) } else { Err(RuntimeError::Hash { file: file.into() }) }
+}
+
+fn check_machine(target: &Target) -> Result<(), RuntimeError> {
+    if target.arch != std::env::consts::ARCH {
+        return Err(RuntimeError::Machine { wanted: target.arch.clone() });
+    }
+    match target.features.iter().find(|feature| !has_feature(feature)) {
+        Some(feature) => Err(RuntimeError::Machine { wanted: format!("CPUs with {feature}") }),
+        None => Ok(()),
+    }
+}
+
+/// Whether this CPU has a feature; features that this build does not know count as missing.
+#[cfg(target_arch = "x86_64")]
+fn has_feature(name: &str) -> bool {
+    macro_rules! detect {
+        ($($feature:tt)*) => {
+            match name {
+                $( $feature => std::is_x86_feature_detected!($feature), )*
+                _ => false,
+            }
+        };
+    }
+    detect!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe" "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl")
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn has_feature(_name: &str) -> bool {
+    false
+}

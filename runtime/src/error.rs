@@ -1,0 +1,96 @@
+//! What can go wrong between an artifact and its results.
+
+use std::io;
+use std::path::PathBuf;
+
+use fireq_ir::artifact::ManifestError;
+use fireq_ir::plan::PlanError;
+use fireq_ir::text::ParseError;
+use thiserror::Error;
+
+/// Why an artifact cannot be loaded or a step cannot be run.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// A file cannot be read.
+    #[error("{}: {source}", .path.display())]
+    Io {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The manifest is not one that this build reads.
+    #[error("{}: {source}", .path.display())]
+    Manifest {
+        /// The manifest.
+        path: PathBuf,
+        /// Why.
+        source: ManifestError,
+    },
+    /// A file is not what the manifest vouches for.
+    #[error("`{file}` does not have the hash that the manifest states: it was changed or damaged")]
+    Hash {
+        /// Path inside the artifact.
+        file: String,
+    },
+    /// A file that every artifact has is not in the manifest.
+    #[error("the manifest does not list `{0}`")]
+    Unlisted(String),
+    /// The code is for other machines.
+    #[error("the artifact is compiled for {wanted}, which this machine does not have")]
+    Machine {
+        /// The architecture or the CPU feature.
+        wanted: String,
+    },
+    /// The plan's text is wrong.
+    #[error("plan.ir: {0}")]
+    PlanText(#[from] Box<ParseError>),
+    /// The plan breaks its invariants.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// A weight is missing from the weights or does not have the plan's type.
+    #[error("weight `{name}`: {reason}")]
+    Weight {
+        /// Name in `weights.safetensors`.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// The compiled code cannot be loaded.
+    #[error("the compiled code cannot be loaded: {0}")]
+    Library(#[from] libloading::Error),
+    /// The plan is not that of a language model.
+    #[error("the plan is not a language model's: {0}")]
+    NotALanguageModel(String),
+    /// A step does not fit what the executor was made for.
+    #[error("{0}")]
+    Step(String),
+    /// There is not enough memory.
+    #[error("cannot allocate {bytes} bytes for {what}")]
+    Memory {
+        /// What for.
+        what: String,
+        /// How much.
+        bytes: usize,
+    },
+}
+
+impl RuntimeError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            RuntimeError::Manifest { source: ManifestError::Schema { .. }, .. } => {
+                Some("compile the model again with this version of fireq")
+            }
+            RuntimeError::Manifest { source: ManifestError::Json(_), .. } => {
+                Some("an artifact is what `fireq compile` writes")
+            }
+            RuntimeError::Hash { .. } | RuntimeError::Unlisted(_) => {
+                Some("copy the artifact again, or compile the model again")
+            }
+            RuntimeError::Machine { .. } => Some("compile the model on this machine, or with --cpu baseline"),
+            RuntimeError::Memory { .. } => Some("ask for a shorter context"),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! A sequence of tokens run through a language model.
+
+use fireq_ir::Dim;
+use fireq_ir::plan::{Place, Step};
+
+use crate::{Artifact, Executor, Limits, RuntimeError};
+
+/// Which rows of logits a call wants.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// One row for each token.
+    All,
+    /// The row of the last token only.
+    Last,
+}
+
+/// The state of one sequence: what has been read so far is in the caches.
+pub struct Session {
+    executor: Executor,
+    vocab: usize,
+    past: usize,
+}
+
+impl Session {
+    /// A session over an artifact.
+    pub fn open(artifact: &Artifact, limits: Limits) -> Result<Self, RuntimeError> {
+        let executor =
+            Executor::new(artifact.plan.clone(), artifact.weights()?, &artifact.library(), limits)?;
+        Self::new(executor)
+    }
+
+    /// A session over an executor whose plan takes `tokens`, `positions` and `select`, and gives `logits`.
+    pub fn new(executor: Executor) -> Result<Self, RuntimeError> {
+        let missing = |what: &str| RuntimeError::NotALanguageModel(format!("there is no {what}"));
+        let buffers = &executor.plan().buffers;
+        let has = |name: &str| buffers.iter().any(|b| matches!(&b.place, Place::Input(n) if &**n == name));
+        if let Some(name) = ["tokens", "positions", "select"].into_iter().find(|name| !has(name)) {
+            return Err(missing(&format!("input `{name}`")));
+        }
+        let logits = buffers.iter().find(|b| matches!(&b.place, Place::Output(n) if &**n == "logits"));
+        let logits = logits
+            .filter(|b| b.ty.shape.rows() == Dim::sym("L"))
+            .ok_or_else(|| missing("output `logits` of L rows"))?;
+        let vocab = logits.ty.shape.cols().fixed().unwrap_or(0);
+        Ok(Session { executor, vocab, past: 0 })
+    }
+
+    /// Tokens read so far.
+    pub fn len(&self) -> usize {
+        self.past
+    }
+
+    /// True before the first token.
+    pub fn is_empty(&self) -> bool {
+        self.past == 0
+    }
+
+    /// Width of a row of logits.
+    pub fn vocab(&self) -> usize {
+        self.vocab
+    }
+
+    /// Forgets everything read.
+    pub fn reset(&mut self) {
+        self.past = 0;
+    }
+
+    /// Reads tokens and returns the logits of the selected ones, row after row. Long inputs are read in steps of at
+    /// most [`Limits::tokens`].
+    pub fn forward(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, RuntimeError> {
+        let Limits { tokens: most, context, .. } = self.executor.limits();
+        if tokens.len() > context.saturating_sub(self.past) {
+            return Err(RuntimeError::Step(format!(
+                "{} tokens after {} exceed the context of {context}",
+                tokens.len(),
+                self.past
+            )));
+        }
+        let mut logits = vec![];
+        let last = tokens.len().div_ceil(most);
+        for (n, chunk) in tokens.chunks(most).enumerate() {
+            let rows = match select {
+                Select::All => 0..chunk.len(),
+                Select::Last if n + 1 == last => chunk.len() - 1..chunk.len(),
+                Select::Last => 0..0,
+            };
+            self.step(chunk, rows, &mut logits)?;
+        }
+        Ok(logits)
+    }
+
+    fn step(
+        &mut self,
+        tokens: &[u32],
+        rows: std::ops::Range<usize>,
+        logits: &mut Vec<f32>,
+    ) -> Result<(), RuntimeError> {
+        let step = Step { tokens: tokens.len(), past: self.past, selected: rows.len() };
+        let id = |t: &u32| i32::try_from(*t).unwrap_or(i32::MAX);
+        self.executor.set_indices("tokens", tokens.iter().map(id))?;
+        self.executor.set_indices("positions", (self.past..self.past + tokens.len()).map(|p| p as i32))?;
+        self.executor.set_indices("select", rows.map(|r| r as i32))?;
+        self.executor.run(step)?;
+        self.past += tokens.len();
+        logits.extend_from_slice(self.executor.output("logits", step.selected).unwrap_or(&[]));
+        Ok(())
+    }
+}
