@@ -1,0 +1,84 @@
+//! `quantize-activations`: inputs of linears with INT4 weights to FP8 with a scale per token.
+//!
+//! Contract: every `linear(x, W)` with a plain `x` and INT4 `W` becomes `linear(quantize(x), W)` (FireQ section 3). All
+//! linears that read the same `x` share one quantization. Fires only where weights are quantized already. Lossy.
+//!
+//! ```
+//! let before = r#"graph "g" {
+//!   %0 = input {name="x"} : f32[T,256]
+//!   %1 = const {name="w"} : i4<g128:e4m3,row:f32>[8,256]
+//!   %2 = linear %0, %1 : f32[T,8]
+//!   return %2
+//! }
+//! "#;
+//! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
+//! let passes = fireq_passes::pipeline("quantize-activations").unwrap();
+//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
+//!   %0 = input {name="x"} : f32[T,256]
+//!   %1 = quantize %0 {to=e4m3<row:f32>} : e4m3<row:f32>[T,256]
+//!   %2 = const {name="w"} : i4<g128:e4m3,row:f32>[8,256]
+//!   %3 = linear %1, %2 : f32[T,8]
+//!   return %3
+//! }
+//! "#);
+//! ```
+
+use fireq_ir::{DType, Effect, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+
+/// The pass.
+pub(crate) struct QuantizeActivations;
+
+impl Pass for QuantizeActivations {
+    fn id(&self) -> &'static str {
+        "quantize-activations"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Lossy
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        graph.schedule().into_iter().filter_map(|x| site(graph, x)).collect()
+    }
+}
+
+/// The patch for one activation and all linears with INT4 weights that read it.
+fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
+    let reads = |user: &ValueId| {
+        *graph.op(*user) == Op::Linear
+            && matches!(graph.operands(*user)[..], [input, weight] if input == x && graph.ty(weight).dtype == DType::I4)
+    };
+    let linears: Vec<ValueId> = graph.users(x).into_iter().filter(reads).collect();
+    let plain = graph.ty(x).dtype == DType::F32;
+    (plain && !linears.is_empty()).then(|| quantize_shared(graph, x, &linears))
+}
+
+fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Patch, PassError> {
+    let mut patch = Patch::new(weight_name(graph, linears[0]));
+    let codes = match existing(graph, x) {
+        Some(codes) => codes.into(),
+        None => patch.add(graph, Op::Quantize { to: Format::activation() }, &[x.into()])?,
+    };
+    for linear in linears {
+        let weight = graph.operands(*linear)[1];
+        let quantized = patch.add(graph, Op::Linear, &[codes, Ref::Old(weight)])?;
+        patch.replace(*linear, quantized);
+    }
+    Ok(patch)
+}
+
+/// A quantization of `x` to the same format that is there already.
+fn existing(graph: &Graph, x: ValueId) -> Option<ValueId> {
+    let same = |user: &ValueId| *graph.op(*user) == Op::Quantize { to: Format::activation() };
+    graph.users(x).into_iter().find(same)
+}
+
+/// The name of the constant behind a linear's weight, for logs.
+fn weight_name(graph: &Graph, linear: ValueId) -> String {
+    let mut value = linear;
+    while let Some(operand) = graph.operands(value).last() {
+        value = *operand;
+    }
+    graph.op(value).name().map_or_else(|| "linear".into(), |name| format!("input of {name}"))
+}

@@ -1,0 +1,109 @@
+//! `quantize-kv`: keys and values to INT4 before they enter the cache, queries and probabilities to FP8.
+//!
+//! Contract: `attention(q, kv_append(cache, k), kv_append(cache, v))` on plain values becomes attention over caches of
+//! INT4 codes, one group per token and kv head under an E4M3 scale, with `q` in E4M3 under a scale per token and head
+//! and `p=e4m3` (FireQ section 6). The caches keep their names. Heads wider than 128 are refused. Lossy.
+//!
+//! ```
+//! let before = r#"graph "g" {
+//!   %0 = input {name="q"} : f32[T,64]
+//!   %1 = input {name="k"} : f32[T,64]
+//!   %2 = cache {name="k.0"} : f32[P,64]
+//!   %3 = kv_append %2, %1 : f32[P+T,64]
+//!   %4 = cache {name="v.0"} : f32[P,64]
+//!   %5 = kv_append %4, %1 : f32[P+T,64]
+//!   %6 = attention %0, %3, %5 {heads=1, kv_heads=1, scale=0.125, p=f32} : f32[T,64]
+//!   return %6
+//! }
+//! "#;
+//! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
+//! let passes = fireq_passes::pipeline("quantize-kv").unwrap();
+//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
+//!   %0 = input {name="q"} : f32[T,64]
+//!   %1 = input {name="k"} : f32[T,64]
+//!   %2 = quantize %0 {to=e4m3<g64:f32>} : e4m3<g64:f32>[T,64]
+//!   %3 = cache {name="k.0"} : i4<g64:e4m3>[P,64]
+//!   %4 = quantize %1 {to=i4<g64:e4m3>} : i4<g64:e4m3>[T,64]
+//!   %5 = kv_append %3, %4 : i4<g64:e4m3>[P+T,64]
+//!   %6 = cache {name="v.0"} : i4<g64:e4m3>[P,64]
+//!   %7 = quantize %1 {to=i4<g64:e4m3>} : i4<g64:e4m3>[T,64]
+//!   %8 = kv_append %6, %7 : i4<g64:e4m3>[P+T,64]
+//!   %9 = attention %2, %5, %8 {heads=1, kv_heads=1, scale=0.125, p=e4m3} : f32[T,64]
+//!   return %9
+//! }
+//! "#);
+//! ```
+
+use fireq_ir::{DType, Effect, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+
+/// The widest head that one scale covers.
+const WIDEST_HEAD: usize = 128;
+
+/// The pass.
+pub(crate) struct QuantizeKv;
+
+impl Pass for QuantizeKv {
+    fn id(&self) -> &'static str {
+        "quantize-kv"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Lossy
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        graph.schedule().into_iter().filter_map(|value| site(graph, value)).collect()
+    }
+}
+
+fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+    let Op::Attention { heads, kv_heads, scale, p: DType::F32 } = *graph.op(value) else { return None };
+    let [q, k, v] = graph.operands(value)[..] else { return None };
+    let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);
+    let cached = [k, v].iter().all(|x| *graph.op(*x) == Op::KvAppend && graph.users(*x).len() == 1);
+    if !plain || !cached || graph.outputs.contains(&k) || graph.outputs.contains(&v) {
+        return None;
+    }
+    let op = Op::Attention { heads, kv_heads, scale, p: DType::E4M3 };
+    Some(quantize_site(graph, value, [q, k, v], op, heads))
+}
+
+fn quantize_site(
+    graph: &Graph,
+    value: ValueId,
+    [q, k, v]: [ValueId; 3],
+    op: Op,
+    heads: usize,
+) -> Result<Patch, PassError> {
+    let cache_name =
+        graph.op(graph.operands(k)[0]).name().map_or_else(|| "attention".into(), ToString::to_string);
+    let head_dim = graph.ty(q).shape.cols().fixed().unwrap_or(0) / heads;
+    if head_dim > WIDEST_HEAD {
+        let reason =
+            format!("heads of {head_dim} are wider than the {WIDEST_HEAD} channels that one scale covers");
+        return Err(PassError::Refused { site: cache_name, reason });
+    }
+    let mut patch = Patch::new(cache_name);
+    let q = patch.add(graph, Op::Quantize { to: Format::query(head_dim) }, &[q.into()])?;
+    let k = append_codes(graph, &mut patch, k, head_dim)?;
+    let v = append_codes(graph, &mut patch, v, head_dim)?;
+    let attention = patch.add(graph, op, &[q, k, v])?;
+    patch.replace(value, attention);
+    Ok(patch)
+}
+
+/// A `kv_append` of codes instead of numbers, into a cache of the same name.
+fn append_codes(
+    graph: &Graph,
+    patch: &mut Patch,
+    append: ValueId,
+    head_dim: usize,
+) -> Result<Ref, PassError> {
+    let [cache, rows] = graph.operands(append)[..] else { unreachable!("kv_append has two operands") };
+    let format = Format::kv(head_dim);
+    let name = graph.op(cache).name().cloned().unwrap_or_else(|| "cache".into());
+    let cache = patch.cache(name, graph.ty(cache).with_format(&format));
+    let codes = patch.add(graph, Op::Quantize { to: format }, &[rows.into()])?;
+    Ok(patch.add(graph, Op::KvAppend, &[cache, codes])?)
+}

@@ -1,0 +1,75 @@
+//! `quantize-weights`: weights of linears to INT4 in groups under FP8 scales, and an outer scale per output channel.
+//!
+//! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
+//! integer code (FireQ section 2). Fires for every plain constant weight whose name `keep` does not match; weights with
+//! fewer channels than a group keep one short group. Lossy.
+//!
+//! ```
+//! let before = r#"graph "g" {
+//!   %0 = input {name="x"} : f32[T,256]
+//!   %1 = const {name="w"} : bf16[8,256]
+//!   %2 = linear %0, %1 : f32[T,8]
+//!   return %2
+//! }
+//! "#;
+//! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
+//! let passes = fireq_passes::pipeline("quantize-weights").unwrap();
+//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
+//!   %0 = input {name="x"} : f32[T,256]
+//!   %1 = const {name="w"} : bf16[8,256]
+//!   %2 = quantize %1 {to=i4<g128:e4m3,row:f32>} : i4<g128:e4m3,row:f32>[8,256]
+//!   %3 = linear %0, %2 : f32[T,8]
+//!   return %3
+//! }
+//! "#);
+//! ```
+
+use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
+
+use crate::glob::matches_any;
+
+/// The pass with its options.
+pub(crate) struct QuantizeWeights {
+    /// Channels per scale.
+    pub group: usize,
+    /// Names of weights to leave alone.
+    pub keep: String,
+}
+
+impl Pass for QuantizeWeights {
+    fn id(&self) -> &'static str {
+        "quantize-weights"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Lossy
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        if self.group == 0 || !self.group.is_multiple_of(32) {
+            let reason = format!("group is {}; scales cover a multiple of 32 channels", self.group);
+            return Err(PassError::Refused { site: "options".into(), reason });
+        }
+        graph.schedule().into_iter().filter_map(|value| self.site(graph, value)).collect()
+    }
+}
+
+impl QuantizeWeights {
+    fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+        if *graph.op(value) != Op::Linear {
+            return None;
+        }
+        let [x, weight] = graph.operands(value)[..] else { return None };
+        let Op::Const { name } = graph.op(weight) else { return None };
+        let eligible = graph.ty(weight).scheme.is_plain() && !matches_any(&self.keep, name);
+        eligible.then(|| {
+            let mut patch = Patch::new(name.to_string());
+            let codes =
+                patch.add(graph, Op::Quantize { to: Format::weight(self.group) }, &[weight.into()])?;
+            let linear = patch.add(graph, Op::Linear, &[x.into(), codes])?;
+            patch.replace(value, linear);
+            Ok(patch)
+        })
+    }
+}
