@@ -68,7 +68,7 @@ pub struct Compile {
     #[arg(long)]
     pub verify_each: bool,
     /// Apply at most N patches, then print the IR instead of writing an artifact: finds the patch that breaks a model.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", conflicts_with = "json")]
     pub stop_after: Option<usize>,
     /// Only say what the artifact would hold and take.
     #[arg(long)]
@@ -124,6 +124,9 @@ pub enum CpuLevel {
     /// AVX2 and FMA: x86-64 machines since 2013.
     #[value(name = "x86-64-v3")]
     X86V3,
+    /// And AVX-512 F, BW, CD, DQ and VL.
+    #[value(name = "x86-64-v4")]
+    X86V4,
 }
 
 /// The model that a command executes.

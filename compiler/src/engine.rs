@@ -3,11 +3,11 @@
 use thiserror::Error;
 
 use fireq_ir::interp::InterpError;
+use fireq_runtime::{RuntimeError, Select, Session};
 
 use crate::interpreted::Interpreted;
 
 /// A sequence in progress on some backend, with the limits of its model.
-#[derive(Debug)]
 pub struct Engine {
     backend: Backend,
     vocab: usize,
@@ -16,10 +16,11 @@ pub struct Engine {
 }
 
 /// What executes the model.
-#[derive(Debug)]
 pub enum Backend {
     /// The interpreter.
     Interpreter(Interpreted),
+    /// Compiled code.
+    Compiled(Box<Session>),
 }
 
 /// Why a step failed.
@@ -47,6 +48,9 @@ pub enum EngineError {
     /// The interpreter refused the graph or its data.
     #[error(transparent)]
     Interp(#[from] InterpError),
+    /// The runtime failed.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
 }
 
 impl EngineError {
@@ -56,6 +60,7 @@ impl EngineError {
             EngineError::Token { .. } => "token ids count from 0; use the model's own tokenizer",
             EngineError::Context { .. } => "give fewer tokens",
             EngineError::Empty => "give a prompt or tokens",
+            EngineError::Runtime(error) => error.hint().unwrap_or("compile the model again"),
             EngineError::Interp(_) => "the weights may be damaged: download the model again",
         }
     }
@@ -82,21 +87,25 @@ impl Engine {
         self.past = 0;
         match &mut self.backend {
             Backend::Interpreter(interpreted) => interpreted.reset(),
+            Backend::Compiled(session) => session.reset(),
         }
     }
 
     /// Appends tokens; returns the logits of each, `tokens × vocab`.
     pub fn logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        self.step(tokens, &(0..tokens.len()).collect::<Vec<_>>())
+        self.step(tokens, Select::All)
     }
 
     /// Appends tokens; returns the logits of the last, `vocab` of them.
     pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
-        self.step(tokens, &[tokens.len().saturating_sub(1)])
+        self.step(tokens, Select::Last)
     }
 
-    fn step(&mut self, tokens: &[u32], select: &[usize]) -> Result<Vec<f32>, EngineError> {
+    fn step(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, EngineError> {
         let (vocab, context, wanted) = (self.vocab, self.context, self.past + tokens.len());
+        if tokens.is_empty() {
+            return Err(EngineError::Empty);
+        }
         if let Some(token) = tokens.iter().copied().find(|t| *t as usize >= vocab) {
             return Err(EngineError::Token { token, vocab });
         }
@@ -105,6 +114,7 @@ impl Engine {
         }
         let logits = match &mut self.backend {
             Backend::Interpreter(interpreted) => interpreted.step(tokens, select)?,
+            Backend::Compiled(session) => session.forward(tokens, select)?,
         };
         self.past = wanted;
         Ok(logits)

@@ -4,10 +4,12 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use fireq::compile::CompileError;
 use fireq::engine::EngineError;
 use fireq::import::ImportError;
 use fireq::source::SourceError;
 use fireq::tokens::TokensError;
+use fireq_runtime::RuntimeError;
 
 /// A failed command. Exit code 1.
 #[derive(Debug)]
@@ -105,5 +107,30 @@ impl From<TokensError> for Failure {
         let hint =
             "text needs the model's tokenizer.json beside its weights; `fireq logits --tokens` does not";
         Failure::from_error(&error).hint(hint)
+    }
+}
+
+impl From<CompileError> for Failure {
+    fn from(error: CompileError) -> Self {
+        Failure::from_error(&error).hint(error.hint())
+    }
+}
+
+impl From<fireq_passes::PipelineError> for Failure {
+    fn from(error: fireq_passes::PipelineError) -> Self {
+        Failure::from_error(&error).hint("`fireq passes` lists the passes and their options")
+    }
+}
+
+impl From<RuntimeError> for Failure {
+    fn from(error: RuntimeError) -> Self {
+        let hint = error.hint().unwrap_or("compile the model again");
+        Failure::from_error(&error).hint(hint)
+    }
+}
+
+impl From<fireq_passes::RecipeError> for Failure {
+    fn from(error: fireq_passes::RecipeError) -> Self {
+        Failure::from_error(&error).hint("--passes runs any pipeline instead of a recipe")
     }
 }

@@ -20,36 +20,42 @@ pub struct Timing {
     pub prompt: usize,
     /// Time until the first token was chosen.
     pub prefill: Duration,
-    /// Steps after the first token.
+    /// Tokens generated.
+    pub generated: usize,
+    /// Steps of the model after the prompt; the first token needs none, and the last is not fed back.
     pub steps: usize,
-    /// Time they took.
+    /// Time that choosing and these steps took.
     pub decode: Duration,
 }
 
 /// Tokens of one step of the prompt: bounds the memory for activations.
 const PREFILL_STEP: usize = 512;
 
-/// Continues a prompt. `choose` picks a token from logits; `emit` takes each and says whether to go on. Ends at the
-/// limits, or when the context is full.
-pub fn generate(
+/// Continues a prompt. `choose` picks a token from logits; `emit` takes each as it comes. Ends at the limits, or when
+/// the context is full.
+pub fn generate<E: From<EngineError>>(
     engine: &mut Engine,
     prompt: &[u32],
     limits: &Limits,
     mut choose: impl FnMut(&[f32]) -> u32,
-    mut emit: impl FnMut(u32) -> bool,
-) -> Result<Timing, EngineError> {
+    mut emit: impl FnMut(u32) -> Result<(), E>,
+) -> Result<Timing, E> {
     let began = Instant::now();
     let mut logits = prefill(engine, prompt)?;
     let mut timing = Timing { prompt: prompt.len(), prefill: began.elapsed(), ..Timing::default() };
     let began = Instant::now();
-    let room = engine.context() - prompt.len() + 1;
-    for n in 1..=limits.tokens.min(room) {
+    let most = limits.tokens.min(engine.context() - prompt.len() + 1);
+    while timing.generated < most {
         let token = choose(&logits);
-        if limits.eos.contains(&token) || !emit(token) || n == limits.tokens.min(room) {
+        if limits.eos.contains(&token) {
             break;
         }
-        logits = engine.last_logits(&[token])?;
-        timing.steps += 1;
+        emit(token)?;
+        timing.generated += 1;
+        if timing.generated < most {
+            logits = engine.last_logits(&[token])?;
+            timing.steps += 1;
+        }
     }
     timing.decode = began.elapsed();
     Ok(timing)

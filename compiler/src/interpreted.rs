@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use fireq_ir::interp::{InterpError, Tensor, interpret};
 use fireq_ir::{Graph, Op};
+use fireq_runtime::Select;
 
 /// A sequence in progress on the interpreter.
 #[derive(Debug)]
@@ -25,11 +26,12 @@ impl Interpreted {
         (self.caches, self.past) = (empty_caches(&self.graph), 0);
     }
 
-    /// Appends tokens and returns the logits of the rows `select` of them, row-major.
-    pub fn step(&mut self, tokens: &[u32], select: &[usize]) -> Result<Vec<f32>, InterpError> {
+    /// Appends tokens and returns the logits of the selected ones, row-major.
+    pub fn step(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, InterpError> {
+        let first = if select == Select::All { 0 } else { tokens.len().saturating_sub(1) };
+        let select: Vec<i32> = (first as i32..tokens.len() as i32).collect();
         let tokens: Vec<i32> = tokens.iter().map(|t| *t as i32).collect();
         let positions: Vec<i32> = (self.past..self.past + tokens.len()).map(|p| p as i32).collect();
-        let select: Vec<i32> = select.iter().map(|row| *row as i32).collect();
         let inputs = [("tokens", &tokens), ("positions", &positions), ("select", &select)];
         let inputs = inputs.map(|(name, values)| (name.to_string(), Tensor::from_i32(values)));
         let outcome = interpret(&self.graph, &BTreeMap::from(inputs), &self.caches)?;

@@ -1,5 +1,6 @@
 //! Import of models, the compile driver, and what the `fireq` command line is made of.
 
+pub mod compile;
 pub mod engine;
 pub mod evaluate;
 pub mod generate;

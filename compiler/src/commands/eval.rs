@@ -12,20 +12,16 @@ use crate::failure::{Failure, Outcome};
 
 /// Prints the evaluation of a model on a text.
 pub fn eval(options: &Eval) -> Outcome {
-    let mut opened = open(&options.model)?;
-    let against = options.against.as_deref();
-    let mut reference =
-        against.map(|path| open_path(path, options.model.interpret, options.model.import)).transpose()?;
+    let opened = open(&options.model)?;
+    let reference = options.against.as_deref().map(|path| open_path(path, &options.model)).transpose()?;
     let (start, ids) = read_tokens(options, &opened)?;
     check(options, &opened, reference.as_ref())?;
+    let mut engine = opened.engine(options.ctx)?;
+    let mut against = reference.as_ref().map(|r| r.engine(options.ctx)).transpose()?;
     let bar = progress("evaluating", ids.len());
-    let found = evaluate(
-        &mut opened.engine,
-        reference.as_mut().map(|r| &mut r.engine),
-        (start, &ids),
-        options.ctx,
-        |done| bar.set_position(done as u64),
-    )?;
+    let found = evaluate(&mut engine, against.as_mut(), (start, &ids), options.ctx, |done| {
+        bar.set_position(done as u64)
+    })?;
     bar.finish_and_clear();
     if options.json {
         emit_json(&as_json(&opened.name, &found))
@@ -50,15 +46,15 @@ fn read_tokens(options: &Eval, opened: &Opened) -> Outcome<(Option<u32>, Vec<u32
 }
 
 fn check(options: &Eval, opened: &Opened, reference: Option<&Opened>) -> Outcome {
-    let context = reference.map_or(usize::MAX, |r| r.engine.context()).min(opened.engine.context());
+    let context = reference.map_or(usize::MAX, |r| r.context).min(opened.context);
     if options.ctx < 2 || options.ctx > context {
         let message =
             format!("--ctx {} does not lie between 2 and {context}, the context of the model", options.ctx);
         return Err(Failure::new(message).hint(format!("give --ctx {}", context.min(512))));
     }
-    match reference.map(|r| r.engine.vocab()) {
-        Some(vocab) if vocab != opened.engine.vocab() => {
-            let ours = opened.engine.vocab();
+    match reference.map(|r| r.vocab) {
+        Some(vocab) if vocab != opened.vocab => {
+            let ours = opened.vocab;
             let message = format!("the vocabularies differ: {ours} tokens, and {vocab} of --against");
             Err(Failure::new(message).hint("compare an artifact with the model it was compiled from"))
         }

@@ -1,22 +1,31 @@
 //! One file for each command, and what they share: opening models, printing, progress.
 
+mod bench;
+mod compile;
 mod doctor;
 mod eval;
 mod inspect;
 mod logits;
 mod open;
+mod opt;
 mod output;
+mod passes;
+mod run;
 
 use crate::cli::{Cli, Command};
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 
 /// Runs the command that the line asks for.
 pub fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
-        Command::Doctor(options) => doctor::doctor(&options),
-        Command::Inspect(options) => inspect::inspect(&options),
+        Command::Compile(options) => compile::compile(&options),
+        Command::Run(options) => run::run(&options),
         Command::Logits(options) => logits::logits(&options),
         Command::Eval(options) => eval::eval(&options),
-        _ => Err(Failure::new("this command is not supported by this build yet")),
+        Command::Opt(options) => opt::opt(&options),
+        Command::Inspect(options) => inspect::inspect(&options),
+        Command::Bench(options) => bench::bench(&options),
+        Command::Doctor(options) => doctor::doctor(&options),
+        Command::Passes(options) => passes::passes(&options),
     }
 }

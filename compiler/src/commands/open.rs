@@ -2,31 +2,66 @@
 
 use std::path::{Path, PathBuf};
 
+use fireq::compile::facts;
 use fireq::engine::{Backend, Engine};
-use fireq::import::import_with;
+use fireq::import::{Model, import_with};
 use fireq::interpreted::Interpreted;
 use fireq::source::{Source, classify};
 use fireq::tokens::Tokens;
+use fireq_ir::Graph;
+use fireq_ir::artifact::ModelFacts;
+use fireq_runtime::{Artifact, Limits, Session};
+use tempfile::TempDir;
 
-use crate::cli::{Executed, Import};
+use crate::cli::Executed;
 use crate::failure::{Failure, Outcome};
 
 /// A model ready to run, with what its directory says about text.
 pub struct Opened {
     /// Its name.
     pub name: String,
-    /// Executes it.
-    pub engine: Engine,
+    /// Most positions of a sequence.
+    pub context: usize,
+    /// Number of token ids.
+    pub vocab: usize,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
+    /// Threads that run it.
+    pub threads: usize,
     bos: Option<u32>,
     dir: PathBuf,
+    code: Code,
 }
+
+enum Code {
+    Interpreter(Graph),
+    Compiled {
+        artifact: Box<Artifact>,
+        /// Holds an artifact that was compiled for this run only.
+        _temporary: Option<TempDir>,
+    },
+}
+
+/// Tokens of one step: bounds the memory for activations and logits.
+const STEP: usize = 512;
 
 impl Opened {
     /// The model's tokenizer.
     pub fn tokens(&self) -> Outcome<Tokens> {
         Ok(Tokens::load(&self.dir, self.bos)?)
+    }
+
+    /// An empty sequence of at most `context` positions, fewer where the model has fewer.
+    pub fn engine(&self, context: usize) -> Outcome<Engine> {
+        let context = context.min(self.context);
+        let backend = match &self.code {
+            Code::Interpreter(graph) => Backend::Interpreter(Interpreted::new(graph.clone())),
+            Code::Compiled { artifact, .. } => {
+                let limits = Limits { tokens: context.min(STEP), context, threads: self.threads };
+                Backend::Compiled(Box::new(Session::open(artifact, limits)?))
+            }
+        };
+        Ok(Engine::new(backend, self.vocab, context))
     }
 }
 
@@ -37,34 +72,80 @@ pub fn open(options: &Executed) -> Outcome<Opened> {
         return Err(Failure::new(message).hint("use --device cpu"));
     }
     set_threads(options.threads)?;
-    open_path(&options.model, options.interpret, options.import)
+    open_path(&options.model, options)
 }
 
-/// Opens a model directory or an artifact.
-pub fn open_path(path: &Path, interpret: bool, import: Import) -> Outcome<Opened> {
+/// Opens a model directory or an artifact in the way that `options` say.
+pub fn open_path(path: &Path, options: &Executed) -> Outcome<Opened> {
     match classify(path)? {
-        Source::ModelDir if interpret => open_interpreted(path, import),
+        Source::Artifact => {
+            let artifact = Artifact::open(path)?;
+            Ok(opened(
+                artifact.manifest.name.clone(),
+                facts_of(&artifact),
+                path,
+                compiled(artifact, None),
+                options,
+            ))
+        }
+        Source::ModelDir => open_model(path, options),
         Source::Ir => {
             let message = format!("`{}` is text IR, which has no weights to run", path.display());
             Err(Failure::new(message).hint("give the model directory or the artifact it came from"))
         }
-        _ => {
-            let message = "compiled models are not supported by this build yet";
-            Err(Failure::new(message).hint("give a model directory and --interpret"))
-        }
     }
 }
 
-fn open_interpreted(dir: &Path, import: Import) -> Outcome<Opened> {
-    let model = import_with(dir, import.options())?;
-    let backend = Backend::Interpreter(Interpreted::new(model.graph));
-    Ok(Opened {
-        engine: Engine::new(backend, model.config.vocab, model.config.context),
-        name: model.config.name,
-        eos: model.config.eos,
-        bos: model.config.bos,
+fn facts_of(artifact: &Artifact) -> ModelFacts {
+    artifact.manifest.model.clone()
+}
+
+fn compiled(artifact: Artifact, temporary: Option<TempDir>) -> Code {
+    Code::Compiled { artifact: Box::new(artifact), _temporary: temporary }
+}
+
+fn opened(name: String, facts: ModelFacts, dir: &Path, code: Code, options: &Executed) -> Opened {
+    Opened {
+        name,
+        context: facts.context,
+        vocab: facts.vocab,
+        eos: facts.eos,
+        threads: options.threads.unwrap_or_else(rayon::current_num_threads).max(1),
+        bos: facts.bos,
         dir: dir.into(),
-    })
+        code,
+    }
+}
+
+/// The unquantized reference: interpreted, or compiled to an artifact that lives as long as the run.
+fn open_model(dir: &Path, options: &Executed) -> Outcome<Opened> {
+    let model = import_with(dir, options.import.options())?;
+    let (name, facts) = (model.config.name.clone(), facts(&model));
+    let code = if options.interpret || cfg!(not(feature = "llvm")) {
+        Code::Interpreter(model.graph)
+    } else {
+        compile_reference(model, options)?
+    };
+    Ok(opened(name, facts, dir, code, options))
+}
+
+#[cfg(feature = "llvm")]
+fn compile_reference(mut model: Model, options: &Executed) -> Outcome<Code> {
+    use fireq::compile::{CompileError, build, transform};
+
+    let passes = fireq_passes::pipeline(&super::compile::recipe("none")?)?;
+    transform(&mut model.graph, &passes, usize::MAX, |_, _, _| Ok(()))?;
+    let lowered = fireq_ir::plan::lower(&model.graph).map_err(CompileError::from)?;
+    let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
+    let out = temporary.path().join("reference.fireq");
+    let build_options = build_options(crate::cli::CpuLevel::Host, false, options.threads);
+    build(&model, &lowered, "none", build_options, &out, &|_, _| ())?;
+    Ok(compiled(Artifact::open(&out)?, Some(temporary)))
+}
+
+#[cfg(not(feature = "llvm"))]
+fn compile_reference(model: Model, _: &Executed) -> Outcome<Code> {
+    Ok(Code::Interpreter(model.graph))
 }
 
 /// Sets the number of threads of everything that runs in parallel.
@@ -72,4 +153,24 @@ pub fn set_threads(threads: Option<usize>) -> Outcome {
     let Some(threads) = threads else { return Ok(()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build_global();
     pool.map_err(|e| Failure::from_error(&e).within("cannot start threads"))
+}
+
+/// Build options as the command line gives them.
+#[cfg(feature = "llvm")]
+pub fn build_options(
+    level: crate::cli::CpuLevel,
+    emit_llvm: bool,
+    threads: Option<usize>,
+) -> fireq::compile::BuildOptions {
+    use crate::cli::CpuLevel;
+    use fireq_codegen::llvm::Cpu;
+
+    let cpu = match level {
+        CpuLevel::Host => Cpu::Host,
+        CpuLevel::Baseline => Cpu::Baseline,
+        CpuLevel::X86V3 => Cpu::X86V3,
+        CpuLevel::X86V4 => Cpu::X86V4,
+    };
+    let threads = threads.unwrap_or_else(rayon::current_num_threads).max(1);
+    fireq::compile::BuildOptions { cpu, emit_llvm, threads }
 }

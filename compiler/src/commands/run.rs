@@ -1,0 +1,50 @@
+//! `fireq run`: continues a prompt, printing text as it is generated.
+
+use fireq::generate::{Limits, Timing, generate};
+use fireq_runtime::{Sampler, Sampling};
+
+use super::open::open;
+use super::output::emit;
+use crate::cli::Run;
+use crate::failure::{Failure, Outcome};
+
+/// Streams the prompt and its continuation to stdout; speed goes to stderr.
+pub fn run(options: &Run) -> Outcome {
+    let mut sampler = sampler(options)?;
+    let opened = open(&options.model)?;
+    let tokens = opened.tokens()?;
+    let prompt = tokens.encode(&options.prompt)?;
+    let mut decode = tokens.stream();
+    let mut engine = opened.engine(prompt.len().saturating_add(options.n))?;
+    let limits = Limits { tokens: options.n, eos: opened.eos.clone() };
+    emit(&options.prompt)?;
+    let show = |token| decode(token)?.map_or(Ok(()), |text| emit(&text));
+    let timing = generate(&mut engine, &prompt, &limits, |logits| sampler.pick(logits), show)?;
+    emit("\n")?;
+    eprintln!("{}", speed(&timing));
+    Ok(())
+}
+
+fn sampler(options: &Run) -> Outcome<Sampler> {
+    let Run { temperature, top_p, seed, .. } = *options;
+    let fine = temperature.is_finite() && temperature >= 0.0 && top_p > 0.0 && top_p <= 1.0;
+    if !fine {
+        let message = format!("temperature {temperature} or top-p {top_p} is out of range");
+        return Err(
+            Failure::new(message).hint("the temperature is at least 0, top-p is above 0 and at most 1")
+        );
+    }
+    let random = Sampling::Random { temperature, top_p, seed };
+    Ok(Sampler::new(if temperature == 0.0 { Sampling::Greedy } else { random }))
+}
+
+fn speed(timing: &Timing) -> String {
+    let rate = |tokens: usize, time: std::time::Duration| tokens as f64 / time.as_secs_f64().max(1e-9);
+    format!(
+        "prompt: {} tokens, {:.1} tokens/s; generated: {} tokens, {:.1} tokens/s",
+        timing.prompt,
+        rate(timing.prompt, timing.prefill),
+        timing.generated,
+        rate(timing.steps, timing.decode),
+    )
+}
