@@ -14,7 +14,7 @@ pub use verify::{PlanError, verify_plan};
 
 use std::sync::Arc;
 
-use crate::{DType, Format, Op, Type};
+use crate::{DType, Dim, Format, Op, Type};
 
 /// Index into [`Plan::buffers`].
 pub type BufferId = usize;
@@ -198,10 +198,18 @@ impl Plan {
 }
 
 impl Step {
-    /// The number of rows that a dimension means in this step; 0 for symbols a plan does not have.
-    pub fn rows(self, dim: &crate::Dim) -> usize {
-        let symbols = [("T", self.tokens), ("P", self.past), ("L", self.selected)];
-        let bindings = symbols.into_iter().map(|(name, n)| (name.to_string(), n)).collect();
-        dim.resolve(&bindings).unwrap_or(0)
+    /// The number of rows that a dimension means in this step; 0 for symbols a plan does not have. Called for every
+    /// launch of every step: allocates nothing.
+    pub fn rows(self, dim: &Dim) -> usize {
+        let symbol = |name: &str| match name {
+            "T" => self.tokens,
+            "P" => self.past,
+            "L" => self.selected,
+            _ => 0,
+        };
+        match dim {
+            Dim::Fixed(n) => *n,
+            Dim::Sym(sum) => sum.split('+').map(symbol).sum(),
+        }
     }
 }
