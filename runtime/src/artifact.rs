@@ -42,6 +42,7 @@ impl Artifact {
         }
         let plan = parse_plan(&read(&dir.join(PLAN))?).map_err(Box::new)?;
         verify_plan(&plan)?;
+        Weights::open(&dir.join(WEIGHTS))?.check(&plan)?;
         Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
     }
 

@@ -46,9 +46,9 @@ pub struct Executor {
     outputs: BTreeMap<String, (Bytes, usize)>,
     scratch: Vec<Bytes>,
     pool: Option<rayon::ThreadPool>,
+    caches: BTreeMap<String, Vec<Bytes>>,
     // What the argument tables point into; dropped after them.
     _arena: Bytes,
-    _caches: Vec<Bytes>,
     _weights: Weights,
     _library: Library,
 }
@@ -76,7 +76,7 @@ impl Executor {
             arena: &arena,
             inputs: BTreeMap::new(),
             outputs: BTreeMap::new(),
-            caches: vec![],
+            caches: BTreeMap::new(),
         };
         let addresses =
             plan.buffers.iter().map(|b| memory.place(b, &weights)).collect::<Result<Vec<_>, _>>()?;
@@ -99,7 +99,7 @@ impl Executor {
             scratch,
             pool,
             _arena: arena,
-            _caches: caches,
+            caches,
             _weights: weights,
             _library: library,
         })
@@ -128,6 +128,19 @@ impl Executor {
     pub fn set_indices(&mut self, name: &str, values: impl Iterator<Item = i32>) -> Result<(), RuntimeError> {
         let bytes: Vec<u8> = values.flat_map(i32::to_le_bytes).collect();
         self.set_input(name, &bytes)
+    }
+
+    /// Sets the first rows of a cache, part by part, as packed by [`fireq_ir::plan::pack_tensor`].
+    pub fn fill_cache(&mut self, name: &str, parts: &[&[u8]]) -> Result<(), RuntimeError> {
+        let caches = self.caches.get_mut(name).filter(|caches| caches.len() == parts.len());
+        let caches = caches
+            .ok_or_else(|| RuntimeError::Step(format!("no cache `{name}` of {} parts", parts.len())))?;
+        for (cache, bytes) in caches.iter_mut().zip(parts) {
+            let room = cache.as_mut_slice().get_mut(..bytes.len());
+            room.ok_or_else(|| RuntimeError::Step(format!("cache `{name}` is too small")))?
+                .copy_from_slice(bytes);
+        }
+        Ok(())
     }
 
     /// The first `rows` rows of an output of f32, as the last step left them.
@@ -244,7 +257,7 @@ struct Memory<'a> {
     arena: &'a Bytes,
     inputs: BTreeMap<String, Bytes>,
     outputs: BTreeMap<String, (Bytes, usize)>,
-    caches: Vec<Bytes>,
+    caches: BTreeMap<String, Vec<Bytes>>,
 }
 
 impl Memory<'_> {
@@ -261,7 +274,7 @@ impl Memory<'_> {
                     .map(|p| allocate(p, self.limits.context, name))
                     .collect::<Result<Vec<_>, _>>()?;
                 let addresses = caches.iter().map(Bytes::pointer).collect();
-                self.caches.extend(caches);
+                self.caches.insert(name.to_string(), caches);
                 Ok(addresses)
             }
             Place::Input(name) => {

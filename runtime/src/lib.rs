@@ -9,10 +9,12 @@ mod executor;
 mod memory;
 mod sample;
 mod session;
+mod weights;
 
 pub use artifact::Artifact;
 pub use error::RuntimeError;
 pub use executor::{Executor, Limits};
-pub use memory::{Bytes, Weights};
+pub use memory::Bytes;
 pub use sample::{Sampler, Sampling};
 pub use session::{Select, Session};
+pub use weights::Weights;

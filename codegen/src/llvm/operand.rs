@@ -13,9 +13,11 @@ pub(super) struct Operand<'c> {
 }
 
 impl<'c> Operand<'c> {
-    /// Loads the addresses of a buffer's parts from the argument table, from `next` on.
+    /// Loads the addresses of a buffer's parts from the argument table, from `next` on. A vector of unknown length has
+    /// one part, whose rows are never asked for. `None` when rows have no fixed size.
     pub fn load(e: &Emit<'c, '_>, ty: &Type, storage: Storage, next: &mut usize) -> Option<Self> {
-        let list = parts(ty, storage)?;
+        let vector = || (ty.shape.0.len() == 1).then(|| vec![Part { name: "", dtype: ty.dtype, cols: 0 }]);
+        let list = parts(ty, storage).or_else(vector)?;
         let mut address = |part| {
             *next += 1;
             (part, e.load_pointer(e.pointer_param(0), *next - 1))

@@ -46,6 +46,12 @@ impl Cpu {
         }
     }
 
+    /// True when this level has everything that `other` has.
+    pub fn includes(self, other: Cpu) -> bool {
+        let has = self.features();
+        other.features().iter().all(|feature| has.contains(feature))
+    }
+
     /// The features that a machine must have, as `is_x86_feature_detected!` spells them.
     pub fn features(self) -> Vec<String> {
         let (v3, v4) = match self.resolve() {

@@ -1,0 +1,121 @@
+//! The weights of a plan: a mapped safetensors file, or bytes in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::path::Path;
+
+use fireq_ir::artifact::{part_name, safetensors_type};
+use fireq_ir::plan::{Buffer, Part, Place, Plan, parts};
+use memmap2::Mmap;
+use safetensors::SafeTensors;
+
+use crate::RuntimeError;
+
+/// Where the weights of a plan are.
+#[derive(Debug)]
+pub enum Weights {
+    /// In a mapped safetensors file: dtype, shape and place of each tensor.
+    File {
+        /// The file.
+        map: Mmap,
+        /// For each tensor its dtype as safetensors names it, its shape, and its bytes in the file.
+        tensors: BTreeMap<String, (String, Vec<usize>, Range<usize>)>,
+    },
+    /// In memory, unchecked but for their size.
+    Memory(BTreeMap<String, Vec<u8>>),
+}
+
+impl Weights {
+    /// Maps a safetensors file and reads its header; a header that lies about the file is an error.
+    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
+        let io = |source| RuntimeError::Io { path: path.to_path_buf(), source };
+        let file = std::fs::File::open(path).map_err(io)?;
+        // SAFETY: the file is part of an artifact, which nothing changes while it is open; its hash was checked.
+        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+        let bad = |e: safetensors::SafeTensorError| RuntimeError::Weight {
+            name: path.display().to_string(),
+            reason: e.to_string(),
+        };
+        let tensors = SafeTensors::deserialize(&map).map_err(bad)?;
+        let base = map.as_ptr() as usize;
+        let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+            let start = view.data().as_ptr() as usize - base;
+            let dtype = serde_json::to_value(view.dtype()).ok().and_then(|v| v.as_str().map(String::from));
+            (
+                name.to_string(),
+                (dtype.unwrap_or_default(), view.shape().to_vec(), start..start + view.data().len()),
+            )
+        };
+        let tensors = tensors.iter().map(entry).collect();
+        Ok(Weights::File { map, tensors })
+    }
+
+    /// Checks that every weight of the plan is there, with the plan's dtypes, shapes and sizes, and that nothing else is.
+    pub(crate) fn check(&self, plan: &Plan) -> Result<(), RuntimeError> {
+        let mut wanted = BTreeSet::new();
+        for buffer in &plan.buffers {
+            let Place::Weight(name) = &buffer.place else { continue };
+            self.parts(name, buffer)?;
+            wanted
+                .extend(parts(&buffer.ty, buffer.storage).iter().flatten().map(|part| part_name(name, part)));
+        }
+        match self.names().find(|name| !wanted.contains(*name)) {
+            Some(extra) => Err(bad(extra, "is not a weight of the plan")),
+            None => Ok(()),
+        }
+    }
+
+    /// The bytes of each part of the weight `name`, which the plan holds in `buffer`.
+    pub(crate) fn parts(&self, name: &str, buffer: &Buffer) -> Result<Vec<&[u8]>, RuntimeError> {
+        let no_size = || bad(name, format!("{} has no fixed size", buffer.ty));
+        let rows = buffer.ty.shape.rows().fixed().ok_or_else(no_size)?;
+        let list = parts(&buffer.ty, buffer.storage).ok_or_else(no_size)?;
+        let vector = buffer.ty.shape.0.len() == 1;
+        let bytes = |part: &Part| {
+            let (dtype, shape) = safetensors_type(part, rows, vector);
+            let size = part.row_bytes().checked_mul(rows).ok_or_else(no_size)?;
+            self.get(&part_name(name, part), dtype, &shape, size)
+        };
+        list.iter().map(bytes).collect()
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &String> + '_> {
+        match self {
+            Weights::File { tensors, .. } => Box::new(tensors.keys()),
+            Weights::Memory(tensors) => Box::new(tensors.keys()),
+        }
+    }
+
+    /// The bytes of a tensor of the given dtype and shape.
+    pub(crate) fn get(
+        &self,
+        name: &str,
+        dtype: &str,
+        shape: &[usize],
+        bytes: usize,
+    ) -> Result<&[u8], RuntimeError> {
+        let missing = || bad(name, "is missing");
+        let found = match self {
+            Weights::File { map, tensors } => {
+                let (found_dtype, found_shape, range) = tensors.get(name).ok_or_else(missing)?;
+                if found_dtype != dtype || found_shape != shape {
+                    return Err(bad(
+                        name,
+                        format!("is {found_dtype} {found_shape:?}, the plan wants {dtype} {shape:?}"),
+                    ));
+                }
+                &map[range.clone()]
+            }
+            Weights::Memory(tensors) => tensors.get(name).ok_or_else(missing)?,
+        };
+        if found.len() == bytes {
+            Ok(found)
+        } else {
+            Err(bad(name, format!("has {} bytes, the plan wants {bytes}", found.len())))
+        }
+    }
+}
+
+fn bad(name: &str, reason: impl Into<String>) -> RuntimeError {
+    RuntimeError::Weight { name: name.into(), reason: reason.into() }
+}
