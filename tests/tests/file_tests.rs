@@ -1,0 +1,167 @@
+//! File tests: text in, text out. A case is a file; there is no code per case.
+//!
+//! `tests/ir/<pass>/*.ir` begin with `// run: <pipeline>; fires` or `// run: <pipeline>; must not fire`. Every case is
+//! parsed, verified, printed back, run, verified again, run to a fixpoint, and compared numerically before and after
+//! within the tolerance of the pipeline's effects. What comes out is snapshotted beside the case.
+//!
+//! `tests/ir/parse-errors/*.ir` and `verify-errors/*.ir` say `//~ message` on the line that is wrong.
+//!
+//! `cargo xtask bless` accepts new snapshots. `FIREQ_CASE=substring` runs the cases whose path contains it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use fireq_ir::interp::interpret;
+use fireq_ir::text::{ParseError, TextError, parse_and_verify, parse_graph, print_graph};
+use fireq_ir::verify::verify;
+use fireq_ir::{Graph, Pass, run_pass};
+use fireq_tests::{bindings, random_inputs, relative_error};
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("ir")
+}
+
+fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut files: Vec<PathBuf> = entries.map(|e| e.unwrap().path()).collect();
+    files.retain(|p| p.extension().is_some_and(|e| e == extension));
+    files.sort();
+    files
+}
+
+/// Whether the environment leaves a case out.
+fn wanted(path: &Path) -> bool {
+    std::env::var("FIREQ_CASE").map_or(true, |filter| path.to_string_lossy().contains(&filter))
+}
+
+/// Runs `check` on every case of a folder and reports all failures.
+fn for_each_case(folder: &str, check: impl Fn(&str, &Path) -> Result<(), String>) -> usize {
+    let cases = files(&root().join(folder), "ir");
+    assert!(!cases.is_empty(), "tests/ir/{folder} has no cases");
+    let run = |path: &PathBuf| {
+        check(&fs::read_to_string(path).unwrap(), path).err().map(|e| format!("{}: {e}", path.display()))
+    };
+    let failures: Vec<String> = cases.iter().filter(|path| wanted(path)).filter_map(run).collect();
+    assert!(failures.is_empty(), "\n{}", failures.join("\n\n"));
+    cases.len()
+}
+
+#[test]
+fn passes() {
+    for info in fireq_passes::PASSES {
+        for_each_case(info.id, check_pass_case);
+        let fires = |word: &str| {
+            let first_lines =
+                files(&root().join(info.id), "ir").into_iter().map(|p| fs::read_to_string(p).unwrap());
+            first_lines.filter(|text| text.lines().next().unwrap_or("").ends_with(word)).count()
+        };
+        assert!(fires("; fires") > 0, "{}: no case in which it fires", info.id);
+        assert!(fires("; must not fire") > 0, "{}: no case in which it must not fire", info.id);
+    }
+}
+
+#[test]
+fn parse_errors() {
+    for_each_case("parse-errors", |text, _| match parse_graph(text) {
+        Ok(_) => Err("parses, but an error is expected".into()),
+        Err(error) => check_expected(text, &error),
+    });
+}
+
+#[test]
+fn verify_errors() {
+    for_each_case("verify-errors", |text, _| match parse_and_verify(text) {
+        Ok(_) => Err("is valid, but an error is expected".into()),
+        Err(TextError::Parse(error)) => Err(format!("does not parse: {error}")),
+        Err(TextError::Verify(error, _)) => check_expected(text, &error),
+    });
+}
+
+#[test]
+fn no_snapshot_is_left_over() {
+    for folder in fs::read_dir(root()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()) {
+        let pending = files(&folder, "new");
+        assert!(pending.is_empty(), "not accepted: {pending:?}; run `cargo xtask bless`");
+        for snapshot in files(&folder, "snap") {
+            assert!(snapshot.with_extension("ir").exists(), "{}: its case is gone", snapshot.display());
+        }
+    }
+}
+
+/// The error must be on the line that says `//~`, with the text that follows it.
+fn check_expected(text: &str, error: &ParseError) -> Result<(), String> {
+    let expected =
+        text.lines().enumerate().find_map(|(n, line)| line.split_once("//~").map(|(_, m)| (n + 1, m.trim())));
+    let (line, message) = expected.ok_or("no line says what is expected with `//~`")?;
+    let as_expected = error.line == line && error.message.contains(message);
+    if as_expected { Ok(()) } else { Err(format!("expected line {line}: {message}\nfound {error}")) }
+}
+
+fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
+    let header = text
+        .lines()
+        .next()
+        .and_then(|l| l.strip_prefix("// run: "))
+        .ok_or("the first line is not `// run: …`")?;
+    let (pipeline, expectation) =
+        header.rsplit_once("; ").ok_or("the first line does not say whether it fires")?;
+    let passes = fireq_passes::pipeline(pipeline).map_err(|e| e.to_string())?;
+    let before = parse_and_verify(text).map_err(|e| e.to_string())?;
+    check_canonical(&before)?;
+    let mut after = before.clone();
+    let changes = run_all(&passes, &mut after)?;
+    verify(&after).map_err(|e| e.to_string())?;
+    check_canonical(&after)?;
+    match (expectation, changes) {
+        ("fires", 0) => return Err("does not fire".into()),
+        ("fires", _) | ("must not fire", 0) => {}
+        ("must not fire", n) => return Err(format!("fires {n} times")),
+        (other, _) => return Err(format!("`{other}` is neither `fires` nor `must not fire`")),
+    }
+    if run_all(&passes, &mut after.clone())? != 0 {
+        return Err("a second run changes the graph again".into());
+    }
+    let error = check_numbers(&before, &after, &passes)?;
+    snapshot(
+        path,
+        &format!("{}\n// {changes} changes; error {error}\n{}", text.trim_end(), print_graph(&after)),
+    )
+}
+
+fn run_all(passes: &[Box<dyn Pass>], graph: &mut Graph) -> Result<usize, String> {
+    passes.iter().map(|pass| run_pass(pass.as_ref(), graph, usize::MAX).map_err(|e| e.to_string())).sum()
+}
+
+fn check_canonical(graph: &Graph) -> Result<(), String> {
+    let text = print_graph(graph);
+    let again = print_graph(&parse_graph(&text).map_err(|e| e.to_string())?);
+    if text == again { Ok(()) } else { Err(format!("prints differently after parsing:\n{text}\n{again}")) }
+}
+
+/// Runs both graphs on the same random inputs. The error is given to one digit, so that snapshots stay the same.
+fn check_numbers(before: &Graph, after: &Graph, passes: &[Box<dyn Pass>]) -> Result<String, String> {
+    let tolerance = passes.iter().map(|p| p.effect().tolerance()).fold(0.0, f64::max);
+    let sizes = bindings(5, 3, 2);
+    let run = |graph: &Graph| {
+        let (inputs, caches) = random_inputs(graph, &sizes, 7);
+        interpret(graph, &inputs, &caches).map_err(|e| e.to_string())
+    };
+    let (expected, found) = (run(before)?, run(after)?);
+    let pairs = expected.outputs.iter().zip(&found.outputs);
+    let error = pairs.map(|(e, f)| relative_error(&e.to_f32(), &f.to_f32())).fold(0.0, f64::max);
+    if error > tolerance {
+        return Err(format!("relative error {error:.2e} is over the tolerance {tolerance:.0e}"));
+    }
+    Ok(format!("{error:.0e}"))
+}
+
+fn snapshot(path: &Path, content: &str) -> Result<(), String> {
+    let mut settings = insta::Settings::clone_current();
+    settings.set_snapshot_path(path.parent().unwrap());
+    settings.set_prepend_module_to_snapshot(false);
+    settings.set_omit_expression(true);
+    let name = path.file_stem().unwrap().to_string_lossy().into_owned();
+    let assert = || settings.bind(|| insta::assert_snapshot!(name, content));
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(assert))
+        .map_err(|_| "the snapshot differs: see above".into())
+}
