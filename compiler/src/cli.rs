@@ -40,6 +40,7 @@ pub enum Command {
 
 /// Options of `compile`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Compile {
     /// A Hugging Face directory with config.json and *.safetensors.
     pub model: PathBuf,

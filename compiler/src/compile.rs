@@ -1,11 +1,11 @@
-//! The compile driver: passes, then the plan, then the artifact.
+//! The compile driver up to the plan, and what is known of an artifact before it is built.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fireq_codegen::artifact::ArtifactError;
 use fireq_ir::artifact::ModelFacts;
-use fireq_ir::plan::{LowerError, Lowered, Place, parts};
+use fireq_ir::plan::{LowerError, Place, Plan, parts};
 use fireq_ir::{Graph, Pass, PassError, run_pipeline};
 use thiserror::Error;
 
@@ -58,9 +58,11 @@ impl CompileError {
             CompileError::Artifact(ArtifactError::NonFinite { .. }) => {
                 "the checkpoint is damaged or diverged in training: download it again"
             }
+            CompileError::Artifact(ArtifactError::Code(_)) => {
+                "`fireq doctor` says what code generation needs; --cpu baseline asks the least of the machine"
+            }
             CompileError::Artifact(_) | CompileError::Dump { .. } => {
-                "the output needs a directory that can be written, with room for the weights; `fireq doctor` checks \
-                 the rest"
+                "the output needs a directory that can be written, with room for the weights"
             }
         }
     }
@@ -111,8 +113,7 @@ pub struct Sizes {
 }
 
 /// The sizes that a plan implies.
-pub fn sizes(lowered: &Lowered) -> Sizes {
-    let plan = &lowered.plan;
+pub fn sizes(plan: &Plan) -> Sizes {
     let mut sizes = Sizes { arena_per_token: plan.arena_bytes_per_token as u64, ..Sizes::default() };
     let mut caches = BTreeMap::new();
     for buffer in &plan.buffers {
@@ -138,78 +139,4 @@ pub fn facts(model: &Model) -> ModelFacts {
 pub fn kept_files(dir: &Path) -> Vec<PathBuf> {
     let names = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
     names.into_iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
-}
-
-/// How an artifact is built; none of it changes what the artifact computes.
-#[cfg(feature = "llvm")]
-#[derive(Clone, Copy, Debug)]
-pub struct BuildOptions {
-    /// The machines that code is for.
-    pub cpu: fireq_codegen::llvm::Cpu,
-    /// Keep the LLVM IR, as `cpu/model.ll`.
-    pub emit_llvm: bool,
-    /// Threads that pack weights.
-    pub threads: usize,
-}
-
-/// Compiles a lowered model and writes its artifact. `progress` is told bytes of weights done and in all.
-#[cfg(feature = "llvm")]
-pub fn build(
-    model: &Model,
-    lowered: &Lowered,
-    recipe: &str,
-    options: BuildOptions,
-    out: &Path,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<fireq_ir::artifact::Manifest, CompileError> {
-    let build = fireq_codegen::artifact::Build {
-        graph: &model.graph,
-        lowered,
-        recipe,
-        model: facts(model),
-        copies: kept_files(&model.dir),
-        threads: options.threads,
-    };
-    let generate = |dir: &Path| generate(lowered, options, dir);
-    Ok(fireq_codegen::artifact::write(&build, out, generate, progress)?)
-}
-
-#[cfg(feature = "llvm")]
-fn generate(
-    lowered: &Lowered,
-    options: BuildOptions,
-    dir: &Path,
-) -> Result<fireq_codegen::artifact::Code, ArtifactError> {
-    let io = |path: &Path| {
-        let path = path.to_path_buf();
-        move |source| ArtifactError::Io { path, source }
-    };
-    let library = dir.join(fireq_ir::artifact::CPU_LIBRARY);
-    let folder = library.parent().unwrap_or(dir);
-    std::fs::create_dir_all(folder).map_err(io(folder))?;
-    let module = fireq_codegen::llvm::compile(&lowered.plan, options.cpu, &library)
-        .map_err(|e| ArtifactError::Code(Box::new(e)))?;
-    if options.emit_llvm {
-        let path = library.with_extension("ll");
-        std::fs::write(&path, &module.ll).map_err(io(&path))?;
-    }
-    let target = fireq_ir::artifact::Target {
-        arch: std::env::consts::ARCH.into(),
-        triple: module.triple,
-        features: module.features,
-    };
-    Ok(fireq_codegen::artifact::Code { target, kernels: reasons(lowered) })
-}
-
-/// Why each kernel is the way it is. The CPU backend specializes for types and has one way for each.
-#[cfg(feature = "llvm")]
-fn reasons(lowered: &Lowered) -> BTreeMap<String, String> {
-    let mut launches: BTreeMap<String, (&str, usize)> = BTreeMap::new();
-    for launch in &lowered.plan.launches {
-        launches.entry(launch.symbol.to_string()).or_insert((launch.kernel.mnemonic(), 0)).1 += 1;
-    }
-    let reason = |(symbol, (op, count))| {
-        (symbol, format!("cpu: `{op}` specialized for the types of its {count} launches, the only variant"))
-    };
-    launches.into_iter().map(reason).collect()
 }

@@ -1,5 +1,7 @@
 //! Import of models, the compile driver, and what the `fireq` command line is made of.
 
+#[cfg(feature = "llvm")]
+pub mod build;
 pub mod compile;
 pub mod engine;
 pub mod evaluate;

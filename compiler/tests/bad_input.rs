@@ -59,7 +59,7 @@ fn a_file_cut_inside_its_header() {
 #[test]
 fn an_empty_file() {
     refused_file(
-        |bytes| bytes.clear(),
+        Vec::clear,
         "error: `{dir}/model.safetensors`: the file is truncated: 0 bytes hold no header\n  \
          help: download the file again; it was cut off or altered",
     );

@@ -55,7 +55,7 @@ fn weight_dtype(model: &Model) -> DType {
 
 /// Relative L2 error of the logits of every sequence of the reference.
 fn reference_error(dir: &Path, options: ImportOptions) -> f64 {
-    let bytes = std::fs::read(dir.join("reference.safetensors")).unwrap();
+    let bytes = fs::read(dir.join("reference.safetensors")).unwrap();
     let reference = SafeTensors::deserialize(&bytes).unwrap();
     let tokens = reference.tensor("tokens").unwrap();
     let expected = reference.tensor("logits").unwrap();
@@ -102,7 +102,7 @@ fn relative_error(expected: &[f32], found: &[f32]) -> f64 {
 /// Published configurations, of transformers 4 and 5, imply exactly the tensors that their checkpoints list.
 #[test]
 fn published_configurations_imply_the_tensors_of_their_checkpoints() {
-    let Ok(configs) = std::fs::read_dir(root().join("../shared/configs")) else {
+    let Ok(configs) = fs::read_dir(root().join("../shared/configs")) else {
         eprintln!("skipped: ../shared is not here");
         return;
     };
@@ -110,8 +110,8 @@ fn published_configurations_imply_the_tensors_of_their_checkpoints() {
     dirs.sort();
     for dir in dirs {
         let expected = layout(&ModelConfig::read(&dir).unwrap());
-        let Ok(index) = std::fs::read(dir.join("model.safetensors.index.json")) else { continue };
-        let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
+        let Ok(index) = fs::read(dir.join("model.safetensors.index.json")) else { continue };
+        let index: Value = serde_json::from_slice(&index).unwrap();
         let listed = index["weight_map"].as_object().unwrap().keys().filter(|k| !k.ends_with("inv_freq"));
         let listed: BTreeSet<&String> = listed.collect();
         assert_eq!(expected.keys().collect::<BTreeSet<_>>(), listed, "{}", dir.display());

@@ -41,7 +41,7 @@ pub fn compile(options: &Compile) -> Outcome {
         applied,
         checkpoint_bytes: checkpoint.constant_bytes,
         parameters: checkpoint.parameters,
-        sizes: sizes(&lowered),
+        sizes: sizes(&lowered.plan),
         seconds: began.elapsed().as_secs_f64(),
     };
     if options.json { emit_json(&report.json(options)) } else { emit(&report.text(options)) }
@@ -129,8 +129,8 @@ fn build(options: &Compile, model: &Model, lowered: &Lowered, recipe: &str) -> O
 
     let Some(out) = &options.output else { return Ok(()) };
     let bar = progress("weights", 0);
-    let build = super::open::build_options(options.cpu, options.emit_llvm, options.threads);
-    fireq::compile::build(model, lowered, recipe, build, out, &|done, all| {
+    let build = super::reference::build_options(options.cpu, options.emit_llvm, options.threads);
+    fireq::build::build(model, lowered, recipe, build, out, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;

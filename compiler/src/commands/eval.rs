@@ -20,7 +20,7 @@ pub fn eval(options: &Eval) -> Outcome {
     let mut against = reference.as_ref().map(|r| r.engine(options.ctx)).transpose()?;
     let bar = progress("evaluating", ids.len());
     let found = evaluate(&mut engine, against.as_mut(), (start, &ids), options.ctx, |done| {
-        bar.set_position(done as u64)
+        bar.set_position(done as u64);
     })?;
     bar.finish_and_clear();
     if options.json {

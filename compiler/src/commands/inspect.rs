@@ -19,7 +19,7 @@ pub fn inspect(options: &Inspect) -> Outcome {
     let (kind, graph) = match classify(&options.input)? {
         Source::ModelDir => ("model", import_with(&options.input, options.import.options())?.graph),
         Source::Ir => ("text IR", read_ir(options)?),
-        Source::Artifact => return Err(Failure::new("artifacts are not supported by this build yet")),
+        Source::Artifact => return super::inspect_artifact::inspect(options),
     };
     if options.ir {
         return emit(&print_graph(&graph));

@@ -5,11 +5,14 @@ mod compile;
 mod doctor;
 mod eval;
 mod inspect;
+mod inspect_artifact;
 mod logits;
 mod open;
 mod opt;
 mod output;
 mod passes;
+#[cfg(feature = "llvm")]
+mod reference;
 mod run;
 
 use crate::cli::{Cli, Command};

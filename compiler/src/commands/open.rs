@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use fireq::compile::facts;
 use fireq::engine::{Backend, Engine};
-use fireq::import::{Model, import_with};
+use fireq::import::import_with;
 use fireq::interpreted::Interpreted;
 use fireq::source::{Source, classify};
 use fireq::tokens::Tokens;
@@ -121,31 +121,12 @@ fn opened(name: String, facts: ModelFacts, dir: &Path, code: Code, options: &Exe
 fn open_model(dir: &Path, options: &Executed) -> Outcome<Opened> {
     let model = import_with(dir, options.import.options())?;
     let (name, facts) = (model.config.name.clone(), facts(&model));
-    let code = if options.interpret || cfg!(not(feature = "llvm")) {
-        Code::Interpreter(model.graph)
-    } else {
-        compile_reference(model, options)?
-    };
-    Ok(opened(name, facts, dir, code, options))
-}
-
-#[cfg(feature = "llvm")]
-fn compile_reference(mut model: Model, options: &Executed) -> Outcome<Code> {
-    use fireq::compile::{CompileError, build, transform};
-
-    let passes = fireq_passes::pipeline(&super::compile::recipe("none")?)?;
-    transform(&mut model.graph, &passes, usize::MAX, |_, _, _| Ok(()))?;
-    let lowered = fireq_ir::plan::lower(&model.graph).map_err(CompileError::from)?;
-    let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
-    let out = temporary.path().join("reference.fireq");
-    let build_options = build_options(crate::cli::CpuLevel::Host, false, options.threads);
-    build(&model, &lowered, "none", build_options, &out, &|_, _| ())?;
-    Ok(compiled(Artifact::open(&out)?, Some(temporary)))
-}
-
-#[cfg(not(feature = "llvm"))]
-fn compile_reference(model: Model, _: &Executed) -> Outcome<Code> {
-    Ok(Code::Interpreter(model.graph))
+    #[cfg(feature = "llvm")]
+    if !options.interpret {
+        let (artifact, temporary) = super::reference::compile(model, options)?;
+        return Ok(opened(name, facts, dir, compiled(artifact, Some(temporary)), options));
+    }
+    Ok(opened(name, facts, dir, Code::Interpreter(model.graph), options))
 }
 
 /// Sets the number of threads of everything that runs in parallel.
@@ -153,24 +134,4 @@ pub fn set_threads(threads: Option<usize>) -> Outcome {
     let Some(threads) = threads else { return Ok(()) };
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.max(1)).build_global();
     pool.map_err(|e| Failure::from_error(&e).within("cannot start threads"))
-}
-
-/// Build options as the command line gives them.
-#[cfg(feature = "llvm")]
-pub fn build_options(
-    level: crate::cli::CpuLevel,
-    emit_llvm: bool,
-    threads: Option<usize>,
-) -> fireq::compile::BuildOptions {
-    use crate::cli::CpuLevel;
-    use fireq_codegen::llvm::Cpu;
-
-    let cpu = match level {
-        CpuLevel::Host => Cpu::Host,
-        CpuLevel::Baseline => Cpu::Baseline,
-        CpuLevel::X86V3 => Cpu::X86V3,
-        CpuLevel::X86V4 => Cpu::X86V4,
-    };
-    let threads = threads.unwrap_or_else(rayon::current_num_threads).max(1);
-    fireq::compile::BuildOptions { cpu, emit_llvm, threads }
 }

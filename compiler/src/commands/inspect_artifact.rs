@@ -1,0 +1,69 @@
+//! `fireq inspect` of an artifact: what its manifest says, with sizes.
+
+use std::fs;
+
+use fireq::compile::sizes;
+use fireq_ir::artifact::GRAPH;
+use fireq_ir::plan::print_plan;
+use fireq_runtime::Artifact;
+use serde_json::{Value, json};
+
+use super::output::{bytes, emit, emit_json};
+use crate::cli::Inspect;
+use crate::failure::{Failure, Outcome};
+
+/// Prints the graph, the plan, or a summary. The artifact may be for another machine; its files are checked.
+pub fn inspect(options: &Inspect) -> Outcome {
+    let artifact = Artifact::describe(&options.input)?;
+    if options.ir {
+        let path = artifact.dir.join(GRAPH);
+        let text = fs::read_to_string(&path).map_err(|e| {
+            Failure::from_error(&e)
+                .within(format!("cannot read `{}`", path.display()))
+                .hint("compile the model again")
+        })?;
+        return emit(&text);
+    }
+    if options.plan {
+        return emit(&print_plan(&artifact.plan));
+    }
+    if options.json { emit_json(&as_json(&artifact)) } else { emit(&as_text(&artifact)) }
+}
+
+fn as_json(artifact: &Artifact) -> Value {
+    let (manifest, sizes) = (&artifact.manifest, sizes(&artifact.plan));
+    json!({
+        "kind": "artifact",
+        "name": manifest.name,
+        "recipe": manifest.recipe,
+        "target": manifest.target,
+        "model": manifest.model,
+        "weight_bytes": sizes.weights,
+        "cache_bytes_per_token": sizes.cache_per_token,
+        "scratch_bytes_per_token": sizes.arena_per_token,
+        "launches": artifact.plan.launches.len(),
+        "kernels": manifest.kernels,
+        "files": manifest.files,
+    })
+}
+
+fn as_text(artifact: &Artifact) -> String {
+    let (manifest, sizes) = (&artifact.manifest, sizes(&artifact.plan));
+    let needs = match manifest.target.features.as_slice() {
+        [] => String::new(),
+        features => format!(" with {}", features.join(" ")),
+    };
+    let kernels: String = manifest.kernels.iter().map(|(name, why)| format!("    {name}: {why}\n")).collect();
+    format!(
+        "artifact `{}`, recipe {}\n  runs on   {}{needs}\n  weights   {}\n  KV cache  {} per token\n  context   {} tokens\n  \
+         launches  {} of {} kernels\n{kernels}",
+        manifest.name,
+        manifest.recipe,
+        manifest.target.triple,
+        bytes(sizes.weights),
+        bytes(sizes.cache_per_token),
+        manifest.model.context,
+        artifact.plan.launches.len(),
+        manifest.kernels.len(),
+    )
+}
