@@ -4,11 +4,13 @@
 //! it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token.
 
 mod artifact;
+mod buffers;
 mod error;
 mod executor;
 mod memory;
 mod sample;
 mod session;
+mod threads;
 mod weights;
 
 pub use artifact::Artifact;

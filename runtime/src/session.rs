@@ -22,8 +22,9 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session over an artifact.
+    /// A session over an artifact. A context beyond the model's is cut to it.
     pub fn open(artifact: &Artifact, limits: Limits) -> Result<Self, RuntimeError> {
+        let limits = Limits { context: limits.context.min(artifact.manifest.model.context), ..limits };
         let executor =
             Executor::new(artifact.plan.clone(), artifact.weights()?, &artifact.library(), limits)?;
         Self::new(executor)
@@ -66,16 +67,10 @@ impl Session {
     }
 
     /// Reads tokens and returns the logits of the selected ones, row after row. Long inputs are read in steps of at
-    /// most [`Limits::tokens`].
+    /// most [`Limits::tokens`]. A token that the model does not have, or one too many, is an error before any is read.
     pub fn forward(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, RuntimeError> {
-        let Limits { tokens: most, context, .. } = self.executor.limits();
-        if tokens.len() > context.saturating_sub(self.past) {
-            return Err(RuntimeError::Step(format!(
-                "{} tokens after {} exceed the context of {context}",
-                tokens.len(),
-                self.past
-            )));
-        }
+        self.check(tokens)?;
+        let most = self.executor.limits().tokens;
         let mut logits = vec![];
         let last = tokens.len().div_ceil(most);
         for (n, chunk) in tokens.chunks(most).enumerate() {
@@ -87,6 +82,21 @@ impl Session {
             self.step(chunk, rows, &mut logits)?;
         }
         Ok(logits)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), RuntimeError> {
+        let (count, past, context) = (tokens.len(), self.past, self.executor.limits().context);
+        if count > context.saturating_sub(past) {
+            return Err(RuntimeError::Step(format!(
+                "{count} tokens after {past} exceed the context of {context}"
+            )));
+        }
+        match tokens.iter().find(|token| **token as usize >= self.vocab) {
+            Some(token) => {
+                Err(RuntimeError::Step(format!("token {token} is outside the vocabulary of {}", self.vocab)))
+            }
+            None => Ok(()),
+        }
     }
 
     fn step(
