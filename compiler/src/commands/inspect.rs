@@ -7,7 +7,7 @@ use fireq::source::{Source, classify};
 use fireq::summary::{Summary, summarize};
 use fireq_ir::Graph;
 use fireq_ir::plan::lower;
-use fireq_ir::text::{parse_and_verify, print_graph};
+use fireq_ir::text::print_graph;
 use serde_json::{Value, json};
 
 use super::output::{bytes, emit, emit_json};
@@ -40,10 +40,10 @@ pub fn inspect(options: &Inspect) -> Outcome {
 
 fn read_ir(options: &Inspect) -> Outcome<Graph> {
     let path = options.input.display();
-    let text = fs::read_to_string(&options.input)
-        .map_err(|e| Failure::from_error(&e).within(format!("cannot read `{path}`")))?;
-    parse_and_verify(&text)
-        .map_err(|e| Failure::from_error(&e).within(format!("`{path}` is not valid text IR")))
+    let text = fs::read_to_string(&options.input).map_err(|e| {
+        Failure::from_error(&e).within(format!("cannot read `{path}`")).hint("text IR is a UTF-8 text file")
+    })?;
+    super::opt::parse(&text, &format!("`{path}`"))
 }
 
 fn as_json(kind: &str, name: &str, summary: &Summary) -> Value {

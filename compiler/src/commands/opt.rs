@@ -13,9 +13,7 @@ use crate::failure::{Failure, Outcome};
 
 /// Prints the graph after the pipeline.
 pub fn opt(options: &Opt) -> Outcome {
-    let before = parse_and_verify(&read(options)?).map_err(|e| {
-        Failure::new(e.to_string()).within(format!("`{}` is not valid text IR", options.input.display()))
-    })?;
+    let before = parse(&read(options)?, &name(options))?;
     let passes = fireq_passes::pipeline(&options.passes)?;
     let mut graph = before.clone();
     transform(&mut graph, &passes, usize::MAX, |_, _, _| Ok(()))?;
@@ -23,6 +21,19 @@ pub fn opt(options: &Opt) -> Outcome {
         check(&before, &graph, &passes)?;
     }
     emit(&print_graph(&graph))
+}
+
+/// Parses and verifies text IR; what is wrong is shown in its place.
+pub fn parse(text: &str, name: &str) -> Outcome<Graph> {
+    parse_and_verify(text).map_err(|e| {
+        Failure::new(e.to_string())
+            .within(format!("{name} is not valid text IR"))
+            .hint("`fireq inspect MODEL_DIR --ir` prints a graph in the form that is read")
+    })
+}
+
+fn name(options: &Opt) -> String {
+    if options.input.as_os_str() == "-" { "stdin".into() } else { format!("`{}`", options.input.display()) }
 }
 
 fn read(options: &Opt) -> Outcome<String> {
@@ -34,7 +45,7 @@ fn read(options: &Opt) -> Outcome<String> {
     };
     result.map_err(|e| {
         Failure::from_error(&e)
-            .within(format!("cannot read `{}`", options.input.display()))
+            .within(format!("cannot read {}", name(options)))
             .hint("give a file of text IR, or - to read stdin")
     })
 }
