@@ -94,9 +94,11 @@ fn check_output(out: &Path) -> Result<bool, ArtifactError> {
     if out.symlink_metadata().is_err() {
         return Ok(false);
     }
-    let manifest = fs::read_to_string(out.join(MANIFEST)).unwrap_or_default();
-    let looks_like_ours = manifest.contains("\"schema\"") && manifest.contains("\"kernels\"");
-    if looks_like_ours { Ok(true) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
+    let manifest = fs::read(out.join(MANIFEST)).unwrap_or_default();
+    let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
+    // Of any version: an artifact of an older fireq is what one most wants to replace.
+    let ours = manifest["schema"].is_u64() && manifest["files"].is_object() && manifest["target"].is_object();
+    if ours { Ok(true) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
 }
 
 fn fill(
@@ -112,7 +114,9 @@ fn fill(
     }
     for source in &build.copies {
         let Some(name) = source.file_name() else { continue };
-        fs::copy(source, dir.join(name)).map_err(at(source))?;
+        // The content only: a copy of a read-only file is an artifact's own file.
+        let content = fs::read(source).map_err(at(source))?;
+        fs::write(dir.join(name), content).map_err(at(&dir.join(name)))?;
     }
     let manifest = Manifest {
         schema: SCHEMA,

@@ -1,6 +1,7 @@
 //! `weights.safetensors`, written tensor by tensor: a few of the largest are in memory at a time, whatever the size of
 //! the model.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -8,12 +9,16 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
-use fireq_ir::artifact::{part_name, safetensors_type};
-use fireq_ir::plan::{Buffer, Part, Place, pack, parts};
+use fireq_ir::artifact::{SCHEMA, part_name, safetensors_type};
+use fireq_ir::interp::InterpError;
+use fireq_ir::plan::{Buffer, PackedPart, Part, Place, Storage, pack, parts};
 use fireq_ir::{Graph, Op, ValueId};
+use serde_json::json;
 
 use super::{ArtifactError, Build, at};
 
+/// Weights in memory at once: what bounds memory, whatever the number of threads.
+const AT_ONCE: usize = 4;
 /// Alignment of the data, and of every tensor whose size and whose predecessors' sizes allow it.
 const ALIGN: usize = 64;
 
@@ -64,7 +69,8 @@ pub(super) fn write(
 fn collect<'a>(build: &'a Build<'_>) -> Vec<Weight<'a>> {
     let weight = |buffer: &'a Buffer| match &buffer.place {
         Place::Weight(name) => {
-            Some(Weight { buffer, value: *build.lowered.weights.get(name)?, offsets: vec![] })
+            let parts = parts(&buffer.ty, buffer.storage).map_or(0, |list| list.len());
+            Some(Weight { buffer, value: *build.lowered.weights.get(name)?, offsets: vec![0; parts] })
         }
         _ => None,
     };
@@ -77,27 +83,42 @@ fn lay_out(weights: &mut [Weight<'_>], build: &Build<'_>) -> (Vec<u8>, u64) {
     let mut entries: Vec<Entry> = weights.iter().enumerate().flat_map(|(n, w)| entries(n, w)).collect();
     let class = |e: &Entry| if e.bytes.is_multiple_of(ALIGN) { 0 } else { 64 / e.part.dtype.bits().max(8) };
     entries.sort_by(|a, b| (class(a), &a.name).cmp(&(class(b), &b.name)));
-    let mut header = serde_json::Map::new();
-    let metadata = serde_json::json!({"format": "fireq", "recipe": build.recipe, "codes": CODES_NOTE});
-    header.insert("__metadata__".into(), metadata);
+    let mut header = BTreeMap::from([("__metadata__".to_string(), json!(metadata(weights, build.recipe)))]);
     let mut offset = 0;
     for entry in &entries {
         let end = offset + entry.bytes as u64;
-        let value =
-            serde_json::json!({"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [offset, end]});
+        let value = json!({"data_offsets": [offset, end], "dtype": entry.dtype, "shape": entry.shape});
         header.insert(entry.name.clone(), value);
-        weights[entry.weight].offsets.resize(weights[entry.weight].offsets.len().max(entry.index + 1), 0);
         weights[entry.weight].offsets[entry.index] = offset;
         offset = end;
     }
-    let mut json = serde_json::Value::Object(header).to_string().into_bytes();
+    let mut json = serde_json::to_vec(&header).expect("strings and numbers have a JSON form");
     json.resize((json.len() + 8).next_multiple_of(ALIGN) - 8, b' ');
     let length = json.len() as u64;
     ([&length.to_le_bytes()[..], &json].concat(), offset)
 }
 
-const CODES_NOTE: &str = "int4, blocks of 32 codes in 16 bytes: byte j has code j in its low and code j+16 in its high nibble; \
-     every scale's group is padded to whole blocks with zero codes; value = outer * e4m3(code * scale)";
+/// Which layout the file has, and for each weight of codes the type that its parts stand for.
+fn metadata(weights: &[Weight<'_>], recipe: &str) -> BTreeMap<String, String> {
+    let mut metadata: BTreeMap<String, String> = [
+        ("format", "fireq"),
+        ("version", &SCHEMA.to_string()),
+        ("recipe", recipe),
+        ("blocked32", CODES_NOTE),
+    ]
+    .map(|(key, value)| (key.to_string(), value.to_string()))
+    .into();
+    for Weight { buffer, .. } in weights {
+        if let (Place::Weight(name), Storage::Blocked32) = (&buffer.place, buffer.storage) {
+            metadata.insert(format!("layout.{name}"), format!("blocked32 {}", buffer.ty));
+        }
+    }
+    metadata
+}
+
+const CODES_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j in its low and code j+16 in its high \
+     nibble; the group of every scale is padded with zeros to whole blocks; value = outer * e4m3(code * scale) under \
+     e4m3 scales";
 
 fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
     let Place::Weight(name) = &w.buffer.place else { return vec![] };
@@ -119,7 +140,7 @@ fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
     list.into_iter().enumerate().map(entry).collect()
 }
 
-/// Runs `work` on every weight, on `threads` threads at most. The first error in order of weights is reported.
+/// Runs `work` on every weight, on `threads` threads at most. Of several errors that of the first weight is reported.
 fn for_each<'a>(
     weights: &'a [Weight<'a>],
     threads: usize,
@@ -128,7 +149,7 @@ fn for_each<'a>(
     let next = AtomicUsize::new(0);
     let first_error: Mutex<Option<(usize, ArtifactError)>> = Mutex::new(None);
     std::thread::scope(|scope| {
-        for _ in 0..threads.clamp(1, weights.len().max(1)) {
+        for _ in 0..threads.min(weights.len()).clamp(1, AT_ONCE) {
             scope.spawn(|| {
                 while let Some(weight) = weights.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let Err(error) = work(weight) else { continue };
@@ -145,10 +166,7 @@ fn for_each<'a>(
     first_error.into_inner().expect("no thread panicked").map_or(Ok(()), |(_, error)| Err(error))
 }
 
-fn packed<'a>(
-    graph: &'a Graph,
-    weight: &Weight<'_>,
-) -> Result<Vec<fireq_ir::plan::PackedPart<'a>>, ArtifactError> {
+fn packed<'a>(graph: &'a Graph, weight: &Weight<'_>) -> Result<Vec<PackedPart<'a>>, ArtifactError> {
     for leaf in leaves(graph, weight.value) {
         let Op::Const { name } = graph.op(leaf) else { continue };
         let bad = graph.constants.get(name).and_then(|data| data.first_non_finite(graph.ty(leaf).dtype));
@@ -156,7 +174,15 @@ fn packed<'a>(
             return Err(ArtifactError::NonFinite { tensor: name.to_string(), element });
         }
     }
-    Ok(pack(graph, weight.value, weight.buffer.storage)?)
+    let parts = pack(graph, weight.value, weight.buffer.storage)?;
+    let rows = weight.buffer.ty.shape.rows().fixed().unwrap_or(0);
+    match parts.iter().find(|(part, bytes)| bytes.len() != part.row_bytes() * rows) {
+        None => Ok(parts),
+        Some((_, bytes)) => {
+            let reason = format!("{} bytes of data are not {}", bytes.len(), weight.buffer.ty);
+            Err(InterpError::Op { op: "const", reason }.into())
+        }
+    }
 }
 
 fn release(graph: &Graph, value: ValueId) {
