@@ -41,11 +41,9 @@ impl Tokens {
     /// where `tokenizer_config.json` says so.
     pub fn load(dir: &Path, bos: Option<u32>) -> Result<Self, TokensError> {
         let path = dir.join("tokenizer.json");
-        let fail = |reason: String| TokensError::Load { path: path.clone(), reason };
-        let bytes = fs::read(&path).map_err(|e| fail(e.to_string()))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| fail(e.to_string()))?;
-        let config = fs::read(dir.join("tokenizer_config.json")).unwrap_or_default();
-        let config: TokenizerConfig = serde_json::from_slice(&config).unwrap_or_default();
+        let bytes = fs::read(&path).map_err(|e| load_error(&path, &e))?;
+        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| load_error(&path, &e))?;
+        let config = read_config(&dir.join("tokenizer_config.json"))?;
         Ok(Tokens { tokenizer, bos: bos.filter(|_| config.add_bos_token != Some(false)) })
     }
 
@@ -76,4 +74,17 @@ impl Tokens {
             self.tokenizer.encode(text, special).map_err(|e| TokensError::Tokenizer(e.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
+}
+
+fn load_error(path: &Path, reason: &dyn ToString) -> TokensError {
+    TokensError::Load { path: path.into(), reason: reason.to_string() }
+}
+
+/// The tokenizer's own configuration; a model may come without one.
+fn read_config(path: &Path) -> Result<TokenizerConfig, TokensError> {
+    if !path.exists() {
+        return Ok(TokenizerConfig::default());
+    }
+    let bytes = fs::read(path).map_err(|e| load_error(path, &e))?;
+    serde_json::from_slice(&bytes).map_err(|e| load_error(path, &e))
 }

@@ -63,6 +63,57 @@ fn every_fixture() {
 
 #[test]
 fn the_demo_model() {
-    let error = error(&root().join("tests/models/tinystories-3m"), "f32");
+    let error = error(&demo(), "f32");
     assert!(error <= 1e-3, "relative error {error}");
+}
+
+fn demo() -> PathBuf {
+    root().join("tests/models/tinystories-3m")
+}
+
+const PROMPT: &str = "Once upon a time, there was a little girl named Lily.";
+
+#[track_caller]
+fn story(args: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fireq"));
+    let result = command.arg("run").arg(demo()).args(args).output().unwrap();
+    assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+    String::from_utf8(result.stdout).unwrap()
+}
+
+#[test]
+fn the_greedy_story_is_that_of_the_reference() {
+    let bytes = fs::read(demo().join("reference.safetensors")).unwrap();
+    let greedy = SafeTensors::deserialize(&bytes).unwrap();
+    let greedy = greedy.tensor("greedy").unwrap();
+    let ids: Vec<u32> =
+        greedy.data().chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect();
+    let tokenizer = tokenizers::Tokenizer::from_file(demo().join("tokenizer.json")).unwrap();
+    let expected = tokenizer.decode(&ids, true).unwrap();
+    let found = story(&["--prompt", PROMPT, "-n", "200", "--rope-dtype", "bf16"]);
+    assert_eq!(found.trim_end(), expected.trim_end());
+}
+
+#[test]
+fn a_sampled_story_depends_on_its_seed_only() {
+    let sampled = |seed| story(&["--prompt", PROMPT, "-n", "40", "--temperature", "1", "--seed", seed]);
+    assert_eq!(sampled("1"), sampled("1"));
+    assert_ne!(sampled("1"), sampled("2"));
+}
+
+#[test]
+fn the_model_is_as_close_to_itself_as_can_be() {
+    let temp = TempDir::new().unwrap();
+    let text = temp.path().join("story.txt");
+    fs::write(&text, story(&["--prompt", PROMPT, "-n", "60"])).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fireq"));
+    command.arg("eval").arg(demo()).arg("--text").arg(&text).arg("--against").arg(demo()).arg("--json");
+    let result: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let perplexity = result["perplexity"].as_f64().unwrap();
+    assert!(perplexity > 1.0 && perplexity < 2.0, "a greedy story is likely: {perplexity}");
+    assert_eq!(result["against"]["perplexity"], result["perplexity"]);
+    assert_eq!(
+        (&result["against"]["mean_kl"], &result["against"]["top1_agreement"]),
+        (&0.0.into(), &1.0.into())
+    );
 }
