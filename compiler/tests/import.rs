@@ -2,14 +2,16 @@
 
 mod tiny;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use fireq::import::{ImportOptions, Model, ModelConfig, import, import_with, layout};
-use fireq_ir::interp::{Data, Tensor, interpret};
+use fireq::interpreted::Interpreted;
+use fireq::numerics::relative_error;
 use fireq_ir::verify::verify;
-use fireq_ir::{DType, DimBindings, Op, ValueId};
+use fireq_ir::{DType, Op, ValueId};
+use fireq_runtime::Select;
 use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -64,39 +66,15 @@ fn reference_error(dir: &Path, options: ImportOptions) -> f64 {
     let model = import_with(dir, options).unwrap();
     verify(&model.graph).unwrap();
     let rows = tokens.data().chunks_exact(8 * tokens.shape()[1]);
-    let ids = |row: &[u8]| -> Vec<i32> {
-        row.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as i32).collect()
+    let ids = |row: &[u8]| -> Vec<u32> {
+        row.chunks_exact(8).map(|b| i64::from_le_bytes(b.try_into().unwrap()) as u32).collect()
     };
     let found: Vec<f32> = rows.flat_map(|row| run(&model, &ids(row))).collect();
     relative_error(&expected, &found)
 }
 
-fn run(model: &Model, ids: &[i32]) -> Vec<f32> {
-    let rows: Vec<i32> = (0..ids.len() as i32).collect();
-    let inputs = [("tokens", ids), ("positions", &rows), ("select", &rows)];
-    let inputs = inputs.map(|(name, values)| (name.to_string(), Tensor::from_i32(values)));
-    let outcome = interpret(&model.graph, &BTreeMap::from(inputs), &empty_caches(model)).unwrap();
-    let Data::Float(logits) = &outcome.outputs[0].data else { panic!("logits are floats") };
-    logits.clone()
-}
-
-fn empty_caches(model: &Model) -> BTreeMap<String, Tensor> {
-    let graph = &model.graph;
-    let caches = graph.schedule().into_iter().filter(|v| matches!(graph.op(*v), Op::Cache { .. }));
-    caches
-        .map(|v| {
-            let mut ty = graph.ty(v).clone();
-            ty.shape = ty.shape.resolve(&DimBindings::from([("P".to_string(), 0)])).unwrap();
-            (graph.op(v).name().unwrap().to_string(), Tensor::empty_cache(&ty))
-        })
-        .collect()
-}
-
-fn relative_error(expected: &[f32], found: &[f32]) -> f64 {
-    assert_eq!(expected.len(), found.len());
-    let squares = |values: &mut dyn Iterator<Item = f64>| values.map(|v| v * v).sum::<f64>();
-    let difference = squares(&mut expected.iter().zip(found).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    (difference / squares(&mut expected.iter().map(|v| f64::from(*v)))).sqrt()
+fn run(model: &Model, ids: &[u32]) -> Vec<f32> {
+    Interpreted::new(model.graph.clone()).step(ids, Select::All).unwrap()
 }
 
 /// Published configurations, of transformers 4 and 5, imply exactly the tensors that their checkpoints list.
