@@ -57,8 +57,11 @@ pub enum RuntimeError {
         reason: String,
     },
     /// The compiled code cannot be loaded.
-    #[error("the compiled code cannot be loaded: {0}")]
+    #[error("the compiled code cannot be loaded: {}", reason(.0))]
     Library(#[from] libloading::Error),
+    /// The compiled code lacks a kernel of the plan.
+    #[error("the compiled code has no kernel `{0}`, which the plan launches")]
+    Kernel(String),
     /// The plan is not that of a language model.
     #[error("the plan is not a language model's: {0}")]
     NotALanguageModel(String),
@@ -85,12 +88,22 @@ impl RuntimeError {
             RuntimeError::Manifest { source: ManifestError::Json(_), .. } => {
                 Some("an artifact is what `fireq compile` writes")
             }
-            RuntimeError::Hash { .. } | RuntimeError::Unlisted(_) => {
-                Some("copy the artifact again, or compile the model again")
-            }
+            RuntimeError::Hash { .. }
+            | RuntimeError::Unlisted(_)
+            | RuntimeError::Io { .. }
+            | RuntimeError::Weight { .. } => Some("copy the artifact again, or compile the model again"),
+            RuntimeError::PlanText(_)
+            | RuntimeError::Plan(_)
+            | RuntimeError::Kernel(_)
+            | RuntimeError::Library(_) => Some("compile the model again with this version of fireq"),
             RuntimeError::Machine { .. } => Some("compile the model on this machine, or with --cpu baseline"),
             RuntimeError::Memory { .. } => Some("ask for a shorter context"),
             _ => None,
         }
     }
+}
+
+/// What the system's loader says, which the library keeps one level down.
+fn reason(error: &libloading::Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), ToString::to_string)
 }

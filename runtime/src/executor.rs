@@ -199,7 +199,8 @@ fn work(plan: &Plan, launch: &Launch, step: Step) -> usize {
 
 fn bind(launch: &Launch, library: &Library, addresses: &[Addresses]) -> Result<Ready, RuntimeError> {
     // SAFETY: the symbol has this type: the code generator gives it to every kernel.
-    let function = *unsafe { library.get::<KernelFn>(launch.symbol.as_bytes()) }?;
+    let function = unsafe { library.get::<KernelFn>(launch.symbol.as_bytes()) };
+    let function = *function.map_err(|_| RuntimeError::Kernel(launch.symbol.to_string()))?;
     let args = launch.inputs.iter().chain([&launch.output]).flat_map(|b| addresses[*b].clone()).collect();
     Ok(Ready { launch: launch.clone(), function, args })
 }

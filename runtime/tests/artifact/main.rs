@@ -1,0 +1,5 @@
+//! Artifacts read, refused and executed.
+
+mod session;
+mod small;
+mod untrusted;

@@ -1,0 +1,177 @@
+//! Artifacts that are damaged, forged, or made for something else are refused before any of them is used.
+
+use std::fs;
+
+use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, PLAN, WEIGHTS};
+use fireq_runtime::{Artifact, Limits, RuntimeError, Session};
+use safetensors::SafeTensors;
+
+use super::small::{Small, small};
+
+const LIMITS: Limits = Limits { tokens: 4, context: 40, threads: 1 };
+
+fn refusal(small: &Small) -> RuntimeError {
+    let error = Artifact::open(&small.dir).expect_err("the artifact is refused");
+    assert!(
+        !error.to_string().contains('\n')
+            || matches!(error, RuntimeError::Plan(_) | RuntimeError::PlanText(_))
+    );
+    error
+}
+
+#[test]
+fn an_untouched_artifact_opens() {
+    let Some(small) = small() else { return };
+    let artifact = Artifact::open(&small.dir).unwrap();
+    assert_eq!(
+        (artifact.manifest.name.as_str(), artifact.manifest.model.vocab),
+        ("small", super::small::VOCAB)
+    );
+}
+
+#[test]
+fn a_changed_byte_in_any_file_is_found() {
+    let Some(small) = small() else { return };
+    let files: Vec<String> = Artifact::open(&small.dir).unwrap().manifest.files.into_keys().collect();
+    assert_eq!(files.len(), 4);
+    for file in files {
+        let path = small.dir.join(&file);
+        let original = fs::read(&path).unwrap();
+        let mut damaged = original.clone();
+        damaged[original.len() / 2] ^= 1;
+        for bad in [&damaged[..], &original[..original.len() - 1], &[]] {
+            fs::write(&path, bad).unwrap();
+            let error = refusal(&small);
+            assert!(
+                matches!(&error, RuntimeError::Hash { file: named } if *named == file),
+                "{file}: {error}"
+            );
+            assert!(error.hint().unwrap().contains("copy the artifact again"));
+        }
+        fs::remove_file(&path).unwrap();
+        assert!(matches!(refusal(&small), RuntimeError::Io { .. }));
+        fs::write(&path, original).unwrap();
+    }
+    Artifact::open(&small.dir).unwrap();
+}
+
+#[test]
+fn another_schema_version_asks_for_compiling_again() {
+    let Some(small) = small() else { return };
+    let path = small.dir.join(MANIFEST);
+    let text = fs::read_to_string(&path).unwrap().replace("\"schema\": 1", "\"schema\": 99, \"later\": {}");
+    fs::write(path, text).unwrap();
+    let error = refusal(&small);
+    assert!(error.to_string().contains("schema version 99; this build reads version 1"), "{error}");
+    assert!(error.hint().unwrap().contains("compile the model again"));
+}
+
+#[test]
+fn another_machine_is_named() {
+    let Some(small) = small() else { return };
+    small.edit_manifest(|manifest| manifest.target.features = vec!["avx2000".into()]);
+    assert!(refusal(&small).to_string().contains("CPUs with avx2000"));
+    small.edit_manifest(|manifest| manifest.target.arch = "pdp11".into());
+    let error = refusal(&small);
+    assert!(error.to_string().contains("compiled for pdp11"), "{error}");
+    assert!(error.hint().unwrap().contains("--cpu baseline"));
+    assert_eq!(Artifact::describe(&small.dir).unwrap().manifest.target.arch, "pdp11");
+}
+
+#[test]
+fn names_that_lead_out_of_the_artifact_are_never_opened() {
+    let Some(small) = small() else { return };
+    let path = small.dir.join(MANIFEST);
+    let original = fs::read_to_string(&path).unwrap();
+    for name in ["../secret", "/etc/hostname", "cpu/../../secret", "C:\\\\secret"] {
+        fs::write(&path, original.replace("\"graph.ir\"", &format!("\"{name}\""))).unwrap();
+        let error = refusal(&small);
+        assert!(error.to_string().contains("leads out of the artifact"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn manifests_that_leave_files_out_or_are_no_manifests_are_refused() {
+    let Some(small) = small() else { return };
+    for file in [PLAN, WEIGHTS, CPU_LIBRARY] {
+        let mut removed = None;
+        small.edit_manifest(|manifest| removed = manifest.files.remove_entry(file));
+        assert!(matches!(refusal(&small), RuntimeError::Unlisted(name) if name == file));
+        small.edit_manifest(|manifest| manifest.files.extend(removed));
+    }
+    for text in ["", "{", "[]", "{\"schema\": 1}", "{\"schema\": -1}", "\u{0}"] {
+        fs::write(small.dir.join(MANIFEST), text).unwrap();
+        let error = refusal(&small);
+        assert!(matches!(error, RuntimeError::Manifest { .. }) && error.hint().is_some(), "{text}");
+    }
+    fs::remove_file(small.dir.join(MANIFEST)).unwrap();
+    assert!(matches!(refusal(&small), RuntimeError::Io { .. }));
+}
+
+#[test]
+fn plans_that_lie_about_sizes_are_refused() {
+    for (from, to) in [
+        ("arena 256 {", "arena 64 {"),
+        ("arena 256 {", "arena 99999999999999999999999 {"),
+        ("f32[P+T,32]", "f32[P+T,64]"),
+        ("f32[L,4096]", "f32[L,8192]"),
+        ("weight \"head\" f32[4096,32]", "weight \"head\" f32[8192,32]"),
+        ("weight \"head\" f32[4096,32]", "weight \"head\" f32[18446744073709551615,32]"),
+        ("weight \"head\" f32[4096,32]", "weight \"other\" f32[4096,32]"),
+        ("weight \"head\"", "output \"head\""),
+        ("linear %", "linear %99, %"),
+        ("heads=2, kv_heads=2", "heads=3, kv_heads=2"),
+    ] {
+        let Some(small) = small() else { return };
+        small.forge_text(PLAN, from, to);
+        let error = refusal(&small);
+        let expected =
+            matches!(error, RuntimeError::Plan(_) | RuntimeError::PlanText(_) | RuntimeError::Weight { .. });
+        assert!(expected, "{to}: {error}");
+    }
+}
+
+#[test]
+fn a_kernel_that_the_library_lacks_is_an_error() {
+    let Some(small) = small() else { return };
+    small.forge_text(PLAN, "linear_0: ", "linear_7: ");
+    let artifact = Artifact::open(&small.dir).unwrap();
+    let error = Session::open(&artifact, LIMITS).err().expect("there is no linear_7");
+    assert_eq!(error.to_string(), "the compiled code has no kernel `linear_7`, which the plan launches");
+    small.forge(CPU_LIBRARY, |_| b"no library".to_vec());
+    let error = Session::open(&artifact, LIMITS).err().expect("that is no library");
+    assert!(matches!(error, RuntimeError::Library(_)) && error.to_string().contains("model.so"), "{error}");
+}
+
+#[test]
+fn weights_that_are_truncated_missing_or_of_another_type_are_refused() {
+    let Some(small) = small() else { return };
+    let original = fs::read(small.dir.join(WEIGHTS)).unwrap();
+    let refused = |forged: Vec<u8>, reason: &str| {
+        small.forge(WEIGHTS, |_| forged);
+        let error = refusal(&small);
+        assert!(matches!(error, RuntimeError::Weight { .. }), "{reason}: {error}");
+        assert!(error.to_string().contains(reason), "{reason}: {error}");
+    };
+    refused(original[..original.len() - 100].to_vec(), "weights.safetensors");
+    refused(original[..20].to_vec(), "weights.safetensors");
+    refused([&u64::MAX.to_le_bytes()[..], &original[8..]].concat(), "weights.safetensors");
+
+    let tensors = SafeTensors::deserialize(&original).unwrap();
+    let keep = |name: &str| (name.to_string(), tensors.tensor(name).unwrap());
+    let pack = |list: Vec<_>| safetensors::serialize(list, None).unwrap();
+    refused(pack(vec![keep("embed")]), "`head`: is missing");
+    let extra = ("extra".to_string(), tensors.tensor("head").unwrap());
+    refused(pack(vec![keep("embed"), keep("head"), extra]), "`extra`: is not a weight of the plan");
+    let bytes = tensors.tensor("head").unwrap().data();
+    for (dtype, shape) in [
+        (safetensors::Dtype::I32, vec![4096, 32]),
+        (safetensors::Dtype::F32, vec![32, 4096]),
+        (safetensors::Dtype::F32, vec![4096 * 32]),
+    ] {
+        let view = safetensors::tensor::TensorView::new(dtype, shape, bytes).unwrap();
+        refused(pack(vec![keep("embed"), ("head".to_string(), view)]), "the plan wants F32 [4096, 32]");
+    }
+    small.forge(WEIGHTS, |_| original.clone());
+    Artifact::open(&small.dir).unwrap();
+}
