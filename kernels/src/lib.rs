@@ -1,1 +1,8 @@
-//! .
+//! What code generators and the runtime share about kernels: how weights are laid out, and how large tiles are.
+//!
+//! Measurements are in `RESULTS.md` beside this crate.
+
+pub mod layout;
+mod tile;
+
+pub use tile::{CpuTile, VectorRegisters};

@@ -1,0 +1,101 @@
+//! Register tiles of the CPU's linear layers.
+
+/// Elements of the vectors that CPU kernels are written in; a target takes as many registers for one as it needs.
+const LANES: usize = 16;
+
+/// The vector registers of a CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VectorRegisters {
+    /// How many there are.
+    pub count: usize,
+    /// Numbers of f32 in one.
+    pub lanes: usize,
+}
+
+impl VectorRegisters {
+    /// AVX-512: 32 registers of 512 bits.
+    pub const AVX512: Self = VectorRegisters { count: 32, lanes: 16 };
+    /// AVX and AVX2: 16 registers of 256 bits.
+    pub const AVX2: Self = VectorRegisters { count: 16, lanes: 8 };
+    /// SSE2: 16 registers of 128 bits.
+    pub const SSE2: Self = VectorRegisters { count: 16, lanes: 4 };
+    /// NEON on aarch64: 32 registers of 128 bits.
+    pub const NEON: Self = VectorRegisters { count: 32, lanes: 4 };
+
+    /// The registers that code for a CPU with these features uses; features as `is_x86_feature_detected!` spells them.
+    pub fn of(arch: &str, features: &[String]) -> Self {
+        let has = |name: &str| features.iter().any(|feature| feature == name);
+        match arch {
+            "aarch64" => Self::NEON,
+            _ if has("avx512f") => Self::AVX512,
+            _ if has("avx2") => Self::AVX2,
+            _ => Self::SSE2,
+        }
+    }
+}
+
+/// Sums that a linear kernel keeps in registers: `rows` output channels × `tokens`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuTile {
+    /// Output channels, each of which decodes its weights once for all tokens of the tile.
+    pub rows: usize,
+    /// Tokens.
+    pub tokens: usize,
+}
+
+impl CpuTile {
+    /// The largest tile, of at most `most_rows` channels, whose sums leave half of the registers to its operands. Both
+    /// sides are powers of two and as equal as can be, since a step loads `rows + tokens` operands for
+    /// `rows · tokens` sums; channels get the odd factor, because tokens may be few.
+    pub fn prefill(registers: VectorRegisters, most_rows: usize) -> Self {
+        let sums = (registers.count * registers.lanes / LANES / 2).max(1);
+        let power = sums.ilog2();
+        let rows = (1 << power.div_ceil(2)).min(most_rows.max(1));
+        CpuTile { rows, tokens: (1 << power) / rows }
+    }
+
+    /// One token, whose operand is shared by all `rows` channels: decoding, and what a prefill leaves over.
+    pub const fn decode(rows: usize) -> Self {
+        CpuTile { rows, tokens: 1 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tiles_follow_from_the_registers() {
+        let tile = |registers| CpuTile::prefill(registers, 4);
+        assert_eq!(tile(VectorRegisters::AVX512), CpuTile { rows: 4, tokens: 4 });
+        assert_eq!(tile(VectorRegisters::AVX2), CpuTile { rows: 2, tokens: 2 });
+        assert_eq!(tile(VectorRegisters::NEON), CpuTile { rows: 2, tokens: 2 });
+        assert_eq!(tile(VectorRegisters::SSE2), CpuTile { rows: 2, tokens: 1 });
+        assert_eq!(CpuTile::prefill(VectorRegisters::AVX512, 2), CpuTile { rows: 2, tokens: 8 });
+    }
+
+    #[test]
+    fn sums_never_take_more_than_half_of_the_registers() {
+        for count in [1, 8, 16, 32, 64] {
+            for lanes in [1, 2, 4, 8, 16] {
+                let tile = CpuTile::prefill(VectorRegisters { count, lanes }, 4);
+                let taken = tile.rows * tile.tokens * LANES / lanes;
+                assert!(
+                    taken <= count / 2 || (tile.rows, tile.tokens) == (1, 1),
+                    "{count} of {lanes}: {tile:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn features_name_the_registers() {
+        let of = |features: &[&str]| {
+            VectorRegisters::of("x86_64", &features.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&[]), VectorRegisters::SSE2);
+        assert_eq!(of(&["avx", "avx2", "fma"]), VectorRegisters::AVX2);
+        assert_eq!(of(&["avx2", "avx512f"]), VectorRegisters::AVX512);
+        assert_eq!(VectorRegisters::of("aarch64", &[]), VectorRegisters::NEON);
+    }
+}
