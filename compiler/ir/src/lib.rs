@@ -1,4 +1,83 @@
-//! The intermediate representation of fireq.
+//! The intermediate representation of fireq: graphs of tensor operations, the passes' unit of change, the interpreter
+//! that every backend is checked against, and the plan that backends execute.
+//!
+//! A graph is built or parsed, verified, changed by patches, run by the interpreter, and lowered:
+//!
+//! ```
+//! use fireq_ir::interp::{Tensor, interpret};
+//! use fireq_ir::{ConstData, DType, Dim, Format, Graph, Op, Patch, Shape, Type, plan, text, verify};
+//! use std::collections::BTreeMap;
+//!
+//! let mut graph = Graph::new("example");
+//! let x = graph.input("x", Type::f32(Dim::sym("T"), 4usize));
+//! let weight = ConstData::from_f32(&[1.0, -2.0, 0.5, 0.25, 0.0, 3.0, 1.0, -1.0]);
+//! let weight = graph.constant("w", Type::plain(DType::F32, Shape::matrix(2usize, 4usize)), weight);
+//! let y = graph.add(Op::Linear, &[x, weight])?;
+//! graph.outputs.push(y);
+//! verify::verify(&graph)?;
+//!
+//! // A patch adds nodes and replaces values; the gate refuses one that changes a type.
+//! let mut patch = Patch::new("w");
+//! let codes = patch.add(&graph, Op::Quantize { to: Format::weight(128) }, &[weight.into()])?;
+//! let quantized = patch.add(&graph, Op::Linear, &[x.into(), codes])?;
+//! patch.replace(y, quantized);
+//! graph.apply(patch, &mut BTreeMap::new())?;
+//! assert_eq!(
+//!     text::print_graph(&graph),
+//!     r#"graph "example" {
+//!   %0 = input {name="x"} : f32[T,4]
+//!   %1 = const {name="w", data=[1.0, -2.0, 0.5, 0.25, 0.0, 3.0, 1.0, -1.0]} : f32[2,4]
+//!   %2 = quantize %1 {to=i4<g128:e4m3,row:f32>} : i4<g128:e4m3,row:f32>[2,4]
+//!   %3 = linear %0, %2 : f32[T,2]
+//!   return %3
+//! }
+//! "#
+//! );
+//!
+//! let inputs = BTreeMap::from([("x".to_string(), Tensor::from_rows(vec![1.0, 1.0, 1.0, 1.0], 4))]);
+//! let outcome = interpret(&graph, &inputs, &BTreeMap::new())?;
+//! let exact = [-0.25, 3.0];
+//! for (found, exact) in outcome.outputs[0].to_f32().iter().zip(exact) {
+//!     assert!((found - exact).abs() < 0.2);
+//! }
+//!
+//! // What passes leave is lowered to launches over buffers.
+//! # let x8 = graph.outputs[0];
+//! # let _ = x8;
+//! let error = plan::lower(&graph).unwrap_err();
+//! assert_eq!(error.reason, "4 channels are not a multiple of 32; quantize the activation too");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # ARCHITECTURE
+//!
+//! Two program forms, never one with phases. [`Graph`] is mathematics: a DAG of [`Op`]s on typed values, without
+//! buffers or order. [`plan::Plan`] is execution: ordered launches over buffers with places and sizes. Passes work on
+//! graphs, code generators on plans, and [`plan::lower`] is the only way from one to the other.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `op` | the one table of operations: documentation, names, operands, attributes |
+//! | `types`, `shape`, `dtype` | dtype × quantization [`Scheme`] × shape with symbols `T` (tokens of a step), `P` (past), `L` (selected rows) |
+//! | `graph` | the DAG; the only file that names petgraph |
+//! | `infer`, `verify` | the type of each operation; every invariant, stated in prose first |
+//! | `text` | the canonical text, its parser and errors |
+//! | `patch`, `pass` | the unit of change and its gate; passes and the loop that runs them to a fixpoint |
+//! | `e4m3`, `quant` | the numeric contract: FP8 rounding and the quantizers, shared by all that must agree to the bit |
+//! | `interp` | the oracle: one operation at a time, sums in f64 rounded once |
+//! | `plan` | lowering, storage orders, weight packing, the plan's text and verifier |
+//! | `artifact` | the manifest: what an artifact directory vouches for |
+//!
+//! A quantized value is one value: codes with the scales that its scheme lists, innermost first. `i4<g128:e4m3,row:f32>`
+//! reads: INT4 codes, an E4M3 scale per 128 of them, and an f32 scale per row outside the rounding. The number behind a
+//! code is `outer · rn8(code · scale)` everywhere: here, in generated code, on every machine.
+//!
+//! A KV cache is a `cache` node read by one `kv_append`, whose result is the next step's cache. So a pass can change
+//! what a cache holds without changing the graph's interface.
+//!
+//! Adding an operation starts with a row in `op` and ends when the compiler stops complaining: inference, interpreter,
+//! lowering and code generation are exhaustive matches.
+
 pub mod artifact;
 pub mod e4m3;
 pub mod infer;
