@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use fireq_ir::Dim;
 use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, verify_plan};
 use libloading::Library;
 
@@ -39,17 +40,32 @@ type KernelFn = unsafe extern "C" fn(*const *mut u8, *const u64, u64, u64, *mut 
 /// A launch with its function and arguments.
 struct Ready {
     launch: Launch,
+    /// Rows of the output.
+    rows: Dim,
     function: KernelFn,
     args: Addresses,
 }
 
-// SAFETY: the argument tables point into memory that the executor owns and that does not move with it.
-unsafe impl Send for Executor {}
+// SAFETY: the arguments point into memory that the executor owns and that does not move with it.
+unsafe impl Send for Ready {}
+// SAFETY: the table itself is only read; what kernels write through it is disjoint from range to range.
+unsafe impl Sync for Ready {}
+
+impl Ready {
+    fn call(&self, dims: &[u64; 3], begin: usize, end: usize, scratch: &Bytes) {
+        // SAFETY: the plan is verified, its buffers are as large as the limits say, and the step is within them.
+        // Callers run disjoint ranges of units, which write disjoint memory, each with scratch of its own.
+        unsafe {
+            (self.function)(self.args.as_ptr(), dims.as_ptr(), begin as u64, end as u64, scratch.pointer());
+        }
+    }
+}
 
 /// Bytes of scratch per thread beyond one score per key: see the code generator's ABI.
 const SCRATCH_SLACK: usize = 4096;
-/// Below this many operations a launch runs on the calling thread: handing work out costs more.
-const PARALLEL_WORK: usize = 400_000;
+/// From this many operations on threads share a launch. It takes some 10 µs before another thread is awake, in which
+/// one does about half of this.
+const SHARED_WORK: usize = 1_000_000;
 
 impl Executor {
     /// Verifies the plan, maps its buffers and binds its kernels from the shared library.
@@ -63,7 +79,7 @@ impl Executor {
         let (buffers, addresses) = Buffers::new(&plan, weights, limits)?;
         // SAFETY: the library is what the code generator made for this plan: artifacts are hashed before they come here.
         let library = unsafe { Library::new(library) }?;
-        let launches = plan.launches.iter().map(|launch| bind(launch, &library, &addresses));
+        let launches = plan.launches.iter().map(|launch| bind(&plan, launch, &library, &addresses));
         let launches = launches.collect::<Result<_, _>>()?;
         let scores = limits.context.saturating_mul(4).saturating_add(SCRATCH_SLACK);
         let scratch = (0..limits.threads).map(|_| Bytes::zeroed(scores, "scores"));
@@ -123,21 +139,17 @@ impl Executor {
     pub fn run(&mut self, step: Step) -> Result<(), RuntimeError> {
         self.check_step(step)?;
         self.check_indices(step)?;
+        let Executor { plan, launches, scratch, threads, .. } = &*self;
+        let shared = |ready: &Ready| work(plan, &ready.launch, step) >= SHARED_WORK;
         let dims = [step.tokens as u64, step.past as u64, step.selected as u64];
-        for Ready { launch, function, args } in &self.launches {
-            let units = self.plan.units(launch, step);
-            if step.rows(&self.plan.buffers[launch.output].ty.shape.rows()) == 0 {
-                continue;
+        threads.run(launches.iter().any(shared), |crew| {
+            for ready in launches.iter().filter(|r| step.rows(&r.rows) > 0) {
+                let units = plan.units(&ready.launch, step);
+                crew.share(units, shared(ready), &|begin, end, thread| {
+                    ready.call(&dims, begin, end, &scratch[thread]);
+                });
             }
-            let args = Args(args);
-            let piece = |begin: usize, end: usize, thread: usize| {
-                let scratch = self.scratch[thread].pointer();
-                // SAFETY: the plan is verified, its buffers are as large as the limits say, and the step is within them.
-                // Pieces are disjoint ranges of units, which write disjoint memory; scratch belongs to one thread.
-                unsafe { function(args.pointer(), dims.as_ptr(), begin as u64, end as u64, scratch) };
-            };
-            self.threads.share(units, work(&self.plan, launch, step) < PARALLEL_WORK, &piece);
-        }
+        });
         Ok(())
     }
 
@@ -173,18 +185,6 @@ impl Executor {
     }
 }
 
-/// An argument table that threads share.
-struct Args<'a>(&'a Addresses);
-
-// SAFETY: the table itself is only read; what kernels write through it is disjoint by construction.
-unsafe impl Sync for Args<'_> {}
-
-impl Args<'_> {
-    fn pointer(&self) -> *const *mut u8 {
-        self.0.as_ptr()
-    }
-}
-
 /// Roughly how many operations a launch takes.
 fn work(plan: &Plan, launch: &Launch, step: Step) -> usize {
     let output = &plan.buffers[launch.output].ty;
@@ -197,10 +197,15 @@ fn work(plan: &Plan, launch: &Launch, step: Step) -> usize {
     }
 }
 
-fn bind(launch: &Launch, library: &Library, addresses: &[Addresses]) -> Result<Ready, RuntimeError> {
+fn bind(
+    plan: &Plan,
+    launch: &Launch,
+    library: &Library,
+    addresses: &[Addresses],
+) -> Result<Ready, RuntimeError> {
     // SAFETY: the symbol has this type: the code generator gives it to every kernel.
     let function = unsafe { library.get::<KernelFn>(launch.symbol.as_bytes()) };
     let function = *function.map_err(|_| RuntimeError::Kernel(launch.symbol.to_string()))?;
     let args = launch.inputs.iter().chain([&launch.output]).flat_map(|b| addresses[*b].clone()).collect();
-    Ok(Ready { launch: launch.clone(), function, args })
+    Ok(Ready { launch: launch.clone(), rows: plan.buffers[launch.output].ty.shape.rows(), function, args })
 }
