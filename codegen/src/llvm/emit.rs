@@ -9,7 +9,9 @@ use inkwell::types::{BasicTypeEnum, VectorType};
 use inkwell::values::{BasicValueEnum, FloatValue, FunctionValue, IntValue, PointerValue, VectorValue};
 use inkwell::{AddressSpace, IntPredicate};
 
-use super::target::Isa;
+use fireq_kernels::VectorRegisters;
+
+use super::target::{Cpu, Isa};
 
 /// Elements of every vector; LLVM splits them to what the target has.
 pub(super) const LANES: u32 = 16;
@@ -21,6 +23,7 @@ pub(super) struct Emit<'c, 'm> {
     pub b: Builder<'c>,
     pub function: FunctionValue<'c>,
     pub isa: Isa,
+    pub registers: VectorRegisters,
 }
 
 /// The builder fails only when it stands outside a function, which [`Emit::new`] rules out.
@@ -30,14 +33,14 @@ pub(super) fn ok<T>(result: Result<T, BuilderError>) -> T {
 
 impl<'c, 'm> Emit<'c, 'm> {
     /// Starts the function `name` with the ABI `(args, dims, begin, end, scratch)`.
-    pub fn new(ctx: &'c Context, module: &'m Module<'c>, name: &str, isa: Isa) -> Self {
+    pub fn new(ctx: &'c Context, module: &'m Module<'c>, name: &str, cpu: Cpu) -> Self {
         let (ptr, i64) = (ctx.ptr_type(AddressSpace::default()), ctx.i64_type());
         let ty =
             ctx.void_type().fn_type(&[ptr.into(), ptr.into(), i64.into(), i64.into(), ptr.into()], false);
         let function = module.add_function(name, ty, None);
         let b = ctx.create_builder();
         b.position_at_end(ctx.append_basic_block(function, "entry"));
-        Emit { ctx, module, b, function, isa }
+        Emit { ctx, module, b, function, isa: cpu.isa(), registers: cpu.registers() }
     }
 
     /// Parameter `n` that is a pointer: 0 args, 1 dims, 4 scratch.

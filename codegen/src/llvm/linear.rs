@@ -4,35 +4,17 @@ use inkwell::values::{IntValue, PointerValue};
 
 use fireq_ir::plan::{BLOCK, LINEAR_ROWS};
 use fireq_ir::{DType, Per};
+use fireq_kernels::{CpuTile, VectorRegisters};
 
 use super::emit::{Emit, LANES, ok};
 use super::operand::Operand;
-use super::target::Isa;
-
-/// Rows and tokens of a register tile: `rows × tokens` sums, and the operands, fit the vector registers.
-struct Tile {
-    rows: usize,
-    tokens: usize,
-}
-
-impl Tile {
-    fn prefill(isa: Isa) -> Tile {
-        match isa {
-            Isa::Avx512 => Tile { rows: 4, tokens: 4 },
-            Isa::Avx2 | Isa::Generic => Tile { rows: 2, tokens: 2 },
-        }
-    }
-
-    const DECODE: Tile = Tile { rows: LINEAR_ROWS, tokens: 1 };
-}
 
 /// Why the tiles are what they are, for the manifest.
-pub(super) fn reason(isa: Isa) -> String {
-    let (Tile { rows, tokens }, Tile { rows: one_rows, tokens: one }) = (Tile::prefill(isa), Tile::DECODE);
-    let registers =
-        if isa == Isa::Avx512 { "32 registers of 16 lanes" } else { "16 registers of 8 lanes or fewer" };
+pub(super) fn reason(registers: VectorRegisters) -> String {
+    let (tile, rest) = (CpuTile::prefill(registers, LINEAR_ROWS), CpuTile::decode(LINEAR_ROWS));
     format!(
-        "tiles of {rows} channels x {tokens} tokens fill {registers}; {one_rows} x {one} for the tokens left over"
+        "tiles of {} channels x {} tokens: their sums fill half of {} registers of {} lanes; {} x {} for tokens left over",
+        tile.rows, tile.tokens, registers.count, registers.lanes, rest.rows, rest.tokens
     )
 }
 
@@ -44,7 +26,7 @@ pub(super) fn linear<'c>(
     out: &Operand<'c>,
     tokens: IntValue<'c>,
 ) {
-    let tile = Tile::prefill(e.isa);
+    let tile = CpuTile::prefill(e.registers, LINEAR_ROWS);
     e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
         let full = e.mul(e.div(tokens, tile.tokens), tile.tokens);
         e.for_range(e.index(0), full, tile.tokens, |token| {
@@ -53,7 +35,7 @@ pub(super) fn linear<'c>(
             }
         });
         e.for_range(full, tokens, 1, |token| {
-            emit_tile(e, &Tile::DECODE, [x, w, out], e.mul(unit, LINEAR_ROWS), token);
+            emit_tile(e, &CpuTile::decode(LINEAR_ROWS), [x, w, out], e.mul(unit, LINEAR_ROWS), token);
         });
     });
 }
@@ -61,7 +43,7 @@ pub(super) fn linear<'c>(
 /// One register tile. Channels beyond the last are the last again: the same result is stored twice.
 fn emit_tile<'c>(
     e: &Emit<'c, '_>,
-    tile: &Tile,
+    tile: &CpuTile,
     [x, w, out]: [&Operand<'c>; 3],
     channel: IntValue<'c>,
     token: IntValue<'c>,

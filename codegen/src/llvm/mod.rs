@@ -107,7 +107,7 @@ pub fn generate(plan: &Plan, cpu: Cpu, keep_ir: bool, dir: &Path) -> Result<Code
 
 fn reason(kernel: &Kernel, cpu: Cpu) -> String {
     match kernel {
-        Kernel::Linear => linear::reason(cpu.isa()),
+        Kernel::Linear => linear::reason(cpu.registers()),
         Kernel::Attention { .. } => "one token and head per unit; scores stay in the thread's scratch".into(),
         _ => "one row per unit; bound by memory".into(),
     }
@@ -124,7 +124,7 @@ fn emit_kernel<'c>(
         |reason: &str| CompileError::Unsupported { symbol: launch.symbol.to_string(), reason: reason.into() };
     let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
     check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
-    let e = Emit::new(context, module, &launch.symbol, cpu.isa());
+    let e = Emit::new(context, module, &launch.symbol, cpu);
     let mut next = 0;
     let operands = types.iter().map(|(ty, storage)| Operand::load(&e, ty, *storage, &mut next));
     let operands: Vec<Operand<'c>> =

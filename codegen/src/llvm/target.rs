@@ -10,6 +10,8 @@ use inkwell::targets::{
     CodeModel, FileType, InitializationConfig, RelocMode, Target, TargetMachine, TargetTriple,
 };
 
+use fireq_kernels::VectorRegisters;
+
 use super::CompileError;
 
 /// Which CPU to compile for. Levels rather than models, so that an artifact runs on every machine of its level.
@@ -60,6 +62,10 @@ impl Cpu {
             _ => (&[][..], &[][..]),
         };
         v3.iter().chain(v4).map(|f| (*f).to_string()).collect()
+    }
+
+    pub(super) fn registers(self) -> VectorRegisters {
+        VectorRegisters::of(std::env::consts::ARCH, &self.features())
     }
 
     pub(super) fn isa(self) -> Isa {
