@@ -82,11 +82,20 @@ pub fn write(
 ) -> Result<Manifest, ArtifactError> {
     let replaces = check_output(out)?;
     let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    fs::create_dir_all(parent).map_err(at(parent))?;
-    let temporary = tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent).map_err(at(parent))?;
-    let manifest = fill(build, temporary.path(), generate, progress)?;
-    publish(temporary, out, replaces)?;
-    Ok(manifest)
+    let missing: Vec<&Path> = parent.ancestors().take_while(|dir| !dir.exists()).collect();
+    let written = fs::create_dir_all(parent)
+        .and_then(|()| tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent))
+        .map_err(at(parent))
+        .and_then(|temporary| {
+            let manifest = fill(build, temporary.path(), generate, progress)?;
+            publish(temporary, out, replaces)?;
+            Ok(manifest)
+        });
+    if written.is_err() {
+        // Innermost first; one that someone else has put something into stays.
+        missing.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+    }
+    written
 }
 
 /// Whether `out` is an artifact to be replaced; anything else that exists is refused.

@@ -19,6 +19,7 @@ use std::path::Path;
 
 use inkwell::context::Context;
 use inkwell::module::Module;
+use inkwell::targets::TargetMachine;
 use thiserror::Error;
 
 use fireq_ir::artifact::{CPU_LIBRARY, Target};
@@ -71,21 +72,32 @@ pub enum CompileError {
 /// Compiles every kernel of a plan for `cpu` into the shared library `out`.
 pub fn compile(plan: &Plan, cpu: Cpu, out: &Path) -> Result<CpuModule, CompileError> {
     let context = Context::create();
-    let module = context.create_module("fireq");
     let machine = target::machine(cpu)?;
+    let (module, reasons) = build(&context, plan, cpu, &machine)?;
+    target::link(&module, &machine, out)?;
+    let triple = machine.get_triple().as_str().to_string_lossy().into_owned();
+    Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string(), reasons })
+}
+
+/// The optimized module with every kernel of a plan, and why each is the way it is.
+fn build<'c>(
+    context: &'c Context,
+    plan: &Plan,
+    cpu: Cpu,
+    machine: &TargetMachine,
+) -> Result<(Module<'c>, BTreeMap<String, String>), CompileError> {
+    let module = context.create_module("fireq");
     module.set_triple(&machine.get_triple());
     module.set_data_layout(&machine.get_target_data().get_data_layout());
     let mut reasons = BTreeMap::new();
     for launch in &plan.launches {
         if !reasons.contains_key(&*launch.symbol) {
-            emit_kernel(&context, &module, cpu, launch, &plan.signature(launch))?;
+            emit_kernel(context, &module, cpu, launch, &plan.signature(launch))?;
             reasons.insert(launch.symbol.to_string(), reason(&launch.kernel, cpu));
         }
     }
-    target::optimize(&module, &machine)?;
-    target::link(&module, &machine, out)?;
-    let triple = machine.get_triple().as_str().to_string_lossy().into_owned();
-    Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string(), reasons })
+    target::optimize(&module, machine)?;
+    Ok((module, reasons))
 }
 
 /// Compiles a plan into the artifact directory `dir`, with the LLVM IR beside the library when `keep_ir` is set.
@@ -182,4 +194,26 @@ fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -
 /// Which of the step's sizes a result's rows are: `T` is 0, `L` is 2.
 fn row_symbol(ty: &Type) -> usize {
     if ty.shape.rows() == fireq_ir::Dim::sym("L") { 2 } else { 0 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every kernel that a quantized model has, as code for a machine without x86's shuffles.
+    #[test]
+    fn kernels_compile_for_aarch64() {
+        let text = include_str!("../../../tests/ops/attention-gqa4-128.ir");
+        let linear = include_str!("../../../tests/ops/linear-w4a8-short-group.ir");
+        for text in [text, linear] {
+            let graph = fireq_ir::text::parse_and_verify(text).unwrap();
+            let plan = fireq_ir::plan::lower(&graph).unwrap().plan;
+            let machine = target::machine_for("aarch64-unknown-linux-gnu", "generic").unwrap();
+            let context = Context::create();
+            let (module, _) = build(&context, &plan, Cpu::Baseline, &machine).unwrap();
+            let object = machine.write_to_memory_buffer(&module, inkwell::targets::FileType::Object).unwrap();
+            // ELF for AArch64: machine 183 at byte 18.
+            assert_eq!(object.as_slice()[18], 183);
+        }
+    }
 }

@@ -109,21 +109,21 @@ fn host_level() -> Cpu {
     Cpu::Baseline
 }
 
+/// The machine that `cpu` stands for on this architecture.
 pub(super) fn machine(cpu: Cpu) -> Result<TargetMachine, CompileError> {
+    machine_for(&TargetMachine::get_default_triple().as_str().to_string_lossy(), cpu.llvm_name())
+}
+
+/// A machine by LLVM's names.
+pub(super) fn machine_for(triple: &str, cpu: &str) -> Result<TargetMachine, CompileError> {
     let fail = |reason: String| CompileError::Llvm { reason };
-    Target::initialize_native(&InitializationConfig::default()).map_err(fail)?;
-    let triple: TargetTriple = TargetMachine::get_default_triple();
+    Target::initialize_x86(&InitializationConfig::default());
+    Target::initialize_aarch64(&InitializationConfig::default());
+    let triple = TargetTriple::create(triple);
     let target = Target::from_triple(&triple).map_err(|e| fail(e.to_string()))?;
-    target
-        .create_target_machine(
-            &triple,
-            cpu.llvm_name(),
-            "",
-            OptimizationLevel::Aggressive,
-            RelocMode::PIC,
-            CodeModel::Default,
-        )
-        .ok_or_else(|| fail(format!("no target machine for {triple}")))
+    let (level, relocation, model) = (OptimizationLevel::Aggressive, RelocMode::PIC, CodeModel::Default);
+    let machine = target.create_target_machine(&triple, cpu, "", level, relocation, model);
+    machine.ok_or_else(|| fail(format!("no target machine for {triple}")))
 }
 
 /// Verifies and optimizes a module.
