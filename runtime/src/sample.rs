@@ -14,7 +14,7 @@ pub enum Sampling {
         temperature: f32,
         /// In (0, 1]; 1 keeps every token.
         top_p: f32,
-        /// The same seed gives the same tokens on every machine.
+        /// The same seed and logits give the same tokens.
         seed: u64,
     },
 }
@@ -55,7 +55,7 @@ fn pick_at(logits: &[f32], temperature: f64, top_p: f64, draw: f64) -> u32 {
     let max = f64::from(logits.iter().copied().fold(f32::NEG_INFINITY, f32::max));
     let weight = |l: f32| ((f64::from(l) - max) / temperature).exp();
     let mut weights: Vec<(usize, f64)> = logits.iter().map(|l| weight(*l)).enumerate().collect();
-    weights.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    weights.sort_unstable_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     let total: f64 = weights.iter().map(|w| w.1).sum();
     let mut kept = 0.0;
     let count = weights.iter().take_while(|w| {

@@ -93,7 +93,9 @@ pub fn write(
         });
     if written.is_err() {
         // Innermost first; one that someone else has put something into stays.
-        missing.iter().for_each(|dir| drop(fs::remove_dir(dir)));
+        for dir in missing {
+            let _ = fs::remove_dir(dir);
+        }
     }
     written
 }

@@ -170,6 +170,13 @@ mod tests {
     }
 
     #[test]
+    fn fields_that_this_version_does_not_know_are_refused() {
+        let json = manifest().to_json().replacen("\"name\"", "\"novelty\": 1, \"name\"", 1);
+        let error = Manifest::parse(&json).unwrap_err();
+        assert!(error.to_string().contains("unknown field `novelty`"), "{error}");
+    }
+
+    #[test]
     fn names_that_lead_out_are_refused() {
         for name in ["../x", "/etc/passwd", "a/../../b", "", "a//b", "C:\\x", "./x"] {
             let mut manifest = manifest();

@@ -4,6 +4,8 @@ use std::fs;
 
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, PLAN, WEIGHTS};
 use fireq_runtime::{Artifact, Limits, RuntimeError, Session};
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
 use super::small::{Small, small};
@@ -174,4 +176,47 @@ fn weights_that_are_truncated_missing_or_of_another_type_are_refused() {
     }
     small.forge(WEIGHTS, |_| original.clone());
     Artifact::open(&small.dir).unwrap();
+}
+
+#[test]
+fn no_change_of_a_text_makes_the_reader_panic() {
+    let Some(small) = small() else { return };
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    for file in [PLAN, MANIFEST] {
+        let original = fs::read(small.dir.join(file)).unwrap();
+        let mut refused = 0;
+        for _ in 0..150 {
+            let mut text = original.clone();
+            for _ in 0..random.random_range(1..4) {
+                mutate(&mut text, &mut random);
+            }
+            if file == PLAN {
+                small.forge(PLAN, |_| text);
+            } else {
+                fs::write(small.dir.join(MANIFEST), text).unwrap();
+            }
+            refused += usize::from(Artifact::open(&small.dir).is_err());
+        }
+        fs::write(small.dir.join(file), &original).unwrap();
+        if file == PLAN {
+            small.forge(PLAN, |plan| plan);
+        }
+        Artifact::open(&small.dir).unwrap();
+        assert!(refused > 100, "{file}: {refused}");
+    }
+}
+
+fn mutate(text: &mut Vec<u8>, random: &mut ChaCha8Rng) {
+    const BYTES: &[u8] = b"0123456789[]{}<>,:=%+\"-.eTPL \n\xff";
+    let at = random.random_range(0..text.len());
+    match random.random_range(0..4) {
+        0 => text[at] = BYTES[random.random_range(0..BYTES.len())],
+        1 => text.insert(at, BYTES[random.random_range(0..BYTES.len())]),
+        2 => drop(text.remove(at)),
+        _ => {
+            let end = (at + random.random_range(1..40)).min(text.len());
+            let piece = text[at..end].to_vec();
+            text.splice(at..at, piece);
+        }
+    }
 }
