@@ -2,13 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use fireq_ir::interp::{Data, InterpError, Outcome, Tensor, interpret};
-use fireq_ir::{DType, Dim, DimBindings, Graph, Op, Type, ValueId};
+use fireq_ir::interp::{InterpError, Tensor, interpret};
+use fireq_ir::{DType, Dim, DimBindings, Graph, Op, Shape, Type};
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
 
 /// The relative L2 error of the outputs of `after` against those of `before`: the largest of all outputs. Constants
 /// are the graphs' own, or random by name where they were elided; inputs and caches are random, caches in the format
 /// that each graph declares.
 pub fn difference(before: &Graph, after: &Graph) -> Result<f64, InterpError> {
+    let sizes = bindings(5, 3, 2);
+    let run = |graph: &Graph| {
+        check_size(graph, &sizes)?;
+        let (inputs, caches) = random_inputs(graph, &sizes, 7);
+        interpret(graph, &inputs, &caches)
+    };
     let (expected, found) = (run(before)?, run(after)?);
     let pairs = expected.outputs.iter().zip(&found.outputs);
     Ok(pairs.map(|(a, b)| relative_error(&a.to_f32(), &b.to_f32())).fold(0.0, f64::max))
@@ -29,52 +37,71 @@ pub fn relative_error(expected: &[f32], found: &[f32]) -> f64 {
     }
 }
 
-/// The size that a symbol takes: large enough that rows differ, small enough to be quick. Rows that `select` picks
-/// are fewer than the tokens they are picked from.
-fn size(symbol: &str) -> usize {
-    match symbol {
-        "T" => 5,
-        "L" => 2,
-        _ => 3,
-    }
+/// Tensors by name.
+pub type Tensors = BTreeMap<String, Tensor>;
+
+/// The sizes of one run: `T` tokens after `P`, with `L` rows selected.
+pub fn bindings(tokens: usize, past: usize, selected: usize) -> DimBindings {
+    [("T", tokens), ("P", past), ("L", selected)].into_iter().map(|(name, n)| (name.to_string(), n)).collect()
 }
 
-fn run(graph: &Graph) -> Result<Outcome, InterpError> {
-    let (mut inputs, mut caches) = (BTreeMap::new(), BTreeMap::new());
+/// Random inputs and caches for a graph: the same for the same seed, names and types. Floats are roughly normal with
+/// one in sixteen far out; indices are small enough for any table; positions follow the past.
+pub fn random_inputs(graph: &Graph, bindings: &DimBindings, seed: u64) -> (Tensors, Tensors) {
+    let (mut inputs, mut caches) = (Tensors::new(), Tensors::new());
     for value in graph.schedule() {
-        match graph.op(value) {
-            Op::Input { name } => drop(inputs.insert(name.to_string(), random(graph, value, name))),
-            Op::Cache { name } => drop(caches.insert(name.to_string(), random(graph, value, name))),
-            _ => {}
+        let (tensors, name) = match graph.op(value) {
+            Op::Input { name } => (&mut inputs, name),
+            Op::Cache { name } => (&mut caches, name),
+            _ => continue,
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(
+            name.bytes().fold(seed, |h, b| h.wrapping_mul(31).wrapping_add(b.into())),
+        );
+        tensors.insert(name.to_string(), random_tensor(name, graph.ty(value), bindings, &mut random));
+    }
+    (inputs, caches)
+}
+
+fn random_tensor(name: &str, ty: &Type, bindings: &DimBindings, random: &mut impl Rng) -> Tensor {
+    let shape = Shape(ty.shape.0.iter().map(|dim| Dim::Fixed(size(dim, bindings))).collect());
+    let elements = shape.elements().unwrap_or(0);
+    let ty = Type { shape, ..ty.clone() };
+    if ty.dtype == DType::I32 {
+        let limit = if name == "select" { bindings["T"] } else { 16 } as i32;
+        let index = |i: usize| {
+            if name == "positions" { (bindings["P"] + i) as i32 } else { random.random_range(0..limit) }
+        };
+        return Tensor::from_i32(&(0..elements).map(index).collect::<Vec<_>>());
+    }
+    Tensor::filled(&ty, (0..elements).map(|_| heavy_tailed(random)).collect())
+}
+
+/// The most elements of a value that is run for comparison: text can claim any shape without having the data.
+const MOST_ELEMENTS: usize = 1 << 28;
+
+fn check_size(graph: &Graph, bindings: &DimBindings) -> Result<(), InterpError> {
+    let elements =
+        |ty: &Type| ty.shape.0.iter().try_fold(1usize, |n, dim| n.checked_mul(size(dim, bindings)));
+    for value in graph.schedule() {
+        let (op, ty) = (graph.op(value).mnemonic(), graph.ty(value));
+        if elements(ty).is_none_or(|n| n > MOST_ELEMENTS) {
+            return Err(InterpError::Op {
+                op,
+                reason: format!("{ty} is too large to be run on random data"),
+            });
         }
     }
-    interpret(graph, &inputs, &caches)
+    Ok(())
 }
 
-/// A tensor of the value's type that depends on its name only. Token ids are 0 and 1, which every table has; other
-/// indices count from 0.
-fn random(graph: &Graph, value: ValueId, name: &str) -> Tensor {
-    let declared = graph.ty(value);
-    let symbols = declared.shape.0.iter().map(Dim::to_string);
-    let bindings: DimBindings =
-        symbols.flat_map(|s| s.split('+').map(|s| (s.to_string(), size(s))).collect::<Vec<_>>()).collect();
-    let shape = declared.shape.resolve(&bindings).unwrap_or_else(|| declared.shape.clone());
-    let elements = shape.elements().unwrap_or(0);
-    let ty = Type { shape, ..declared.clone() };
-    if ty.dtype == DType::I32 {
-        let ids: Vec<i32> = (0..elements as i32).map(|i| if name == "tokens" { i % 2 } else { i }).collect();
-        return Tensor { data: Data::Int(ids), ty };
-    }
-    Tensor::filled(&ty, noise(name, elements))
+/// The number that a dimension stands for; a symbol that is not bound counts as 3.
+fn size(dim: &Dim, bindings: &DimBindings) -> usize {
+    let one = |symbol: &str| Dim::sym(symbol).resolve(bindings).unwrap_or(3);
+    dim.fixed().unwrap_or_else(|| dim.to_string().split('+').map(one).sum())
 }
 
-/// Numbers from −1 to 1 that depend on `name` only.
-fn noise(name: &str, count: usize) -> Vec<f32> {
-    let mut state =
-        name.bytes().fold(1469598103934665603u64, |h, b| (h ^ u64::from(b)).wrapping_mul(1099511628211));
-    let next = || {
-        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
-    };
-    std::iter::repeat_with(next).take(count).collect()
+fn heavy_tailed(random: &mut impl Rng) -> f32 {
+    let sum: f32 = (0..4).map(|_| random.random_range(-1.0f32..1.0)).sum();
+    if random.random_range(0..16) == 0 { sum * 8.0 } else { sum }
 }

@@ -198,7 +198,7 @@ fn an_artifact_without_a_file() {
     refused(
         |dir| fs::remove_file(dir.join("cpu/model.so")).unwrap(),
         "error: {dir}/cpu/model.so: No such file or directory (os error 2)\n  \
-         help: compile the model again",
+         help: copy the artifact again, or compile the model again",
     );
 }
 

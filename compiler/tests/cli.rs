@@ -44,6 +44,14 @@ fn passes_rewrite_text_and_their_numbers_are_checked() {
 }
 
 #[test]
+fn shapes_that_text_claims_are_not_allocated() {
+    let huge = LINEAR.replace("256", "99999999999");
+    let (code, text, log) = piped(&["opt", "-", "--passes", "quantize-weights", "--verify-numerics"], &huge);
+    assert_eq!((code, text.as_str()), (Some(1), ""));
+    assert!(log.contains("f32[T,99999999999] is too large to be run on random data"), "{log}");
+}
+
+#[test]
 fn errors_in_text_are_shown_in_place() {
     let broken = LINEAR.replace("linear %0, %1", "linear %0, %7");
     let (code, text, log) = piped(&["opt", "-"], &broken);

@@ -11,11 +11,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fireq_ir::interp::interpret;
 use fireq_ir::text::{ParseError, TextError, parse_and_verify, parse_graph, print_graph};
 use fireq_ir::verify::verify;
 use fireq_ir::{Graph, Pass, run_pass};
-use fireq_tests::{bindings, random_inputs, relative_error};
+use fireq_tests::difference;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("ir")
@@ -141,14 +140,7 @@ fn check_canonical(graph: &Graph) -> Result<(), String> {
 /// Runs both graphs on the same random inputs. The error is given to one digit, so that snapshots stay the same.
 fn check_numbers(before: &Graph, after: &Graph, passes: &[Box<dyn Pass>]) -> Result<String, String> {
     let tolerance = passes.iter().map(|p| p.effect().tolerance()).fold(0.0, f64::max);
-    let sizes = bindings(5, 3, 2);
-    let run = |graph: &Graph| {
-        let (inputs, caches) = random_inputs(graph, &sizes, 7);
-        interpret(graph, &inputs, &caches).map_err(|e| e.to_string())
-    };
-    let (expected, found) = (run(before)?, run(after)?);
-    let pairs = expected.outputs.iter().zip(&found.outputs);
-    let error = pairs.map(|(e, f)| relative_error(&e.to_f32(), &f.to_f32())).fold(0.0, f64::max);
+    let error = difference(before, after).map_err(|e| e.to_string())?;
     if error > tolerance {
         return Err(format!("relative error {error:.2e} is over the tolerance {tolerance:.0e}"));
     }
