@@ -1,7 +1,7 @@
 //! Passes over graphs, the pipelines they form, and the recipes that name pipelines.
 //!
 //! A pass is a file is an id is a folder of test cases: `quantize_kv.rs`, `quantize-kv`, `tests/ir/quantize-kv/*.ir`.
-//! [`PASSES`] is the one table of them; [`pipeline`] reads `a,b{option=value}`.
+//! [`PASSES`] is the one table of them; [`pipeline()`] reads `a,b{option=value}`.
 
 mod glob;
 mod pipeline;

@@ -1,11 +1,11 @@
 //! Causal attention, one token and head per unit: scores into scratch, softmax over them, weighted sum of values.
 
-use inkwell::values::{IntValue, PointerValue, VectorValue};
+use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
 use fireq_ir::plan::BLOCK;
 use fireq_ir::{DType, e4m3};
 
-use super::emit::{Emit, LANES};
+use super::emit::{Emit, LANES, ok};
 use super::operand::Operand;
 
 /// Attributes and sizes of one attention kernel.
@@ -21,8 +21,8 @@ pub(super) struct Shape<'c> {
 /// `out[t,h] = softmax(q·kᵀ·scale)·v` for the units `begin..end`, a unit being `t·heads + h`.
 pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]: [&Operand<'c>; 4]) {
     let width = q.cols() / shape.heads;
-    let sums = e.slots(width.div_ceil(LANES as usize));
-    let (max, total) = (e.slot(e.vec_type()), e.slot(e.vec_type()));
+    let sums = e.wide_slots(width.div_ceil(LANES as usize));
+    let (max, total) = (e.slot(e.vec_type()), e.wide_slots(1)[0]);
     let scores = e.pointer_param(4);
     e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
         let (token, head) = (e.div(unit, shape.heads), e.rem(unit, shape.heads));
@@ -32,18 +32,18 @@ pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]:
         let factor = query_factor(e, shape, q, token, head);
         e.set(max, e.constant(f32::NEG_INFINITY));
         e.for_range(e.index(0), keys, 1, |key| {
-            let score = e.splat(dot(e, &query, k, key, kv_head, width));
-            let score = e.fmul(score, factor);
+            let score = ok(e.b.build_float_mul(dot(e, &query, k, key, kv_head, width), factor, ""));
+            let score = e.splat(e.narrow_scalar(score));
             e.store(e.at(scores, e.mul(key, 4)), e.first(score), 4);
             e.set(max, e.fmax(e.get(max), score));
         });
         softmax(e, shape.p, scores, keys, e.get(max), total);
         weighted_sum(e, v, kv_head, width, scores, keys, &sums);
-        let total = e.splat(e.reduce_add(e.get(total)));
+        let total = e.splat_wide(e.reduce_add_wide(e.get_wide(total)));
         let row = out.row(e, 0, token);
         for_lanes(width, |n, have| {
             let offset = e.add(e.mul(head, width), e.index(n * LANES as usize));
-            e.store_floats(row, offset, e.fdiv(e.get(sums[n]), total), have);
+            e.store_floats(row, offset, e.narrow(e.fdiv(e.get_wide(sums[n]), total)), have);
         });
     });
 }
@@ -75,18 +75,22 @@ fn load_query<'c>(
     query
 }
 
-/// What turns a dot product into a base-2 exponent: `scale · log2 e`, and the query's own scale.
+/// What turns a dot product into a base-2 exponent, in f64: the query's own scale, and `scale · log2 e`.
 fn query_factor<'c>(
     e: &Emit<'c, '_>,
     shape: &Shape<'c>,
     q: &Operand<'c>,
     token: IntValue<'c>,
     head: IntValue<'c>,
-) -> VectorValue<'c> {
-    let factor = e.constant(shape.scale * std::f32::consts::LOG2_E);
-    if q.ty.scheme.is_plain() { factor } else { e.fmul(e.splat(q.load_scale(e, 1, token, head)), factor) }
+) -> FloatValue<'c> {
+    let factor = e.ctx.f64_type().const_float(f64::from(shape.scale * std::f32::consts::LOG2_E));
+    if q.ty.scheme.is_plain() {
+        return factor;
+    }
+    ok(e.b.build_float_mul(e.widen_scalar(q.load_scale(e, 1, token, head)), factor, ""))
 }
 
+/// The dot product of a query with a key, in f64. A lane has a few products of FP8 values, which f32 adds exactly.
 fn dot<'c>(
     e: &Emit<'c, '_>,
     query: &[VectorValue<'c>],
@@ -94,15 +98,11 @@ fn dot<'c>(
     key: IntValue<'c>,
     kv_head: IntValue<'c>,
     width: usize,
-) -> inkwell::values::FloatValue<'c> {
-    let mut sums = [None, None];
-    for (n, (x, y)) in load_head(e, k, key, kv_head, width).into_iter().zip(query).enumerate() {
-        let sum = &mut sums[n % 2];
-        *sum = Some(sum.map_or_else(|| e.fmul(x, *y), |sum| e.fma(x, *y, sum)));
-    }
-    let [first, second] = sums;
-    let first = first.expect("a head has channels");
-    e.reduce_add(second.map_or(first, |second| e.fadd(first, second)))
+) -> FloatValue<'c> {
+    let pairs = load_head(e, k, key, kv_head, width).into_iter().zip(query);
+    let sum =
+        pairs.fold(None, |sum, (x, y)| Some(sum.map_or_else(|| e.fmul(x, *y), |sum| e.fma(x, *y, sum))));
+    e.reduce_add_wide(e.widen(sum.expect("a head has channels")))
 }
 
 /// One head of a row of the cache, as vectors.
@@ -137,13 +137,17 @@ fn softmax<'c>(
     total: PointerValue<'c>,
 ) {
     e.store_floats(scores, keys, e.constant(f32::NEG_INFINITY), LANES);
-    e.set(total, e.constant(0.0));
+    e.clear_wide(&[total]);
     e.for_range(e.index(0), keys, LANES as usize, |key| {
         let score = e.load_floats(scores, key, DType::F32, LANES);
-        let exp = e.exp2(e.fsub(score, max));
-        let exp = if p == DType::E4M3 { e.round_e4m3(e.fmul(exp, e.constant(e4m3::MAX))) } else { exp };
-        e.store_floats(scores, key, exp, LANES);
-        e.set(total, e.fadd(e.get(total), exp));
+        let exp = e.exp2_wide(e.widen(e.fsub(score, max)));
+        let p = if p == DType::E4M3 {
+            e.round_e4m3(e.narrow(e.fmul(exp, e.wide_constant(f64::from(e4m3::MAX)))))
+        } else {
+            e.narrow(exp)
+        };
+        e.store_floats(scores, key, p, LANES);
+        e.add_wide(total, e.widen(p));
     });
 }
 
@@ -156,11 +160,12 @@ fn weighted_sum<'c>(
     keys: IntValue<'c>,
     sums: &[PointerValue<'c>],
 ) {
-    e.clear(sums);
+    e.clear_wide(sums);
     e.for_range(e.index(0), keys, 1, |key| {
-        let weight = e.splat(e.first(e.load_floats(p, key, DType::F32, 1)).into_float_value());
+        let weight = e.first(e.load_floats(p, key, DType::F32, 1)).into_float_value();
+        let weight = e.splat_wide(e.widen_scalar(weight));
         for (slot, value) in sums.iter().zip(load_head(e, v, key, kv_head, width)) {
-            e.accumulate(*slot, weight, value);
+            e.accumulate_wide(*slot, weight, e.widen(value));
         }
     });
 }

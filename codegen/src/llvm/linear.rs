@@ -1,6 +1,6 @@
 //! Linear layers: units of four output channels, each against tiles of tokens, sums in registers.
 
-use inkwell::values::{IntValue, PointerValue};
+use inkwell::values::{FloatValue, IntValue, PointerValue};
 
 use fireq_ir::plan::{BLOCK, LINEAR_ROWS};
 use fireq_ir::{DType, Per};
@@ -51,8 +51,9 @@ fn emit_tile<'c>(
     let last = e.index(w.rows() - 1);
     let channels: Vec<_> = (0..tile.rows).map(|r| e.min(e.add(channel, e.index(r)), last)).collect();
     let tokens: Vec<_> = (0..tile.tokens).map(|t| e.add(token, e.index(t))).collect();
-    let sums = e.slots(tile.rows * tile.tokens);
-    e.clear(&sums);
+    let sums = Sums { narrow: e.slots(tile.rows * tile.tokens), wide: e.wide_slots(tile.rows * tile.tokens) };
+    e.clear(&sums.narrow);
+    e.clear_wide(&sums.wide);
     let x_rows: Vec<_> = tokens.iter().map(|t| x.row(e, 0, *t)).collect();
     let w_rows: Vec<_> = channels.iter().map(|n| w.row(e, 0, *n)).collect();
     if w.ty.scheme.is_plain() {
@@ -63,20 +64,36 @@ fn emit_tile<'c>(
     }
     for (r, channel) in channels.iter().enumerate() {
         for (t, token) in tokens.iter().enumerate() {
-            let sum = e.reduce_add(e.get(sums[r * tile.tokens + t]));
+            let sum = e.reduce_add_wide(e.get_wide(sums.wide[r * tile.tokens + t]));
             let sum = scaled(e, sum, w.row_factor(e, *channel));
             let sum = scaled(e, sum, x.row_factor(e, *token));
-            e.store(e.at(out.row(e, 0, *token), e.mul(*channel, 4)), sum, 4);
+            e.store(e.at(out.row(e, 0, *token), e.mul(*channel, 4)), e.narrow_scalar(sum), 4);
         }
     }
 }
 
-fn scaled<'c>(
-    e: &Emit<'c, '_>,
-    x: inkwell::values::FloatValue<'c>,
-    factor: Option<inkwell::values::FloatValue<'c>>,
-) -> inkwell::values::FloatValue<'c> {
-    factor.map_or(x, |f| ok(e.b.build_float_mul(x, f, "")))
+/// Running sums of a tile. Products of FP8 values have eight significant bits, so a few dozen of them add up exactly in
+/// f32; every [`PROMOTE`] channels they move on to f64.
+struct Sums<'c> {
+    narrow: Vec<PointerValue<'c>>,
+    wide: Vec<PointerValue<'c>>,
+}
+
+/// Channels after which sums are promoted to f64: 32 products in each lane.
+const PROMOTE: usize = 512;
+
+impl<'c> Sums<'c> {
+    fn promote(&self, e: &Emit<'c, '_>) {
+        for (narrow, wide) in self.narrow.iter().zip(&self.wide) {
+            e.add_wide(*wide, e.widen(e.get(*narrow)));
+        }
+        e.clear(&self.narrow);
+    }
+}
+
+/// A sum in f64 times a scale.
+fn scaled<'c>(e: &Emit<'c, '_>, x: FloatValue<'c>, factor: Option<FloatValue<'c>>) -> FloatValue<'c> {
+    factor.map_or(x, |f| ok(e.b.build_float_mul(x, e.widen_scalar(f), "")))
 }
 
 fn plain_mainloop<'c>(
@@ -85,15 +102,16 @@ fn plain_mainloop<'c>(
     w: &Operand<'c>,
     x_rows: &[PointerValue<'c>],
     w_rows: &[PointerValue<'c>],
-    sums: &[PointerValue<'c>],
+    sums: &Sums<'c>,
 ) {
     e.for_chunks(w.cols(), |k, have| {
         let xs: Vec<_> = x_rows.iter().map(|row| e.load_floats(*row, k, x.stored(0), have)).collect();
         for (r, row) in w_rows.iter().enumerate() {
             let weights = e.load_floats(*row, k, w.stored(0), have);
-            xs.iter().enumerate().for_each(|(t, x)| e.accumulate(sums[r * xs.len() + t], *x, weights));
+            xs.iter().enumerate().for_each(|(t, x)| e.accumulate(sums.narrow[r * xs.len() + t], *x, weights));
         }
     });
+    sums.promote(e);
 }
 
 /// Groups of channels share a table; the blocks of a group follow one another, so a block's place is its number.
@@ -103,7 +121,7 @@ fn codes_mainloop<'c>(
     x_rows: &[PointerValue<'c>],
     w_rows: &[PointerValue<'c>],
     scales: &[PointerValue<'c>],
-    sums: &[PointerValue<'c>],
+    sums: &Sums<'c>,
 ) {
     let level = w.ty.scheme.0[0];
     let extent = if level.per == Per::Row { w.cols() } else { level.extent(w.cols()).min(w.cols()) };
@@ -121,14 +139,20 @@ fn codes_mainloop<'c>(
             for (r, (row, table)) in w_rows.iter().zip(&tables).enumerate() {
                 let weights = e.decode_block(e.at(*row, e.mul(block, BLOCK / 2)), table);
                 for (t, x) in xs.iter().enumerate() {
-                    (0..2).for_each(|half| e.accumulate(sums[r * xs.len() + t], x[half], weights[half]));
+                    (0..2)
+                        .for_each(|half| e.accumulate(sums.narrow[r * xs.len() + t], x[half], weights[half]));
                 }
             }
         });
     };
-    let full = w.cols() / extent;
-    e.for_count(full, |index| group(index, per_group));
+    let (full, together) = (w.cols() / extent, (PROMOTE / extent).max(1));
+    e.for_count(full / together, |turn| {
+        e.for_count(together, |index| group(e.add(e.mul(turn, together), index), per_group));
+        sums.promote(e);
+    });
+    (full / together * together..full).for_each(|index| group(e.index(index), per_group));
     if !w.cols().is_multiple_of(extent) {
         group(e.index(full), (w.cols() % extent).div_ceil(BLOCK));
     }
+    sums.promote(e);
 }

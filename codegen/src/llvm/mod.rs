@@ -13,6 +13,7 @@ mod quantize;
 mod rows;
 mod target;
 mod vector;
+mod wide;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -56,26 +56,22 @@ pub(super) fn rms_norm<'c>(
     out: &Operand<'c>,
 ) {
     let run = weight.cols();
-    let sum = e.slot(e.vec_type());
+    let sum = e.wide_slots(1);
     for_rows(e, |row| {
         let (from, to) = (x.row(e, 0, row), out.row(e, 0, row));
         e.for_count(x.cols() / run, |n| {
             let first = e.mul(n, run);
-            e.set(sum, e.constant(0.0));
+            e.clear_wide(&sum);
             e.for_chunks(run, |c, have| {
-                let v = e.load_floats(from, e.add(first, c), DType::F32, have);
-                e.accumulate(sum, v, v);
+                let v = e.widen(e.load_floats(from, e.add(first, c), DType::F32, have));
+                e.accumulate_wide(sum[0], v, v);
             });
-            let factor = e.splat(inverse_rms(e, e.get(sum), run, eps));
+            let factor = e.splat_wide(inverse_rms(e, e.get_wide(sum[0]), run, eps));
             e.for_chunks(run, |c, have| {
                 let at = e.add(first, c);
-                let v = e.fmul(e.load_floats(from, at, DType::F32, have), factor);
-                e.store_floats(
-                    to,
-                    at,
-                    e.fmul(v, e.load_floats(weight.base(0), c, weight.stored(0), have)),
-                    have,
-                );
+                let v = e.fmul(e.widen(e.load_floats(from, at, DType::F32, have)), factor);
+                let w = e.widen(e.load_floats(weight.base(0), c, weight.stored(0), have));
+                e.store_floats(to, at, e.narrow(e.fmul(v, w)), have);
             });
         });
     });
@@ -87,10 +83,11 @@ fn inverse_rms<'c>(
     n: usize,
     eps: f32,
 ) -> inkwell::values::FloatValue<'c> {
-    let mean = ok(e.b.build_float_div(e.reduce_add(squares), e.f32(n as f32), ""));
-    let sum = ok(e.b.build_float_add(mean, e.f32(eps), ""));
-    let root = e.intrinsic("llvm.sqrt", &[e.ctx.f32_type().into()], &[sum.into()]).into_float_value();
-    ok(e.b.build_float_div(e.f32(1.0), root, ""))
+    let f64 = e.ctx.f64_type();
+    let mean = ok(e.b.build_float_div(e.reduce_add_wide(squares), f64.const_float(n as f64), ""));
+    let sum = ok(e.b.build_float_add(mean, f64.const_float(f64::from(eps)), ""));
+    let root = e.intrinsic("llvm.sqrt", &[f64.into()], &[sum.into()]).into_float_value();
+    ok(e.b.build_float_div(f64.const_float(1.0), root, ""))
 }
 
 /// Cosines, then sines, of `position · inv_freq`.
@@ -107,10 +104,11 @@ pub(super) fn rope_table<'c>(
         let to = out.row(e, 0, row);
         e.for_chunks(half, |c, have| {
             let frequency = e.load_floats(inv_freq.base(0), c, DType::F32, have);
-            let angle = e.fmul(frequency, e.splat(position));
+            let angle = e.widen(e.fmul(frequency, e.splat(position)));
             for (name, offset) in [("llvm.cos", 0), ("llvm.sin", half)] {
-                let value = e.intrinsic(name, &[e.vec_type().into()], &[angle.into()]).into_vector_value();
-                e.store_floats(to, e.add(c, e.index(offset)), value, have);
+                let value =
+                    e.intrinsic(name, &[angle.get_type().into()], &[angle.into()]).into_vector_value();
+                e.store_floats(to, e.add(c, e.index(offset)), e.narrow(value), have);
             }
         });
     });
@@ -125,11 +123,12 @@ pub(super) fn rope<'c>(e: &Emit<'c, '_>, x: &Operand<'c>, table: &Operand<'c>, o
             e.for_chunks(half, |c, have| {
                 let first = e.add(e.mul(head, width), c);
                 let second = e.add(first, e.index(half));
-                let [a, b] = [first, second].map(|i| e.load_floats(from, i, DType::F32, have));
-                let [cos, sin] =
-                    [c, e.add(c, e.index(half))].map(|i| e.load_floats(angles, i, DType::F32, have));
-                e.store_floats(to, first, e.fsub(e.fmul(a, cos), e.fmul(b, sin)), have);
-                e.store_floats(to, second, e.fadd(e.fmul(b, cos), e.fmul(a, sin)), have);
+                let load = |row, i| e.widen(e.load_floats(row, i, DType::F32, have));
+                let [a, b] = [first, second].map(|i| load(from, i));
+                let [cos, sin] = [c, e.add(c, e.index(half))].map(|i| load(angles, i));
+                let turned = [e.fsub(e.fmul(a, cos), e.fmul(b, sin)), e.fadd(e.fmul(b, cos), e.fmul(a, sin))];
+                e.store_floats(to, first, e.narrow(turned[0]), have);
+                e.store_floats(to, second, e.narrow(turned[1]), have);
             });
         });
     });

@@ -1,6 +1,7 @@
 //! Vector arithmetic: what the numeric contract needs beyond plain adds and multiplications.
 
 use inkwell::FloatPredicate;
+use inkwell::types::VectorType;
 use inkwell::values::{
     BasicValue, BasicValueEnum, FastMathFlags, FloatValue, IntValue, PointerValue, VectorValue,
 };
@@ -20,7 +21,7 @@ impl<'c> Emit<'c, '_> {
         self.broadcast(x.into(), self.ctx.i32_type().vec_type(LANES).get_undef())
     }
 
-    fn broadcast(&self, x: BasicValueEnum<'c>, undef: V<'c>) -> V<'c> {
+    pub fn broadcast(&self, x: BasicValueEnum<'c>, undef: V<'c>) -> V<'c> {
         let i32 = self.ctx.i32_type();
         let one = ok(self.b.build_insert_element(undef, x, i32.const_zero(), ""));
         ok(self.b.build_shuffle_vector(one, undef, i32.vec_type(LANES).const_zero(), ""))
@@ -73,12 +74,9 @@ impl<'c> Emit<'c, '_> {
         self.intrinsic("llvm.fabs", &[self.vec_type().into()], &[a.into()]).into_vector_value()
     }
 
-    pub fn reduce_add(&self, v: V<'c>) -> FloatValue<'c> {
-        let sum = self.intrinsic(
-            "llvm.vector.reduce.fadd",
-            &[self.vec_type().into()],
-            &[self.f32(-0.0).into(), v.into()],
-        );
+    /// A sum of lanes in any order, from `start`.
+    pub fn reduce(&self, name: &str, ty: VectorType<'c>, start: FloatValue<'c>, v: V<'c>) -> FloatValue<'c> {
+        let sum = self.intrinsic(name, &[ty.into()], &[start.into(), v.into()]);
         if let Some(call) = sum.as_instruction_value() {
             call.set_fast_math_flags(FastMathFlags::AllowReassoc).expect("a floating-point call");
         }
@@ -173,26 +171,6 @@ impl<'c> Emit<'c, '_> {
         ok(self.b.build_float_to_signed_int(x, self.ctx.i32_type().vec_type(LANES), ""))
     }
 
-    /// `2^x` to about 2 units in the last place; x is clamped to ±126.
-    pub fn exp2(&self, x: V<'c>) -> V<'c> {
-        let x = self.fmax(self.fmin(x, self.constant(126.0)), self.constant(-126.0));
-        let whole = self.round_even(x);
-        let f = self.fsub(x, whole);
-        let coefficient = |k: i32| {
-            let factorial: f64 = (1..=k).map(f64::from).product();
-            self.constant((std::f64::consts::LN_2.powi(k) / factorial) as f32)
-        };
-        let polynomial = (0..7).rev().fold(coefficient(7), |sum, k| self.fma(sum, f, coefficient(k)));
-        let exponent = self.shl(self.iadd(self.to_int(whole), self.int(127)), 23);
-        self.fmul(polynomial, self.float_of_bits(exponent))
-    }
-
-    /// `x / (1 + exp(−x))`.
-    pub fn silu(&self, x: V<'c>) -> V<'c> {
-        let exp = self.exp2(self.fmul(x, self.constant(-std::f32::consts::LOG2_E)));
-        self.fdiv(x, self.fadd(exp, self.constant(1.0)))
-    }
-
     /// `have` numbers from element `offset` of an array of floats, as f32; zeros in the lanes beyond.
     pub fn load_floats(
         &self,
@@ -242,7 +220,7 @@ impl<'c> Emit<'c, '_> {
     pub fn shuffle(&self, a: V<'c>, b: V<'c>, pick: impl Fn(u32) -> u32, lanes: u32) -> V<'c> {
         let i32 = self.ctx.i32_type();
         let mask: Vec<_> = (0..lanes).map(|lane| i32.const_int(u64::from(pick(lane)), false)).collect();
-        ok(self.b.build_shuffle_vector(a, b, inkwell::types::VectorType::const_vector(&mask), ""))
+        ok(self.b.build_shuffle_vector(a, b, VectorType::const_vector(&mask), ""))
     }
 }
 

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use super::Tensor;
 use super::ops::dot;
+use super::{Data, Tensor};
 use crate::{DType, e4m3};
 
 /// Causal attention: query `t` of `T` sees keys `0 ..= S−T+t`. Returns `f32[T, heads·D]`.
@@ -18,7 +18,8 @@ pub(super) fn attention(
 ) -> Vec<f32> {
     let (tokens, keys, width) = (q.rows(), k.rows(), q.cols() / heads);
     let past = keys - tokens.min(keys);
-    let (q, k, v) = (q.to_f32(), k.to_f32(), v.to_f32());
+    let ((q, q_scales), k, v) = (query(q, heads), k.to_f32(), v.to_f32());
+    let log2_scale = f64::from(scale * std::f32::consts::LOG2_E);
     let one = |unit: usize| {
         let (t, h) = (unit / heads, unit % heads);
         let kv_head = h / (heads / kv_heads);
@@ -27,11 +28,21 @@ pub(super) fn attention(
         };
         let query = &q[unit * width..][..width];
         let seen = (past + t + 1).min(keys);
-        let scores =
-            (0..seen).map(|s| dot(query, &row(&k, s)) as f32 * (scale * std::f32::consts::LOG2_E)).collect();
+        let factor = f64::from(q_scales[unit]) * log2_scale;
+        let scores = (0..seen).map(|s| (dot(query, &row(&k, s)) * factor) as f32).collect();
         weighted_sum(&probabilities(scores, p), (0..seen).map(|s| row(&v, s)), width)
     };
     (0..tokens * heads).into_par_iter().flat_map_iter(one).collect()
+}
+
+/// The query before its scales, and a scale for each token and head: 1 where it has none.
+fn query(q: &Tensor, heads: usize) -> (Vec<f32>, Vec<f32>) {
+    match &q.data {
+        Data::Quant(x) if x.format.dtype == DType::E4M3 => {
+            (x.codes.iter().map(|code| e4m3::decode(*code as u8)).collect(), x.scales[0].clone())
+        }
+        _ => (q.to_f32(), vec![1.0; q.rows() * heads]),
+    }
 }
 
 /// `2^(s − max)`, for `p=e4m3` times 448 and rounded. Not normalized: the sum divides the output.
