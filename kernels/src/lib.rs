@@ -2,6 +2,7 @@
 //!
 //! Measurements are in `RESULTS.md` beside this crate.
 
+pub mod cpu;
 pub mod layout;
 mod tile;
 

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Plan, parse_plan, verify_plan};
 
+use fireq_kernels::cpu::has_feature;
+
 use crate::{RuntimeError, Weights};
 
 /// A checked artifact, ready to run on this machine.
@@ -77,23 +79,4 @@ fn check_machine(target: &Target) -> Result<(), RuntimeError> {
         Some(feature) => Err(RuntimeError::Machine { wanted: format!("CPUs with {feature}") }),
         None => Ok(()),
     }
-}
-
-/// Whether this CPU has a feature; features that this build does not know count as missing.
-#[cfg(target_arch = "x86_64")]
-fn has_feature(name: &str) -> bool {
-    macro_rules! detect {
-        ($($feature:tt)*) => {
-            match name {
-                $( $feature => std::is_x86_feature_detected!($feature), )*
-                _ => false,
-            }
-        };
-    }
-    detect!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe" "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl")
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn has_feature(_name: &str) -> bool {
-    false
 }

@@ -11,6 +11,7 @@ use inkwell::targets::{
 };
 
 use fireq_kernels::VectorRegisters;
+use fireq_kernels::cpu::{X86_V3, X86_V4, has_all};
 
 use super::CompileError;
 
@@ -35,9 +36,6 @@ pub(super) enum Isa {
     Avx512,
 }
 
-const V3_FEATURES: [&str; 8] = ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"];
-const V4_FEATURES: [&str; 5] = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
-
 impl Cpu {
     /// The level that `Host` stands for.
     #[must_use]
@@ -57,8 +55,8 @@ impl Cpu {
     /// The features that a machine must have, as `is_x86_feature_detected!` spells them.
     pub fn features(self) -> Vec<String> {
         let (v3, v4) = match self.resolve() {
-            Cpu::X86V3 => (&V3_FEATURES[..], &[][..]),
-            Cpu::X86V4 => (&V3_FEATURES[..], &V4_FEATURES[..]),
+            Cpu::X86V3 => (&X86_V3[..], &[][..]),
+            Cpu::X86V4 => (&X86_V3[..], &X86_V4[..]),
             _ => (&[][..], &[][..]),
         };
         v3.iter().chain(v4).map(|f| (*f).to_string()).collect()
@@ -86,27 +84,12 @@ impl Cpu {
     }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn host_level() -> Cpu {
-    use std::is_x86_feature_detected as has;
-    let v3 = has!("avx2")
-        && has!("bmi1")
-        && has!("bmi2")
-        && has!("f16c")
-        && has!("fma")
-        && has!("lzcnt")
-        && has!("movbe");
-    let v4 = has!("avx512f") && has!("avx512bw") && has!("avx512cd") && has!("avx512dq") && has!("avx512vl");
-    match (v3, v4) {
+    match (has_all(&X86_V3), has_all(&X86_V4)) {
         (true, true) => Cpu::X86V4,
         (true, false) => Cpu::X86V3,
         _ => Cpu::Baseline,
     }
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn host_level() -> Cpu {
-    Cpu::Baseline
 }
 
 /// The machine that `cpu` stands for on this architecture.

@@ -2,6 +2,7 @@
 
 use std::process::Command;
 
+use fireq_kernels::cpu::{X86_V3, X86_V4, has_all, has_feature};
 use serde_json::json;
 
 use super::output::{emit, emit_json};
@@ -34,23 +35,13 @@ fn cpu() -> Finding {
     Finding { what: "CPU", usable: true, detail: detail.trim_end().into() }
 }
 
-#[cfg(target_arch = "x86_64")]
 fn cpu_features() -> (&'static str, Vec<&'static str>) {
-    let known = [
-        ("avx2", is_x86_feature_detected!("avx2")),
-        ("fma", is_x86_feature_detected!("fma")),
-        ("f16c", is_x86_feature_detected!("f16c")),
-        ("avx512f", is_x86_feature_detected!("avx512f")),
-        ("avx512vnni", is_x86_feature_detected!("avx512vnni")),
-    ];
-    let found: Vec<&str> = known.iter().filter(|(_, has)| *has).map(|(name, _)| *name).collect();
-    let level = if found.contains(&"avx2") && found.contains(&"fma") { "(x86-64-v3)" } else { "(baseline)" };
-    (level, found)
-}
-
-#[cfg(not(target_arch = "x86_64"))]
-fn cpu_features() -> (&'static str, Vec<&'static str>) {
-    ("(baseline)", vec![])
+    let level = match (has_all(&X86_V3), has_all(&X86_V4)) {
+        (true, true) => "(x86-64-v4)",
+        (true, false) => "(x86-64-v3)",
+        _ => "(baseline)",
+    };
+    (level, X86_V3.into_iter().chain(X86_V4).filter(|feature| has_feature(feature)).collect())
 }
 
 fn threads() -> Finding {
