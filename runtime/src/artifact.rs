@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Plan, parse_plan, verify_plan};
-
 use fireq_kernels::cpu::has_feature;
 
 use crate::{RuntimeError, Weights};
