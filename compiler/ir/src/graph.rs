@@ -10,9 +10,13 @@ use petgraph::visit::EdgeRef;
 use crate::infer::{InferError, infer};
 use crate::{ConstData, Op, Type};
 
-/// A value of a graph: the one result of a node. Stays valid while other nodes come and go.
+/// A value of a graph: the one result of a node. Stays valid while other nodes come and go, and never comes to name
+/// another one: petgraph gives the index of a removed node to a new one, so the index alone would not do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct ValueId(NodeIndex);
+pub struct ValueId {
+    index: NodeIndex,
+    sequence: usize,
+}
 
 /// A node: an operation and the type of its result.
 #[derive(Clone, Debug)]
@@ -21,7 +25,8 @@ pub struct Node {
     pub op: Op,
     /// Type of the result: declared for sources, inferred for all else.
     pub ty: Type,
-    /// Order of creation: what [`Graph::schedule`] falls back on for nodes that no output needs.
+    /// Order of creation, unique: part of the node's [`ValueId`], and what [`Graph::schedule`] falls back on for nodes
+    /// that no output needs.
     sequence: usize,
 }
 
@@ -73,11 +78,12 @@ impl Graph {
     /// Adds a node of a given type without inference: for sources, and for graphs that the verifier will judge.
     pub fn push(&mut self, op: Op, ty: Type, operands: &[ValueId]) -> ValueId {
         let is_input = matches!(op, Op::Input { .. });
-        let id = ValueId(self.nodes.add_node(Node { op, ty, sequence: self.next_sequence }));
+        let index = self.nodes.add_node(Node { op, ty, sequence: self.next_sequence });
         self.next_sequence += 1;
         for (slot, operand) in operands.iter().enumerate() {
-            self.nodes.add_edge(operand.0, id.0, slot);
+            self.nodes.add_edge(operand.index, index, slot);
         }
+        let id = self.value(index);
         if is_input {
             self.inputs.push(id);
         }
@@ -91,7 +97,9 @@ impl Graph {
 
     /// The node behind a value.
     pub fn node(&self, value: ValueId) -> &Node {
-        &self.nodes[value.0]
+        let node = &self.nodes[value.index];
+        assert_eq!(node.sequence, value.sequence, "the value was removed");
+        node
     }
 
     /// The operation that produces a value.
@@ -106,7 +114,7 @@ impl Graph {
 
     /// False once a value was removed.
     pub fn contains(&self, value: ValueId) -> bool {
-        self.nodes.contains_node(value.0)
+        self.nodes.node_weight(value.index).is_some_and(|node| node.sequence == value.sequence)
     }
 
     /// Number of nodes.
@@ -126,17 +134,17 @@ impl Graph {
 
     /// The operands of a value with their slots, in slot order.
     pub fn slots(&self, value: ValueId) -> Vec<(usize, ValueId)> {
-        let edges = self.nodes.edges_directed(value.0, Direction::Incoming);
-        let mut slots: Vec<_> = edges.map(|e| (*e.weight(), ValueId(e.source()))).collect();
+        let edges = self.nodes.edges_directed(value.index, Direction::Incoming);
+        let mut slots: Vec<_> = edges.map(|e| (*e.weight(), self.value(e.source()))).collect();
         slots.sort_unstable();
         slots
     }
 
     /// The values that use a value, in order of creation; one that uses it twice is listed once.
     pub fn users(&self, value: ValueId) -> Vec<ValueId> {
-        let mut users: Vec<_> =
-            self.nodes.neighbors_directed(value.0, Direction::Outgoing).map(ValueId).collect();
-        users.sort_unstable_by_key(|u| self.node(*u).sequence);
+        let neighbors = self.nodes.neighbors_directed(value.index, Direction::Outgoing);
+        let mut users: Vec<_> = neighbors.map(|index| self.value(index)).collect();
+        users.sort_unstable_by_key(|u| u.sequence);
         users.dedup();
         users
     }
@@ -147,7 +155,7 @@ impl Graph {
         let mut order = Vec::with_capacity(self.len());
         let mut seen = vec![false; self.nodes.node_indices().next_back().map_or(0, |n| n.index() + 1)];
         let mut unused: Vec<ValueId> = self.values().filter(|v| self.is_unused(*v)).collect();
-        unused.sort_unstable_by_key(|v| self.node(*v).sequence);
+        unused.sort_unstable_by_key(|v| v.sequence);
         for root in self.inputs.iter().chain(&self.outputs).chain(&unused) {
             self.visit(*root, &mut seen, &mut order);
         }
@@ -159,7 +167,7 @@ impl Graph {
         while let Some((value, done)) = stack.pop() {
             if done {
                 order.push(value);
-            } else if !std::mem::replace(&mut seen[value.0.index()], true) {
+            } else if !std::mem::replace(&mut seen[value.index.index()], true) {
                 stack.push((value, true));
                 stack.extend(self.operands(value).into_iter().rev().map(|v| (v, false)));
             }
@@ -167,29 +175,33 @@ impl Graph {
     }
 
     fn is_unused(&self, value: ValueId) -> bool {
-        self.nodes.neighbors_directed(value.0, Direction::Outgoing).next().is_none()
+        self.nodes.neighbors_directed(value.index, Direction::Outgoing).next().is_none()
     }
 
     fn values(&self) -> impl Iterator<Item = ValueId> + '_ {
-        self.nodes.node_indices().map(ValueId)
+        self.nodes.node_indices().map(|index| self.value(index))
+    }
+
+    fn value(&self, index: NodeIndex) -> ValueId {
+        ValueId { index, sequence: self.nodes[index].sequence }
     }
 
     /// A value that is its own ancestor, if there is one.
     pub fn find_cycle(&self) -> Option<ValueId> {
-        petgraph::algo::toposort(&self.nodes, None).err().map(|cycle| ValueId(cycle.node_id()))
+        petgraph::algo::toposort(&self.nodes, None).err().map(|cycle| self.value(cycle.node_id()))
     }
 
     /// Makes every user of `old` but those in `keep`, and every output that is `old`, use `new` instead.
     pub(crate) fn redirect_filtered(&mut self, old: ValueId, new: ValueId, keep: &[ValueId]) {
         let edges: Vec<_> = self
             .nodes
-            .edges_directed(old.0, Direction::Outgoing)
-            .filter(|e| !keep.contains(&ValueId(e.target())))
+            .edges_directed(old.index, Direction::Outgoing)
+            .filter(|e| !keep.contains(&self.value(e.target())))
             .map(|e| (e.id(), e.target(), *e.weight()))
             .collect();
         for (edge, user, slot) in edges {
             self.nodes.remove_edge(edge);
-            self.nodes.add_edge(new.0, user, slot);
+            self.nodes.add_edge(new.index, user, slot);
         }
         for output in self.outputs.iter_mut().filter(|o| **o == old) {
             *output = new;
@@ -207,7 +219,7 @@ impl Graph {
                 || self.inputs.contains(&value);
             if !keep {
                 stack.extend(self.operands(value));
-                self.nodes.remove_node(value.0);
+                self.nodes.remove_node(value.index);
                 removed += 1;
             }
         }

@@ -119,8 +119,11 @@ impl Graph {
         }
         for (old, by) in patch.replacements {
             let by = resolve(by, &new);
-            self.redirect_except(old, by, &new);
-            moved.insert(old, by);
+            // Earlier patches may have made one of the two the other.
+            if old != by {
+                self.redirect_except(old, by, &new);
+                moved.insert(old, by);
+            }
         }
         if self.find_cycle().is_some() {
             *self = before;
