@@ -27,14 +27,16 @@
 
 use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
+use crate::error::PipelineError;
 use crate::glob::matches_any;
+use crate::pipeline::Options;
 
 /// The pass with its options.
 pub(crate) struct QuantizeWeights {
     /// Channels per scale.
-    pub group: usize,
+    group: usize,
     /// Names of weights to leave alone.
-    pub keep: String,
+    keep: String,
 }
 
 impl Pass for QuantizeWeights {
@@ -47,15 +49,23 @@ impl Pass for QuantizeWeights {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        if self.group == 0 || !self.group.is_multiple_of(32) {
-            let reason = format!("group is {}; scales cover a multiple of 32 channels", self.group);
-            return Err(PassError::Refused { site: "options".into(), reason });
-        }
         graph.schedule().into_iter().filter_map(|value| self.site(graph, value)).collect()
     }
 }
 
 impl QuantizeWeights {
+    /// The pass with `group` and `keep`; a group that kernels cannot decode is refused.
+    pub fn new(options: &Options) -> Result<Self, PipelineError> {
+        let group = options.number("group")?;
+        if group == 0 || !group.is_multiple_of(32) {
+            return Err(options.refuse(
+                "group",
+                "scales cover a multiple of 32 channels, the run of codes that kernels decode at once",
+            ));
+        }
+        Ok(QuantizeWeights { group, keep: options.text("keep")?.into() })
+    }
+
     fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
         if *graph.op(value) != Op::Linear {
             return None;

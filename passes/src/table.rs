@@ -2,7 +2,9 @@
 
 use fireq_ir::{Effect, Pass};
 
-use crate::pipeline::{Options, PipelineError};
+use crate::cse::Cse;
+use crate::error::PipelineError;
+use crate::pipeline::Options;
 use crate::quantize_activations::QuantizeActivations;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
@@ -44,12 +46,7 @@ pub const PASSES: &[PassInfo] = &[
                 doc: "names of weights to leave alone; * matches anything, | separates",
             },
         ],
-        build: |options| {
-            Ok(Box::new(QuantizeWeights {
-                group: options.number("group")?,
-                keep: options.text("keep")?.into(),
-            }))
-        },
+        build: |options| Ok(Box::new(QuantizeWeights::new(options)?)),
     },
     PassInfo {
         id: "quantize-activations",
@@ -64,5 +61,12 @@ pub const PASSES: &[PassInfo] = &[
         effect: Effect::Lossy,
         options: &[],
         build: |_| Ok(Box::new(QuantizeKv)),
+    },
+    PassInfo {
+        id: "cse",
+        summary: "values that are computed twice the same way are computed once",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(Cse)),
     },
 ];

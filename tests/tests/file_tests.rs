@@ -8,12 +8,13 @@
 //!
 //! `cargo xtask bless` accepts new snapshots. `FIREQ_CASE=substring` runs the cases whose path contains it.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use fireq_ir::text::{ParseError, TextError, parse_and_verify, parse_graph, print_graph};
 use fireq_ir::verify::verify;
-use fireq_ir::{Graph, Pass, run_pass};
+use fireq_ir::{Graph, Op, Pass, run_pass};
 use fireq_tests::difference;
 
 fn root() -> PathBuf {
@@ -77,8 +78,12 @@ fn verify_errors() {
 }
 
 #[test]
-fn no_snapshot_is_left_over() {
-    for folder in fs::read_dir(root()).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()) {
+fn nothing_is_left_over() {
+    let ids = fireq_passes::PASSES.iter().map(|info| info.id);
+    let known: BTreeSet<&str> = ids.chain(["parse-errors", "verify-errors"]).collect();
+    for folder in fs::read_dir(root()).unwrap().map(|e| e.unwrap().path()) {
+        let name = folder.file_name().unwrap().to_string_lossy();
+        assert!(known.contains(&*name), "{}: no pass of this name runs it", folder.display());
         let pending = files(&folder, "new");
         assert!(pending.is_empty(), "not accepted: {pending:?}; run `cargo xtask bless`");
         for snapshot in files(&folder, "snap") {
@@ -111,6 +116,7 @@ fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
     let changes = run_all(&passes, &mut after)?;
     verify(&after).map_err(|e| e.to_string())?;
     check_canonical(&after)?;
+    check_interface(&before, &after)?;
     match (expectation, changes) {
         ("fires", 0) => return Err("does not fire".into()),
         ("fires", _) | ("must not fire", 0) => {}
@@ -135,6 +141,21 @@ fn check_canonical(graph: &Graph) -> Result<(), String> {
     let text = print_graph(graph);
     let again = print_graph(&parse_graph(&text).map_err(|e| e.to_string())?);
     if text == again { Ok(()) } else { Err(format!("prints differently after parsing:\n{text}\n{again}")) }
+}
+
+/// A pass keeps the names of inputs and caches: what fills them from outside knows nothing of passes.
+fn check_interface(before: &Graph, after: &Graph) -> Result<(), String> {
+    let names = |graph: &Graph| -> BTreeSet<(&str, String)> {
+        let ops = graph.schedule().into_iter().map(|value| graph.op(value));
+        let outside = ops.filter(|op| matches!(op, Op::Input { .. } | Op::Cache { .. }));
+        outside.map(|op| (op.mnemonic(), op.name().unwrap().to_string())).collect()
+    };
+    let (expected, found) = (names(before), names(after));
+    if expected == found {
+        Ok(())
+    } else {
+        Err(format!("inputs and caches were {expected:?}, are {found:?}"))
+    }
 }
 
 /// Runs both graphs on the same random inputs. The error is given to one digit, so that snapshots stay the same.

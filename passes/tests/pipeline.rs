@@ -1,0 +1,86 @@
+//! What pipelines and passes refuse, and how they say it.
+
+use fireq_ir::run_pass;
+use fireq_ir::text::{parse_and_verify, print_graph};
+use fireq_passes::{PASSES, pipeline};
+
+fn message(text: &str) -> String {
+    pipeline(text).err().map(|e| e.to_string()).unwrap_or_default()
+}
+
+#[test]
+fn names_are_answered_with_the_nearest() {
+    assert_eq!(
+        message("quantize-weigths"),
+        "unknown pass `quantize-weigths`; did you mean `quantize-weights`?"
+    );
+    assert_eq!(
+        message("quantize-weights{grup=64}"),
+        "pass `quantize-weights` has no option `grup`; did you mean `group`?"
+    );
+    assert_eq!(message("cse{group=64}"), "pass `cse` has no option `group`");
+}
+
+#[test]
+fn values_are_refused_with_a_reason() {
+    let refused = |value: &str, reason: &str| {
+        let expected = format!("pass `quantize-weights`: option `group` is `{value}`; {reason}");
+        assert_eq!(message(&format!("quantize-weights{{group={value}}}")), expected);
+    };
+    refused("many", "a whole number is wanted");
+    for value in ["0", "48", "33"] {
+        refused(
+            value,
+            "scales cover a multiple of 32 channels, the run of codes that kernels decode at once",
+        );
+    }
+}
+
+#[test]
+fn broken_lists_say_where() {
+    let broken = |text: &str, column: usize, reason: &str| {
+        assert_eq!(message(text), format!("`{text}`, column {column}: {reason}"));
+    };
+    broken("cse,", 5, "a pass is missing between commas");
+    broken("cse,,cse", 5, "a pass is missing between commas");
+    broken("cse,quantize-weights{group=64", 21, "`{` without `}`");
+    broken("cse},cse", 4, "`}` without `{`");
+    broken("quantize-weights{keep={}}", 23, "braces cannot be nested");
+    broken("cse,quantize-weights{group}", 22, "an option is `name=value`");
+    broken("quantize-weights{group=64,keep}", 27, "an option is `name=value`");
+    broken("quantize-weights{group=64}x", 27, "text after `}`");
+    broken("quantize-weights{keep=ä}x", 25, "text after `}`");
+}
+
+#[test]
+fn blanks_do_not_matter_and_nothing_is_an_empty_pipeline() {
+    assert!(pipeline(" ").unwrap().is_empty());
+    let passes = pipeline(" quantize-weights { group = 64 , } , cse ").unwrap();
+    assert_eq!(passes.iter().map(|p| p.id()).collect::<Vec<_>>(), ["quantize-weights", "cse"]);
+}
+
+#[test]
+fn every_pass_builds_with_its_defaults_and_answers_to_its_id() {
+    for info in PASSES {
+        let passes = pipeline(info.id).unwrap();
+        assert_eq!((passes[0].id(), passes[0].effect()), (info.id, info.effect));
+    }
+}
+
+#[test]
+fn heads_wider_than_a_scale_are_refused_and_the_graph_is_kept() {
+    let text = r#"graph "wide" {
+  %0 = input {name="q"} : f32[T,160]
+  %1 = cache {name="k.0"} : f32[P,160]
+  %2 = kv_append %1, %0 : f32[P+T,160]
+  %3 = cache {name="v.0"} : f32[P,160]
+  %4 = kv_append %3, %0 : f32[P+T,160]
+  %5 = attention %0, %2, %4 {heads=1, kv_heads=1, scale=0.1, p=f32} : f32[T,160]
+  return %5
+}
+"#;
+    let mut graph = parse_and_verify(text).unwrap();
+    let error = run_pass(pipeline("quantize-kv").unwrap()[0].as_ref(), &mut graph, usize::MAX).unwrap_err();
+    assert_eq!(error.to_string(), "k.0: heads of 160 are wider than the 128 channels that one scale covers");
+    assert_eq!(print_graph(&graph), text);
+}
