@@ -1,5 +1,7 @@
 //! Commands and options of the `fireq` command line.
 
+pub mod passes;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -40,7 +42,6 @@ pub enum Command {
 
 /// Options of `compile`.
 #[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Compile {
     /// A Hugging Face directory with config.json and *.safetensors.
     pub model: PathBuf,
@@ -50,7 +51,7 @@ pub struct Compile {
     /// What to compile for: cpu.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// How to quantize: rtn (round to nearest) or none.
+    /// How to quantize: rtn (round to nearest), none, or another named pipeline.
     #[arg(long, default_value = "rtn")]
     pub recipe: String,
     /// Run this pipeline instead of the recipe's, such as 'a,b{opt=1}'.
@@ -59,18 +60,6 @@ pub struct Compile {
     /// The instruction sets to compile for.
     #[arg(long, value_enum, default_value_t = CpuLevel::Host)]
     pub cpu: CpuLevel,
-    /// Write the IR after import and after each pass to numbered files in this directory.
-    #[arg(long, value_name = "DIR")]
-    pub dump_ir: Option<PathBuf>,
-    /// Print the IR to stderr after every pass, or after this one.
-    #[arg(long, value_name = "all|PASS")]
-    pub print_ir_after: Option<String>,
-    /// Verify the graph after each pass. It always is; the option states it.
-    #[arg(long)]
-    pub verify_each: bool,
-    /// Apply at most N patches, then print the IR instead of writing an artifact: finds the patch that breaks a model.
-    #[arg(long, value_name = "N", conflicts_with = "json")]
-    pub stop_after: Option<usize>,
     /// Only say what the artifact would hold and take.
     #[arg(long)]
     pub dry_run: bool,
@@ -83,6 +72,9 @@ pub struct Compile {
     /// Print the report as one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// How passes run.
+    #[command(flatten)]
+    pub run: passes::Passes,
     /// How the model is read.
     #[command(flatten)]
     pub import: Import,
@@ -214,12 +206,18 @@ pub struct Eval {
 pub struct Opt {
     /// A file of text IR, or - for stdin.
     pub input: PathBuf,
-    /// The pipeline, such as 'a,b{opt=1}'; without it the graph is only checked and printed.
-    #[arg(long, default_value = "")]
-    pub passes: String,
-    /// Run the graph before and after on random data and fail when outputs differ by more than the passes may.
+    /// The pipeline, such as 'a,b{opt=1}'; without it the one that the file's first line names after `// run:`.
     #[arg(long)]
-    pub verify_numerics: bool,
+    pub passes: Option<String>,
+    /// How passes run.
+    #[command(flatten)]
+    pub run: passes::Passes,
+    /// Find the first patch after which --verify-numerics fails, and print it with what is around it.
+    #[arg(long, conflicts_with_all = ["stop_after", "verify_numerics"])]
+    pub bisect: bool,
+    /// Find the first patch after which this command fails; `{}` stands for a file with the IR.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["stop_after", "bisect"])]
+    pub bisect_command: Option<String>,
 }
 
 /// Options of `inspect`.

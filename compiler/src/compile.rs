@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fireq_codegen::artifact::ArtifactError;
+use fireq_ir::Failed;
 use fireq_ir::artifact::ModelFacts;
 use fireq_ir::plan::{LowerError, Place, Plan, parts};
-use fireq_ir::{Graph, Pass, PassError, run_pipeline};
 use thiserror::Error;
 
 use crate::import::{ImportError, Model};
@@ -18,27 +18,14 @@ pub enum CompileError {
     #[error(transparent)]
     Import(#[from] ImportError),
     /// A pass failed.
-    #[error("pass `{pass}` failed")]
-    Pass {
-        /// Its id.
-        pass: String,
-        /// Why.
-        source: PassError,
-    },
+    #[error(transparent)]
+    Pass(#[from] Box<Failed>),
     /// No plan can hold the graph.
     #[error("the graph does not lower to a plan")]
     Lower(#[from] LowerError),
     /// No artifact was written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
-    /// The IR could not be dumped.
-    #[error("cannot write `{}`", path.display())]
-    Dump {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
 }
 
 impl CompileError {
@@ -46,9 +33,7 @@ impl CompileError {
     pub fn hint(&self) -> &str {
         match self {
             CompileError::Import(error) => error.hint(),
-            CompileError::Pass { .. } => {
-                "dump the IR before it with --dump-ir, or leave it out with --passes"
-            }
+            CompileError::Pass(_) => "dump the IR before it with --dump-ir, or leave it out with --passes",
             CompileError::Lower(_) => {
                 "run a whole recipe: passes bring a graph into the form that plans hold"
             }
@@ -61,43 +46,10 @@ impl CompileError {
             CompileError::Artifact(ArtifactError::Code(_)) => {
                 "`fireq doctor` says what code generation needs; --cpu baseline asks the least of the machine"
             }
-            CompileError::Artifact(_) | CompileError::Dump { .. } => {
+            CompileError::Artifact(_) => {
                 "the output needs a directory that can be written, with room for the weights"
             }
         }
-    }
-}
-
-/// Runs passes over a graph, at most `limit` patches in all; `after` sees the graph after each, with the number of
-/// patches applied.
-pub fn transform(
-    graph: &mut Graph,
-    passes: &[Box<dyn Pass>],
-    limit: usize,
-    mut after: impl FnMut(&dyn Pass, &Graph, usize) -> Result<(), CompileError>,
-) -> Result<(), CompileError> {
-    let mut done = 0;
-    let result = run_pipeline(passes, graph, limit, |pass, graph, applied| {
-        done += 1;
-        after(pass, graph, applied).map_err(Stop::Observer)
-    });
-    result.map_err(|stop| match stop {
-        Stop::Observer(error) => error,
-        Stop::Pass(source) => {
-            let pass = passes.get(done).map_or_else(String::new, |p| p.id().to_string());
-            CompileError::Pass { pass, source }
-        }
-    })
-}
-
-enum Stop {
-    Pass(PassError),
-    Observer(CompileError),
-}
-
-impl From<PassError> for Stop {
-    fn from(error: PassError) -> Self {
-        Stop::Pass(error)
     }
 }
 

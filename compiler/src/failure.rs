@@ -9,6 +9,7 @@ use fireq::engine::EngineError;
 use fireq::import::ImportError;
 use fireq::source::SourceError;
 use fireq::tokens::TokensError;
+use fireq::watch::WatchError;
 use fireq_runtime::RuntimeError;
 
 /// A failed command. Exit code 1.
@@ -119,6 +120,18 @@ impl From<CompileError> for Failure {
 impl From<fireq_passes::PipelineError> for Failure {
     fn from(error: fireq_passes::PipelineError) -> Self {
         Failure::from_error(&error).hint("`fireq passes` lists the passes and their options")
+    }
+}
+
+impl From<WatchError> for Failure {
+    fn from(error: WatchError) -> Self {
+        let hint = match &error {
+            WatchError::Dump { .. } => "--dump-ir wants a directory that can be written",
+            WatchError::Print(_) => "stderr was closed",
+            WatchError::Run(_) => "--verify-numerics runs the graph on random data: use a smaller one",
+            WatchError::Numerics { .. } => "--bisect finds the patch",
+        };
+        Failure::from_error(&error).hint(hint)
     }
 }
 

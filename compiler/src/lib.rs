@@ -9,6 +9,8 @@ pub mod generate;
 pub mod import;
 pub mod interpreted;
 pub mod numerics;
+pub mod reproducer;
 pub mod source;
 pub mod summary;
 pub mod tokens;
+pub mod watch;

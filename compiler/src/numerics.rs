@@ -7,19 +7,62 @@ use fireq_ir::{DType, Dim, DimBindings, Graph, Op, Shape, Type};
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The relative L2 error of the outputs of `after` against those of `before`: the largest of all outputs. Constants
-/// are the graphs' own, or random by name where they were elided; inputs and caches are random, caches in the format
-/// that each graph declares.
+/// How far an output is off.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OutputError {
+    /// The largest absolute difference of an element.
+    pub max: f64,
+    /// The relative L2 error of the whole output, see [`relative_error`].
+    pub l2: f64,
+}
+
+/// The relative L2 error of the outputs of `after` against those of `before`: the largest of all outputs.
 pub fn difference(before: &Graph, after: &Graph) -> Result<f64, InterpError> {
-    let sizes = bindings(5, 3, 2);
-    let run = |graph: &Graph| {
+    Ok(compare(before, after)?.iter().map(|error| error.l2).fold(0.0, f64::max))
+}
+
+/// How far each output of `after` is off from that of `before`. Constants are the graphs' own, or random by name where
+/// they were elided; inputs are random. A graph with caches runs two steps, the first of them on empty caches: what a
+/// cache holds is the graph's own affair, as long as it reads what it wrote.
+pub fn compare(before: &Graph, after: &Graph) -> Result<Vec<OutputError>, InterpError> {
+    let (expected, found) = (run_steps(before)?, run_steps(after)?);
+    let output = |n: usize| {
+        let values =
+            |steps: &[Vec<Vec<f32>>]| steps.iter().flat_map(|step| &step[n]).copied().collect::<Vec<_>>();
+        let (expected, found) = (values(&expected), values(&found));
+        let off = expected.iter().zip(&found).map(|(a, b)| (f64::from(*a) - f64::from(*b)).abs());
+        OutputError { max: off.fold(0.0, f64::max), l2: relative_error(&expected, &found) }
+    };
+    Ok((0..before.outputs.len().min(after.outputs.len())).map(output).collect())
+}
+
+/// The outputs of each step.
+fn run_steps(graph: &Graph) -> Result<Vec<Vec<Vec<f32>>>, InterpError> {
+    let cache_types: Vec<(&str, &Type)> = cache_types(graph);
+    // A cache of a fixed number of rows is not one that grows from step to step.
+    let grows = |(_, ty): &(&str, &Type)| ty.shape.rows().fixed().is_none();
+    let stateful = !cache_types.is_empty() && cache_types.iter().all(grows);
+    let steps = if stateful { vec![(4, 0), (5, 4)] } else { vec![(5, 3)] };
+    let empty = |(name, ty): &(&str, &Type)| ((*name).to_string(), Tensor::empty_cache(ty));
+    let mut state: Tensors = cache_types.iter().map(empty).collect();
+    let mut outputs = vec![];
+    for (tokens, past) in steps {
+        let sizes = bindings(tokens, past, 2);
         check_size(graph, &sizes)?;
         let (inputs, caches) = random_inputs(graph, &sizes, 7);
-        interpret(graph, &inputs, &caches)
+        let outcome = interpret(graph, &inputs, if stateful { &state } else { &caches })?;
+        state = outcome.caches;
+        outputs.push(outcome.outputs.iter().map(Tensor::to_f32).collect());
+    }
+    Ok(outputs)
+}
+
+fn cache_types(graph: &Graph) -> Vec<(&str, &Type)> {
+    let cache = |value| match graph.op(value) {
+        Op::Cache { name } => Some((&**name, graph.ty(value))),
+        _ => None,
     };
-    let (expected, found) = (run(before)?, run(after)?);
-    let pairs = expected.outputs.iter().zip(&found.outputs);
-    Ok(pairs.map(|(a, b)| relative_error(&a.to_f32(), &b.to_f32())).fold(0.0, f64::max))
+    graph.schedule().into_iter().filter_map(cache).collect()
 }
 
 /// `|found − expected| / |expected|`; infinite when the lengths differ or a number is not finite.

@@ -18,8 +18,7 @@
 //! }
 //! "#;
 //! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
-//! let passes = fireq_passes::pipeline("cse").unwrap();
-//! assert_eq!(fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap(), 2);
+//! assert_eq!(fireq_passes::pipeline("cse").unwrap().run(&mut graph).unwrap(), 2);
 //! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
 //!   %0 = input {name="x"} : f32[T,64]
 //!   %1 = quantize %0 {to=e4m3<row:f32>} : e4m3<row:f32>[T,64]

@@ -3,17 +3,34 @@
 //! A pass is a file is an id is a folder of test cases: `quantize_kv.rs`, `quantize-kv`, `tests/ir/quantize-kv/*.ir`.
 //! [`PASSES`] is the one table of them; [`pipeline()`] reads `a,b{option=value}`.
 
+mod canonicalize;
+mod const_fold;
 mod cse;
+mod dce;
 mod error;
+mod fold_norm_weights;
+mod fold_scales;
+mod fuse_linear_add;
+mod fuse_linear_swiglu;
+mod fuse_norm_quantize;
+mod fuse_rope_scaling;
 mod glob;
+mod merge;
+mod merge_gate_up;
+mod merge_qkv;
+mod named;
+mod options;
+mod pattern;
 mod pipeline;
+mod push_layout;
 mod quantize_activations;
 mod quantize_kv;
 mod quantize_weights;
-mod recipe;
+mod scales;
 mod table;
 
 pub use error::{PipelineError, RecipeError};
-pub use pipeline::{Options, pipeline};
-pub use recipe::{RECIPES, Recipe, recipe};
+pub use named::{NamedPipeline, PIPELINES, recipe};
+pub use options::Options;
+pub use pipeline::pipeline;
 pub use table::{OptionInfo, PASSES, PassInfo};

@@ -1,122 +1,158 @@
-//! Pipelines as text: `a,b{option=value},c`.
+//! Pipelines as text: `a,b{option=value},fixpoint(c,d)`, where a name is a pass or a named pipeline.
 
-use std::collections::BTreeMap;
-
-use fireq_ir::Pass;
 use fireq_ir::text::nearest;
+use fireq_ir::{Pipeline, Step};
 
 use crate::error::PipelineError;
+use crate::named::{NamedPipeline, PIPELINES};
+use crate::options::read_options;
 use crate::table::{PASSES, PassInfo};
 
-/// The options of one pass, defaults filled in.
-pub struct Options {
-    pass: &'static str,
-    values: BTreeMap<String, String>,
-}
-
-impl Options {
-    /// An option as text.
-    pub fn text(&self, name: &str) -> Result<&str, PipelineError> {
-        self.values.get(name).map(String::as_str).ok_or_else(|| self.unknown(name, None))
-    }
-
-    /// An option as a number.
-    pub fn number(&self, name: &str) -> Result<usize, PipelineError> {
-        self.text(name)?.parse().map_err(|_| self.refuse(name, "a whole number is wanted"))
-    }
-
-    /// The error for a value that a pass cannot use.
-    pub fn refuse(&self, name: &str, reason: impl Into<String>) -> PipelineError {
-        let value = self.values.get(name).cloned().unwrap_or_default();
-        PipelineError::Value { pass: self.pass.into(), option: name.into(), value, reason: reason.into() }
-    }
-
-    fn unknown(&self, option: &str, hint: Option<String>) -> PipelineError {
-        PipelineError::UnknownOption { pass: self.pass.into(), option: option.into(), hint }
-    }
-}
-
-/// The passes that a pipeline's text names, in order. An empty text is an empty pipeline.
+/// The pipeline that a text names. An empty text is an empty pipeline.
 ///
 /// ```
-/// let passes = fireq_passes::pipeline("quantize-weights{group=64},quantize-kv").unwrap();
-/// assert_eq!(passes.iter().map(|p| p.id()).collect::<Vec<_>>(), ["quantize-weights", "quantize-kv"]);
+/// let pipeline = fireq_passes::pipeline("fixpoint(cse,dce),quantize-weights{group=64},quantize-kv").unwrap();
+/// assert_eq!(pipeline.passes().iter().map(|p| p.id()).collect::<Vec<_>>(), ["cse", "dce", "quantize-weights", "quantize-kv"]);
 /// assert_eq!(
 ///     fireq_passes::pipeline("quantise-kv").err().unwrap().to_string(),
 ///     "unknown pass `quantise-kv`; did you mean `quantize-kv`?"
 /// );
 /// ```
-pub fn pipeline(text: &str) -> Result<Vec<Box<dyn Pass>>, PipelineError> {
-    let items = split(text)?;
-    items.into_iter().map(|(at, item)| build(text, at, item)).collect()
+pub fn pipeline(text: &str) -> Result<Pipeline, PipelineError> {
+    let mut scanner = Scanner { text, at: 0, depth: 0 };
+    let steps = scanner.steps()?;
+    match scanner.peek() {
+        None => Ok(Pipeline(steps)),
+        Some('}') => Err(scanner.error("`}` without `{`")),
+        Some(_) => Err(scanner.error("`)` without `(`")),
+    }
 }
 
-/// Something that is not a list of passes, at byte `at` of `text`.
-fn syntax(text: &str, at: usize, reason: &'static str) -> PipelineError {
+/// Groups in groups: far more than anyone writes, and no text makes the scanner run out of stack.
+const MAX_DEPTH: usize = 16;
+
+struct Scanner<'a> {
+    text: &'a str,
+    /// The byte that is read next.
+    at: usize,
+    depth: usize,
+}
+
+/// Something that is not a pipeline, at byte `at` of `text`.
+pub(crate) fn syntax(text: &str, at: usize, reason: &'static str) -> PipelineError {
     PipelineError::Syntax { text: text.into(), column: text[..at].chars().count() + 1, reason }
 }
 
-/// The passes with their options as text, each with the byte it starts at: split at the commas outside braces.
-fn split(text: &str) -> Result<Vec<(usize, &str)>, PipelineError> {
-    let (mut items, mut start, mut open) = (vec![], 0, None);
-    for (at, c) in text.char_indices() {
-        match (c, open) {
-            ('{', Some(_)) => return Err(syntax(text, at, "braces cannot be nested")),
-            ('}', None) => return Err(syntax(text, at, "`}` without `{`")),
-            ('{', None) => open = Some(at),
-            ('}', Some(_)) => open = None,
-            (',', None) => {
-                items.push((start, &text[start..at]));
-                start = at + 1;
+impl<'a> Scanner<'a> {
+    fn peek(&self) -> Option<char> {
+        self.text[self.at..].chars().next()
+    }
+
+    fn error(&self, reason: &'static str) -> PipelineError {
+        syntax(self.text, self.at, reason)
+    }
+
+    /// What stands before the first of `ends`, or before the end.
+    fn until(&mut self, ends: &[char]) -> &'a str {
+        let rest = &self.text[self.at..];
+        let word = &rest[..rest.find(ends).unwrap_or(rest.len())];
+        self.at += word.len();
+        word
+    }
+
+    /// Items separated by commas, up to the end or a closing mark that is not theirs.
+    fn steps(&mut self) -> Result<Vec<Step>, PipelineError> {
+        let mut steps = vec![];
+        let mut item = self.at;
+        loop {
+            let empty = self.item(&mut steps)?;
+            let last = self.peek() != Some(',');
+            if empty && !(last && steps.is_empty()) {
+                return Err(syntax(self.text, item, "a pass is missing between commas"));
             }
-            _ => {}
+            if last {
+                return Ok(steps);
+            }
+            self.at += 1;
+            item = self.at;
         }
     }
-    if let Some(at) = open {
-        return Err(syntax(text, at, "`{` without `}`"));
+
+    /// Adds the steps of one item. True when there is none.
+    fn item(&mut self, steps: &mut Vec<Step>) -> Result<bool, PipelineError> {
+        let name = self.until(&[',', '{', '}', '(', ')']).trim();
+        match self.peek() {
+            Some('(') => steps.push(self.group(name)?),
+            Some('{') => {
+                let info = pass(name)?;
+                let (at, options) = self.braced()?;
+                steps.push(step(info, self.text, at, options)?);
+            }
+            _ if name.is_empty() => return Ok(true),
+            _ => match PIPELINES.iter().find(|p| p.name == name) {
+                Some(named) => steps.extend(self.named(named)?),
+                None => steps.push(step(pass(name)?, self.text, self.at, "")?),
+            },
+        }
+        self.until_mark()
     }
-    items.push((start, &text[start..]));
-    match items.iter().find(|(_, item)| item.trim().is_empty()) {
-        Some(_) if items.len() == 1 => Ok(vec![]),
-        Some((at, _)) => Err(syntax(text, *at, "a pass is missing between commas")),
-        None => Ok(items),
+
+    /// Only blanks may stand between an item and the mark that ends it.
+    fn until_mark(&mut self) -> Result<bool, PipelineError> {
+        let start = self.at;
+        let rest = self.until(&[',', '{', '}', '(', ')']);
+        if rest.trim().is_empty() && !matches!(self.peek(), Some('{' | '(')) {
+            return Ok(false);
+        }
+        Err(syntax(self.text, start, "text after `}` or `)`"))
+    }
+
+    fn named(&self, named: &NamedPipeline) -> Result<Vec<Step>, PipelineError> {
+        let mut inner = Scanner { text: &named.text(), at: 0, depth: self.depth + 1 };
+        inner.steps()
+    }
+
+    fn group(&mut self, name: &str) -> Result<Step, PipelineError> {
+        if name != "fixpoint" {
+            return Err(self.error("only `fixpoint` takes passes in parentheses"));
+        }
+        let open = self.at;
+        self.at += 1;
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(syntax(self.text, open, "too many groups in each other"));
+        }
+        let steps = self.steps()?;
+        self.depth -= 1;
+        if self.peek() != Some(')') {
+            return Err(syntax(self.text, open, "`(` without `)`"));
+        }
+        self.at += 1;
+        Ok(Step::Fixpoint(steps))
+    }
+
+    /// What stands in the braces that begin here, and where it begins.
+    fn braced(&mut self) -> Result<(usize, &'a str), PipelineError> {
+        let open = self.at;
+        self.at += 1;
+        let inner = self.until(&['{', '}']);
+        match self.peek() {
+            Some('}') => self.at += 1,
+            Some(_) => return Err(self.error("braces cannot be nested")),
+            None => return Err(syntax(self.text, open, "`{` without `}`")),
+        }
+        Ok((open + 1, inner))
     }
 }
 
-fn build(text: &str, at: usize, item: &str) -> Result<Box<dyn Pass>, PipelineError> {
-    let (name, braced) = item.split_at(item.find('{').unwrap_or(item.len()));
-    let options = match braced.split_once('}') {
-        Some((_, rest)) if !rest.trim().is_empty() => {
-            return Err(syntax(text, at + item.len() - rest.len(), "text after `}`"));
-        }
-        Some((options, _)) => &options[1..],
-        None => "",
-    };
-    let name = name.trim();
-    let info = PASSES.iter().find(|p| p.id == name).ok_or_else(|| PipelineError::UnknownPass {
-        name: name.into(),
-        hint: nearest(name, PASSES.iter().map(|p| p.id)),
-    })?;
-    (info.build)(&read_options(info, text, at + item.find('{').map_or(0, |brace| brace + 1), options)?)
+fn pass(name: &str) -> Result<&'static PassInfo, PipelineError> {
+    let names = || PASSES.iter().map(|p| p.id).chain(PIPELINES.iter().map(|p| p.name));
+    let unknown = || PipelineError::UnknownPass { name: name.into(), hint: nearest(name, names()) };
+    PASSES.iter().find(|p| p.id == name).ok_or_else(unknown)
 }
 
-/// The options in `braced`, which starts at byte `at` of `text`.
-fn read_options(info: &PassInfo, text: &str, mut at: usize, braced: &str) -> Result<Options, PipelineError> {
-    let defaults = info.options.iter().map(|o| (o.name.to_string(), o.default.to_string()));
-    let mut options = Options { pass: info.id, values: defaults.collect() };
-    for item in braced.split(',') {
-        let start = at;
-        at += item.len() + 1;
-        if item.trim().is_empty() {
-            continue;
-        }
-        let (name, value) =
-            item.split_once('=').ok_or_else(|| syntax(text, start, "an option is `name=value`"))?;
-        let (name, value) = (name.trim(), value.trim());
-        if !options.values.contains_key(name) {
-            return Err(options.unknown(name, nearest(name, info.options.iter().map(|o| o.name))));
-        }
-        options.values.insert(name.into(), value.into());
-    }
-    Ok(options)
+fn step(info: &'static PassInfo, text: &str, at: usize, options: &str) -> Result<Step, PipelineError> {
+    let options = read_options(info, text, at, options)?;
+    let pass = (info.build)(&options)?;
+    Ok(Step::Pass(pass, options.to_string()))
 }

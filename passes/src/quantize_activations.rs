@@ -12,8 +12,7 @@
 //! }
 //! "#;
 //! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
-//! let passes = fireq_passes::pipeline("quantize-activations").unwrap();
-//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! fireq_passes::pipeline("quantize-activations").unwrap().run(&mut graph).unwrap();
 //! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
 //!   %0 = input {name="x"} : f32[T,256]
 //!   %1 = quantize %0 {to=e4m3<row:f32>} : e4m3<row:f32>[T,256]
@@ -24,6 +23,7 @@
 //! "#);
 //! ```
 
+use fireq_ir::expression::leaf_name;
 use fireq_ir::{DType, Effect, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
 /// The pass.
@@ -55,7 +55,7 @@ fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
 }
 
 fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Patch, PassError> {
-    let mut patch = Patch::new(weight_name(graph, linears[0]));
+    let mut patch = Patch::new(&*leaf_name(graph, graph.operands(linears[0])[1]));
     let codes = match existing(graph, x) {
         Some(codes) => codes.into(),
         None => patch.add(graph, Op::Quantize { to: Format::activation() }, &[x.into()])?,
@@ -72,13 +72,4 @@ fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Pat
 fn existing(graph: &Graph, x: ValueId) -> Option<ValueId> {
     let same = |user: &ValueId| *graph.op(*user) == Op::Quantize { to: Format::activation() };
     graph.users(x).into_iter().find(same)
-}
-
-/// The name of the constant behind a linear's weight, for logs.
-fn weight_name(graph: &Graph, linear: ValueId) -> String {
-    let mut value = linear;
-    while let Some(operand) = graph.operands(value).last() {
-        value = *operand;
-    }
-    graph.op(value).name().map_or_else(|| "linear".into(), |name| format!("input of {name}"))
 }

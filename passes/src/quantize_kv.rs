@@ -17,8 +17,7 @@
 //! }
 //! "#;
 //! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
-//! let passes = fireq_passes::pipeline("quantize-kv").unwrap();
-//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! fireq_passes::pipeline("quantize-kv").unwrap().run(&mut graph).unwrap();
 //! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
 //!   %0 = input {name="q"} : f32[T,64]
 //!   %1 = input {name="k"} : f32[T,64]

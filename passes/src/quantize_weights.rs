@@ -1,8 +1,9 @@
 //! `quantize-weights`: weights of linears to INT4 in groups under FP8 scales, and an outer scale per output channel.
 //!
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
-//! integer code (FireQ section 2). Fires for every plain constant weight whose name `keep` does not match; weights with
-//! fewer channels than a group keep one short group. Lossy.
+//! integer code (FireQ section 2). Fires for every plain weight that depends on constants only, such as one that took a
+//! scale, unless `keep` matches the name of its first constant; weights with fewer channels than a group keep one short
+//! group. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -13,8 +14,7 @@
 //! }
 //! "#;
 //! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
-//! let passes = fireq_passes::pipeline("quantize-weights").unwrap();
-//! fireq_ir::run_pass(passes[0].as_ref(), &mut graph, usize::MAX).unwrap();
+//! fireq_passes::pipeline("quantize-weights").unwrap().run(&mut graph).unwrap();
 //! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
 //!   %0 = input {name="x"} : f32[T,256]
 //!   %1 = const {name="w"} : bf16[8,256]
@@ -25,11 +25,12 @@
 //! "#);
 //! ```
 
+use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::error::PipelineError;
 use crate::glob::matches_any;
-use crate::pipeline::Options;
+use crate::options::Options;
 
 /// The pass with its options.
 pub(crate) struct QuantizeWeights {
@@ -71,8 +72,12 @@ impl QuantizeWeights {
             return None;
         }
         let [x, weight] = graph.operands(value)[..] else { return None };
-        let Op::Const { name } = graph.op(weight) else { return None };
-        let eligible = graph.ty(weight).scheme.is_plain() && !matches_any(&self.keep, name);
+        let ty = graph.ty(weight);
+        if !ty.scheme.is_plain() || ty.shape.elements().is_none() || !is_constant(graph, weight) {
+            return None;
+        }
+        let name = leaf_name(graph, weight);
+        let eligible = !matches_any(&self.keep, &name);
         eligible.then(|| {
             let mut patch = Patch::new(name.to_string());
             let codes =

@@ -2,9 +2,21 @@
 
 use fireq_ir::{Effect, Pass};
 
+use crate::canonicalize::Canonicalize;
+use crate::const_fold::ConstFold;
 use crate::cse::Cse;
+use crate::dce::Dce;
 use crate::error::PipelineError;
-use crate::pipeline::Options;
+use crate::fold_norm_weights::FoldNormWeights;
+use crate::fold_scales::FoldScales;
+use crate::fuse_linear_add::FuseLinearAdd;
+use crate::fuse_linear_swiglu::FuseLinearSwiglu;
+use crate::fuse_norm_quantize::FuseNormQuantize;
+use crate::fuse_rope_scaling::FuseRopeScaling;
+use crate::merge_gate_up::MergeGateUp;
+use crate::merge_qkv::MergeQkv;
+use crate::options::Options;
+use crate::push_layout::PushLayout;
 use crate::quantize_activations::QuantizeActivations;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
@@ -32,8 +44,79 @@ pub struct OptionInfo {
     pub doc: &'static str,
 }
 
-/// Every pass.
+/// Every pass: exact ones, quantizations, fusions.
 pub const PASSES: &[PassInfo] = &[
+    PassInfo {
+        id: "canonicalize",
+        summary: "of several ways to write the same, one",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(Canonicalize)),
+    },
+    PassInfo {
+        id: "push-layout",
+        summary: "transposes and reshapes move towards constants, and vanish where they meet their like",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(PushLayout)),
+    },
+    PassInfo {
+        id: "const-fold",
+        summary: "expressions over constants are computed now",
+        effect: Effect::Exact,
+        options: &[OptionInfo {
+            name: "limit",
+            default: "65536",
+            doc: "the most elements of a constant that is made or read; larger ones stay expressions",
+        }],
+        build: |options| Ok(Box::new(ConstFold::new(options)?)),
+    },
+    PassInfo {
+        id: "cse",
+        summary: "values that are computed twice the same way are computed once",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(Cse)),
+    },
+    PassInfo {
+        id: "dce",
+        summary: "what neither an output nor a cache needs is removed",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(Dce)),
+    },
+    PassInfo {
+        id: "fold-norm-weights",
+        summary: "weights of norms into the linears that read them",
+        effect: Effect::Reassociates,
+        options: &[],
+        build: |_| Ok(Box::new(FoldNormWeights)),
+    },
+    PassInfo {
+        id: "fold-scales",
+        summary: "scales move through linears, norms, SiLU·up, attention and rope until they meet constants",
+        effect: Effect::Reassociates,
+        options: &[OptionInfo {
+            name: "nodes",
+            default: "2000",
+            doc: "e-nodes at which the search in a block stops",
+        }],
+        build: |options| Ok(Box::new(FoldScales::new(options)?)),
+    },
+    PassInfo {
+        id: "merge-qkv",
+        summary: "the projections of queries, keys and values as one linear",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(MergeQkv)),
+    },
+    PassInfo {
+        id: "merge-gate-up",
+        summary: "the two products before SiLU(gate)·up as one linear",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(MergeGateUp)),
+    },
     PassInfo {
         id: "quantize-weights",
         summary: "weights of linears to INT4 groups under FP8 scales and a scale per output channel",
@@ -63,10 +146,31 @@ pub const PASSES: &[PassInfo] = &[
         build: |_| Ok(Box::new(QuantizeKv)),
     },
     PassInfo {
-        id: "cse",
-        summary: "values that are computed twice the same way are computed once",
+        id: "fuse-norm-quantize",
+        summary: "a norm and the quantization that reads it as one operation",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(Cse)),
+        build: |_| Ok(Box::new(FuseNormQuantize)),
+    },
+    PassInfo {
+        id: "fuse-linear-swiglu",
+        summary: "a product for gate and up, SiLU(gate)·up and its quantization as one operation",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(FuseLinearSwiglu)),
+    },
+    PassInfo {
+        id: "fuse-linear-add",
+        summary: "a linear and the sum with the residual stream as one operation",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(FuseLinearAdd)),
+    },
+    PassInfo {
+        id: "fuse-rope-scaling",
+        summary: "rope, the scaling after it, quantization and cache append as one operation",
+        effect: Effect::Exact,
+        options: &[],
+        build: |_| Ok(Box::new(FuseRopeScaling)),
     },
 ];

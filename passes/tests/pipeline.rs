@@ -1,6 +1,5 @@
 //! What pipelines and passes refuse, and how they say it.
 
-use fireq_ir::run_pass;
 use fireq_ir::text::{parse_and_verify, print_graph};
 use fireq_passes::{PASSES, pipeline};
 
@@ -48,21 +47,31 @@ fn broken_lists_say_where() {
     broken("quantize-weights{keep={}}", 23, "braces cannot be nested");
     broken("cse,quantize-weights{group}", 22, "an option is `name=value`");
     broken("quantize-weights{group=64,keep}", 27, "an option is `name=value`");
-    broken("quantize-weights{group=64}x", 27, "text after `}`");
-    broken("quantize-weights{keep=ä}x", 25, "text after `}`");
+    broken("quantize-weights{group=64}x", 27, "text after `}` or `)`");
+    broken("quantize-weights{keep=ä}x", 25, "text after `}` or `)`");
+    broken("fixpoint(cse", 9, "`(` without `)`");
+    broken("cse)", 4, "`)` without `(`");
+    broken("repeat(cse)", 7, "only `fixpoint` takes passes in parentheses");
+    broken("fixpoint(cse)dce", 14, "text after `}` or `)`");
+    broken(&"fixpoint(".repeat(100), 17 * 9, "too many groups in each other");
 }
 
 #[test]
 fn blanks_do_not_matter_and_nothing_is_an_empty_pipeline() {
-    assert!(pipeline(" ").unwrap().is_empty());
-    let passes = pipeline(" quantize-weights { group = 64 , } , cse ").unwrap();
-    assert_eq!(passes.iter().map(|p| p.id()).collect::<Vec<_>>(), ["quantize-weights", "cse"]);
+    assert!(pipeline(" ").unwrap().passes().is_empty());
+    let passes = pipeline(" quantize-weights { group = 64 , } , fixpoint( cse , dce ) ").unwrap();
+    let ids: Vec<&str> = passes.passes().iter().map(|p| p.id()).collect();
+    assert_eq!(ids, ["quantize-weights", "cse", "dce"]);
+    // Printed, options that are not the defaults are all that is left.
+    assert_eq!(passes.to_string(), "quantize-weights{group=64},fixpoint(cse,dce)");
+    assert_eq!(pipeline(&passes.to_string()).unwrap().to_string(), passes.to_string());
 }
 
 #[test]
 fn every_pass_builds_with_its_defaults_and_answers_to_its_id() {
     for info in PASSES {
-        let passes = pipeline(info.id).unwrap();
+        let pipeline = pipeline(info.id).unwrap();
+        let passes = pipeline.passes();
         assert_eq!((passes[0].id(), passes[0].effect()), (info.id, info.effect));
     }
 }
@@ -80,7 +89,10 @@ fn heads_wider_than_a_scale_are_refused_and_the_graph_is_kept() {
 }
 "#;
     let mut graph = parse_and_verify(text).unwrap();
-    let error = run_pass(pipeline("quantize-kv").unwrap()[0].as_ref(), &mut graph, usize::MAX).unwrap_err();
-    assert_eq!(error.to_string(), "k.0: heads of 160 are wider than the 128 channels that one scale covers");
+    let error = pipeline("quantize-kv").unwrap().run(&mut graph).unwrap_err();
+    assert_eq!(
+        error.source.to_string(),
+        "k.0: heads of 160 are wider than the 128 channels that one scale covers"
+    );
     assert_eq!(print_graph(&graph), text);
 }

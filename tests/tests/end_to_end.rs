@@ -6,7 +6,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use fireq::build::{BuildOptions, build};
-use fireq::compile::transform;
 use fireq::import::{Model, import};
 use fireq_codegen::llvm::Cpu;
 use fireq_ir::Op;
@@ -23,8 +22,7 @@ const TOKENS: [u32; 40] = [
 /// The demo model after a recipe.
 fn model(recipe: &str) -> Model {
     let mut model = import(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tinystories-3m")).unwrap();
-    let passes = fireq_passes::pipeline(fireq_passes::recipe(recipe).unwrap().passes).unwrap();
-    transform(&mut model.graph, &passes, usize::MAX, |_, _, _| Ok(())).unwrap();
+    fireq_passes::pipeline(recipe).unwrap().run(&mut model.graph).unwrap();
     model
 }
 
@@ -92,4 +90,9 @@ fn unquantized_logits_agree_with_the_interpreter() {
 #[test]
 fn quantized_logits_agree_with_the_interpreter() {
     check("rtn", 1e-5);
+}
+
+#[test]
+fn fused_logits_agree_with_the_interpreter() {
+    check("full", 1e-5);
 }

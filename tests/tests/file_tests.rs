@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use fireq_ir::text::{ParseError, TextError, parse_and_verify, parse_graph, print_graph};
 use fireq_ir::verify::verify;
-use fireq_ir::{Graph, Op, Pass, run_pass};
+use fireq_ir::{Graph, Op, Pipeline};
 use fireq_tests::difference;
 
 fn root() -> PathBuf {
@@ -113,7 +113,7 @@ fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
     let before = parse_and_verify(text).map_err(|e| e.to_string())?;
     check_canonical(&before)?;
     let mut after = before.clone();
-    let changes = run_all(&passes, &mut after)?;
+    let changes = passes.run(&mut after).map_err(|e| e.source.to_string())?;
     verify(&after).map_err(|e| e.to_string())?;
     check_canonical(&after)?;
     check_interface(&before, &after)?;
@@ -123,7 +123,7 @@ fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
         ("must not fire", n) => return Err(format!("fires {n} times")),
         (other, _) => return Err(format!("`{other}` is neither `fires` nor `must not fire`")),
     }
-    if run_all(&passes, &mut after.clone())? != 0 {
+    if passes.run(&mut after.clone()).map_err(|e| e.source.to_string())? != 0 {
         return Err("a second run changes the graph again".into());
     }
     let error = check_numbers(&before, &after, &passes)?;
@@ -131,10 +131,6 @@ fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
         path,
         &format!("{}\n// {changes} changes; error {error}\n{}", text.trim_end(), print_graph(&after)),
     )
-}
-
-fn run_all(passes: &[Box<dyn Pass>], graph: &mut Graph) -> Result<usize, String> {
-    passes.iter().map(|pass| run_pass(pass.as_ref(), graph, usize::MAX).map_err(|e| e.to_string())).sum()
 }
 
 fn check_canonical(graph: &Graph) -> Result<(), String> {
@@ -159,8 +155,8 @@ fn check_interface(before: &Graph, after: &Graph) -> Result<(), String> {
 }
 
 /// Runs both graphs on the same random inputs. The error is given to one digit, so that snapshots stay the same.
-fn check_numbers(before: &Graph, after: &Graph, passes: &[Box<dyn Pass>]) -> Result<String, String> {
-    let tolerance = passes.iter().map(|p| p.effect().tolerance()).fold(0.0, f64::max);
+fn check_numbers(before: &Graph, after: &Graph, passes: &Pipeline) -> Result<String, String> {
+    let tolerance = passes.tolerance();
     let error = difference(before, after).map_err(|e| e.to_string())?;
     if error > tolerance {
         return Err(format!("relative error {error:.2e} is over the tolerance {tolerance:.0e}"));

@@ -187,6 +187,7 @@ fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -
         }
         (Kernel::Quantize { .. }, [x, out]) => quantize::quantize(e, x, out),
         (Kernel::Dequantize, [x, out]) => rows::dequantize(e, x, out),
+        (Kernel::Slice { start, .. }, [x, out]) => rows::slice(e, *start, x, out),
         _ => return None,
     }
     Some(())

@@ -134,6 +134,14 @@ pub(super) fn rope<'c>(e: &Emit<'c, '_>, x: &Operand<'c>, table: &Operand<'c>, o
     });
 }
 
+/// Channels from `start` on of each row.
+pub(super) fn slice<'c>(e: &Emit<'c, '_>, start: usize, x: &Operand<'c>, out: &Operand<'c>) {
+    for_rows(e, |row| {
+        let from = e.at(x.row(e, 0, row), e.index(start * 4));
+        ok(e.b.build_memcpy(out.row(e, 0, row), 4, from, 4, e.index(out.cols() * 4)));
+    });
+}
+
 /// Copies the rows `begin..end` behind the `past` rows of the cache.
 pub(super) fn kv_append<'c>(e: &Emit<'c, '_>, past: IntValue<'c>, x: &Operand<'c>, cache: &Operand<'c>) {
     for_rows(e, |row| {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::DType;
+use crate::interp::widen;
 
 /// Bytes that live as long as someone holds them: a mapped file, or a vector.
 pub type SharedBytes = Arc<dyn ByteSource>;
@@ -33,6 +34,8 @@ pub enum ConstData {
         owner: SharedBytes,
         /// Which of them belong to the constant.
         range: Range<usize>,
+        /// Their hash, once it was asked for.
+        hash: Arc<OnceLock<Option<Arc<str>>>>,
     },
     /// Left out of the text this graph came from; the hash, if it was printed, is kept.
     Elided {
@@ -50,20 +53,35 @@ impl ConstData {
     /// A constant that owns its bytes.
     pub fn from_bytes(bytes: Vec<u8>) -> Self {
         let range = 0..bytes.len();
-        ConstData::Bytes { owner: Arc::new(bytes), range }
+        Self::shared(Arc::new(bytes), range)
+    }
+
+    /// A constant of numbers in a dtype that holds them exactly; `None` where one does not fit, and for codes.
+    pub fn from_numbers(dtype: DType, values: &[f32]) -> Option<Self> {
+        encode(dtype, values).map(Self::from_bytes)
+    }
+
+    /// The numbers, where the data is there and `dtype` is one of floats.
+    pub fn numbers(&self, dtype: DType) -> Option<Vec<f32>> {
+        widen(dtype, self.bytes()?)
+    }
+
+    /// A constant whose bytes are `range` of what `owner` holds.
+    pub fn shared(owner: SharedBytes, range: Range<usize>) -> Self {
+        ConstData::Bytes { owner, range, hash: Arc::default() }
     }
 
     /// The bytes, unless they were elided or the range lies outside their owner.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
-            ConstData::Bytes { owner, range } => owner.bytes().get(range.clone()),
+            ConstData::Bytes { owner, range, .. } => owner.bytes().get(range.clone()),
             ConstData::Elided { .. } => None,
         }
     }
 
     /// Gives the memory behind mapped bytes back after use, so that a walk over a large checkpoint stays small.
     pub fn release(&self) {
-        if let ConstData::Bytes { owner, range } = self {
+        if let ConstData::Bytes { owner, range, .. } = self {
             owner.release(range.clone());
         }
     }
@@ -81,16 +99,39 @@ impl ConstData {
         }
     }
 
-    /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Mapped memory is given back.
+    /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Computed once for all clones;
+    /// mapped memory is given back.
     pub fn hash(&self) -> Option<Arc<str>> {
+        let compute = || {
+            let hash = blake3::hash(self.bytes()?).to_hex()[..16].into();
+            self.release();
+            Some(hash)
+        };
         match self {
-            ConstData::Bytes { .. } => {
-                let hash = blake3::hash(self.bytes()?).to_hex()[..16].into();
-                self.release();
-                Some(hash)
-            }
+            ConstData::Bytes { hash, .. } => hash.get_or_init(compute).clone(),
             ConstData::Elided { hash } => hash.clone(),
         }
+    }
+}
+
+/// The bytes of numbers in a dtype that holds them exactly.
+fn encode(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
+    let each = |f: &dyn Fn(f32) -> Option<Vec<u8>>| -> Option<Vec<u8>> {
+        let parts: Option<Vec<Vec<u8>>> = values.iter().map(|v| f(*v)).collect();
+        parts.map(|p| p.concat())
+    };
+    match dtype {
+        DType::F32 => each(&|v| Some(v.to_le_bytes().to_vec())),
+        DType::BF16 => each(&|v| {
+            let x = half::bf16::from_f32(v);
+            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
+        }),
+        DType::F16 => each(&|v| {
+            let x = half::f16::from_f32(v);
+            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
+        }),
+        DType::I32 => each(&|v| ((v as i32) as f32 == v).then(|| (v as i32).to_le_bytes().to_vec())),
+        _ => None,
     }
 }
 
@@ -127,8 +168,7 @@ mod tests {
     use super::*;
 
     fn holding(bytes: Vec<u8>) -> ConstData {
-        let range = 0..bytes.len();
-        ConstData::Bytes { owner: Arc::new(bytes), range }
+        ConstData::from_bytes(bytes)
     }
 
     #[test]

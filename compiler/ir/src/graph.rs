@@ -209,8 +209,7 @@ impl Graph {
     }
 
     /// Removes `value` and then whatever only it used. Inputs, outputs and values in use stay.
-    pub(crate) fn remove_unused(&mut self, value: ValueId) -> usize {
-        let mut removed = 0;
+    pub(crate) fn remove_unused(&mut self, value: ValueId) {
         let mut stack = vec![value];
         while let Some(value) = stack.pop() {
             let keep = !self.contains(value)
@@ -220,9 +219,7 @@ impl Graph {
             if !keep {
                 stack.extend(self.operands(value));
                 self.nodes.remove_node(value.index);
-                removed += 1;
             }
         }
-        removed
     }
 }

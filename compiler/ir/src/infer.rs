@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use crate::fused;
 use crate::{DType, Dim, Format, Level, Op, Per, Scheme, Shape, Type};
 
 /// Why an operation has no type.
@@ -19,8 +20,9 @@ type Checked<T> = Result<T, String>;
 /// The type of `op` applied to operands of `types`. Sources have none to infer and are an error here.
 pub fn infer(op: &Op, types: &[&Type]) -> Result<Type, InferError> {
     let fail = |reason| InferError { op: op.mnemonic(), reason };
-    if types.len() != op.arity() {
-        return Err(fail(format!("takes {} operands, found {}", op.arity(), types.len())));
+    op.check_arity(types.len()).map_err(fail)?;
+    if let Some(parts) = fused::parts(op, types) {
+        return fused::infer(&parts, types).map_err(|e| fail(e.to_string()));
     }
     infer_checked(op, types).map_err(fail)
 }
@@ -30,7 +32,15 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
         (Op::Gather, [table, index]) => gather(table, index),
         (Op::RmsNorm { eps }, [x, weight]) => rms_norm(*eps, x, weight),
         (Op::Linear, [x, weight]) => linear(x, weight),
-        (Op::Bias | Op::Scale, [x, v]) => channelwise(x, v),
+        (Op::Bias, [x, v]) => {
+            activation("x", x)?;
+            channelwise(x, &x.shape.cols(), v)
+        }
+        (Op::Scale, [x, v]) => channelwise(x, &x.shape.cols(), v),
+        (Op::ScaleRows, [x, v]) => {
+            let (rows, _) = matrix("x", x)?;
+            channelwise(x, rows, v)
+        }
         (Op::RopeTable, [positions, inv_freq]) => rope_table(positions, inv_freq),
         (Op::Rope, [x, table]) => rope(x, table),
         (Op::KvAppend, [cache, x]) => kv_append(cache, x),
@@ -52,6 +62,14 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
             require(x.dtype.is_code(), || format!("x is not quantized: {x}"))?;
             Ok(Type::plain(DType::F32, x.shape.clone()))
         }
+        (Op::Concat, [a, b]) => concat(a, b),
+        (Op::Slice { start, size }, [x]) => slice(*start, *size, x),
+        (Op::Transpose, [x]) => {
+            let (rows, cols) = matrix("x", x)?;
+            require(x.scheme.is_plain(), || format!("x is quantized: {x}"))?;
+            Ok(Type::plain(x.dtype, Shape::matrix(cols.clone(), rows.clone())))
+        }
+        (Op::Reshape { rows, cols }, [x]) => reshape(*rows, *cols, x),
         _ => Err("a source has a declared type".into()),
     }
 }
@@ -113,11 +131,43 @@ fn linear(x: &Type, weight: &Type) -> Checked<Type> {
     Ok(Type::f32(rows.clone(), n.clone()))
 }
 
-fn channelwise(x: &Type, v: &Type) -> Checked<Type> {
-    activation("x", x)?;
+/// `x` with a factor or a bias for each of its `along`: channels, or rows.
+fn channelwise(x: &Type, along: &Dim, v: &Type) -> Checked<Type> {
+    require(x.dtype.is_float(), || format!("x is not plain numbers: {x}"))?;
     let n = vector("the vector", v)?;
-    require(x.shape.cols() == n, || format!("x has {} channels, the vector {n}", x.shape.cols()))?;
-    Ok(x.clone())
+    require(*along == n, || format!("x has {along} channels or rows to match, the vector {n}"))?;
+    Ok(Type::plain(DType::F32, x.shape.clone()))
+}
+
+fn concat(a: &Type, b: &Type) -> Checked<Type> {
+    require(a.format() == b.format(), || format!("formats differ: {a} and {b}"))?;
+    match (a.shape.0.as_slice(), b.shape.0.as_slice()) {
+        ([n], [m]) if a.dtype.is_float() => {
+            Ok(Type::plain(a.dtype, Shape::vector(fixed("a", n)?.saturating_add(fixed("b", m)?))))
+        }
+        ([n, k], [m, k2]) if k == k2 => {
+            let rows = fixed("rows of a", n)?.saturating_add(fixed("rows of b", m)?);
+            Ok(Type { shape: Shape::matrix(rows, k.clone()), ..(*a).clone() })
+        }
+        _ => Err(format!("{a} and {b} do not stack")),
+    }
+}
+
+fn slice(start: usize, size: usize, x: &Type) -> Checked<Type> {
+    activation("x", x)?;
+    let cols = fixed("channels of x", &x.shape.cols())?;
+    let end = start.checked_add(size).filter(|end| size > 0 && *end <= cols);
+    require(end.is_some(), || format!("{size} channels from {start} are not among {cols}"))?;
+    Ok(Type::f32(x.shape.rows(), size))
+}
+
+fn reshape(rows: usize, cols: usize, x: &Type) -> Checked<Type> {
+    require(x.dtype.is_float(), || format!("x is not plain numbers: {x}"))?;
+    let elements = x.shape.elements().ok_or_else(|| format!("the shape of x is not fixed: {x}"))?;
+    require(rows > 0 && cols > 0 && rows.checked_mul(cols) == Some(elements), || {
+        format!("{elements} elements do not fill [{rows},{cols}]")
+    })?;
+    Ok(Type::plain(x.dtype, Shape::matrix(rows, cols)))
 }
 
 fn rope_table(positions: &Type, inv_freq: &Type) -> Checked<Type> {

@@ -60,9 +60,11 @@
 //! | `op` | the one table of operations: documentation, names, operands, attributes |
 //! | `types`, `shape`, `dtype` | dtype × quantization [`Scheme`] × shape with symbols `T` (tokens of a step), `P` (past), `L` (selected rows) |
 //! | `graph` | the DAG; the only file that names petgraph |
+//! | `expression` | what depends on constants only |
+//! | `fused` | what each fused operation stands for: its type, its numbers and its launches follow |
 //! | `infer`, `verify` | the type of each operation; every invariant, stated in prose first |
 //! | `text` | the canonical text, its parser and errors |
-//! | `patch`, `pass` | the unit of change and its gate; passes and the loop that runs them to a fixpoint |
+//! | `patch`, `pass`, `pipeline` | the unit of change and its gate; passes, and what is seen of them while they run |
 //! | `e4m3`, `quant` | the numeric contract: FP8 rounding and the quantizers, shared by all that must agree to the bit |
 //! | `interp` | the oracle: one operation at a time, sums in f64 rounded once |
 //! | `plan` | lowering, storage orders, weight packing, the plan's text and verifier |
@@ -90,10 +92,13 @@ pub mod verify;
 mod attr;
 mod constant;
 mod dtype;
+pub mod expression;
+pub mod fused;
 mod graph;
 mod op;
 mod pass;
 mod patch;
+mod pipeline;
 mod shape;
 mod types;
 
@@ -102,7 +107,8 @@ pub use constant::{ByteSource, ConstData, SharedBytes};
 pub use dtype::{DTYPES, DType};
 pub use graph::{Graph, Node, ValueId};
 pub use op::{OPS, Op, OpInfo};
-pub use pass::{Effect, Pass, PassError, run_pass, run_pipeline};
-pub use patch::{Patch, PatchError, Ref};
+pub use pass::{Applied, Effect, Pass, PassError};
+pub use patch::{Moved, Patch, PatchError, Ref};
+pub use pipeline::{Failed, Observer, Pipeline, Ran, RunOptions, Step, Stopped, Unobserved};
 pub use shape::{Dim, DimBindings, Shape};
 pub use types::{Format, Level, Per, Scheme, Type};

@@ -10,8 +10,10 @@ use crate::{DType, Format};
 pub struct OpInfo {
     /// The name in text IR.
     pub mnemonic: &'static str,
-    /// Operand names, in slot order.
+    /// Operand names, in slot order; the optional ones come last.
     pub operands: &'static [&'static str],
+    /// How many of the operands may be left out.
+    pub optional: usize,
     /// Attribute names, in print order.
     pub attrs: &'static [&'static str],
     /// One paragraph: what it computes, with shapes.
@@ -19,7 +21,7 @@ pub struct OpInfo {
 }
 
 macro_rules! ops {
-    ($( $(#[doc = $doc:literal])+ $variant:ident = $mnemonic:literal ($($operand:ident),*) $({ $($attr:ident : $ty:ty),+ })? ;)*) => {
+    ($( $(#[doc = $doc:literal])+ $variant:ident = $mnemonic:literal ($($operand:ident),* $(; $optional:ident)?) $({ $($attr:ident : $ty:ty),+ })? ;)*) => {
         /// An operation with its attributes. Every operation has one result.
         #[derive(Clone, Debug, PartialEq)]
         pub enum Op {
@@ -29,7 +31,8 @@ macro_rules! ops {
         /// Every operation, in table order.
         pub const OPS: &[OpInfo] = &[$( OpInfo {
             mnemonic: $mnemonic,
-            operands: &[$(stringify!($operand)),*],
+            operands: &[$(stringify!($operand),)* $(stringify!($optional))?],
+            optional: 0 $(+ { let _ = stringify!($optional); 1 })?,
             attrs: &[$($(stringify!($attr)),+)?],
             doc: concat!($($doc, "\n"),+),
         } ),*];
@@ -90,12 +93,34 @@ ops! {
     Mul = "mul" (a, b);
     /// Element-wise sum.
     Add = "add" (a, b);
-    /// Multiplies each channel by its own scale: `x f32[T,C]`, `scale[C]`.
+    /// Multiplies each channel by its own scale: `x[T,C]` or a constant `x[C]`, `scale[C]` → `f32`.
     Scale = "scale" (x, scale);
+    /// Multiplies each row of a weight by its own scale: `x[N,K]`, `scale[N]` → `f32[N,K]`.
+    ScaleRows = "scale_rows" (x, scale);
     /// The nearest value in a number format, as codes and scales (FireQ sections 2, 3 and 6).
     Quantize = "quantize" (x) { to: Format };
     /// The numbers that codes and scales stand for, as f32.
     Dequantize = "dequantize" (x);
+    /// The rows of `a`, then those of `b`: `a[N,K]`, `b[M,K]` of one format → `[N+M,K]`; or two vectors end to end.
+    Concat = "concat" (a, b);
+    /// Channels `start` to `start+size` of each row: `x f32[T,C]` → `f32[T,size]`.
+    Slice = "slice" (x) { start: usize, size: usize };
+    /// Rows become columns: `x[N,K]` → `[K,N]`.
+    Transpose = "transpose" (x);
+    /// The same elements, row after row, in rows of another length: `x[N,K]` of a fixed shape → `[rows,cols]`.
+    Reshape = "reshape" (x) { rows: usize, cols: usize };
+    /// Fused: `quantize(rms_norm(x, weight))`.
+    NormQuantize = "norm_quantize" (x, weight) { eps: f32, to: Format };
+    /// Fused: `add(residual, linear(x, weight))`.
+    LinearAdd = "linear_add" (x, weight, residual);
+    /// Fused: `quantize(silu(gate) · up)`, where gate and up are the two halves of `linear(x, weight)`: `weight[2F,K]` → `[T,F]`.
+    LinearSwiglu = "linear_swiglu" (x, weight) { to: Format };
+    /// Fused: `quantize(scale(rope(x, table), scale))`; without `scale`, nothing is multiplied.
+    RopeQuantize = "rope_quantize" (x, table; scale) { to: Format };
+    /// Fused: `kv_append(cache, quantize(scale(rope(x, table), scale)))` in the cache's format; without `scale`, nothing is multiplied.
+    RopeAppend = "rope_append" (cache, x, table; scale);
+    /// Fused: `kv_append(cache, quantize(x))` in the cache's format.
+    QuantizeAppend = "quantize_append" (cache, x);
 }
 
 impl Op {
@@ -104,9 +129,29 @@ impl Op {
         self.info().mnemonic
     }
 
-    /// Number of operands.
-    pub fn arity(&self) -> usize {
-        self.info().operands.len()
+    /// The numbers of operands that it takes.
+    pub fn arity(&self) -> std::ops::RangeInclusive<usize> {
+        let info = self.info();
+        info.operands.len() - info.optional..=info.operands.len()
+    }
+
+    /// `Err` with a sentence when it does not take `found` operands.
+    pub(crate) fn check_arity(&self, found: usize) -> Result<(), String> {
+        let arity = self.arity();
+        if arity.contains(&found) {
+            return Ok(());
+        }
+        let wanted = if arity.start() == arity.end() {
+            arity.end().to_string()
+        } else {
+            format!("{} or {}", arity.start(), arity.end())
+        };
+        Err(format!("takes {wanted} operands, found {found}"))
+    }
+
+    /// True for what reads a cache and makes the next step's: the operations whose first operand is one.
+    pub fn appends(&self) -> bool {
+        matches!(self, Op::KvAppend | Op::RopeAppend | Op::QuantizeAppend)
     }
 
     /// True for operations whose type is declared rather than inferred.

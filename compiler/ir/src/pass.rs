@@ -1,18 +1,20 @@
-//! Passes and the manager that runs them.
+//! Passes: what rewrites graphs, one kind of change each.
 
-use std::collections::BTreeMap;
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
+use crate::patch::Moved;
 use crate::verify::{VerifyErrors, verify};
 use crate::{Graph, Patch, PatchError};
 
 /// What a pass may do to the numbers; the tolerance of its tests follows from it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// Every output keeps its bits.
     Exact,
-    /// Outputs differ by the order of floating-point operations.
+    /// Outputs differ by the order and the rounding of floating-point operations.
     Reassociates,
     /// Outputs change: precision is given up.
     Lossy,
@@ -73,6 +75,9 @@ pub enum PassError {
     /// The pass still has patches after many rounds.
     #[error("no fixpoint after {0} rounds")]
     NoFixpoint(usize),
+    /// The pass has a bug.
+    #[error("panicked: {0}")]
+    Panicked(String),
 }
 
 impl From<PatchError> for PassError {
@@ -81,39 +86,67 @@ impl From<PatchError> for PassError {
     }
 }
 
-/// Rounds after which a pass is judged not to terminate.
-const MAX_ROUNDS: usize = 64;
+/// A patch that was applied.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Applied {
+    /// What it was about.
+    pub site: String,
+    /// Why it was the way it was.
+    pub notes: Vec<String>,
+}
 
-/// Runs one pass until it has no more patches, then verifies. Applies at most `limit` patches. Returns how many.
-pub fn run_pass(pass: &dyn Pass, graph: &mut Graph, limit: usize) -> Result<usize, PassError> {
-    let mut applied = 0;
+/// Rounds after which a pass is judged not to terminate.
+pub(crate) const MAX_ROUNDS: usize = 64;
+
+/// Runs one pass until it has no more patches, then verifies; with `verify_each`, after every patch. At most `limit`
+/// patches are applied. When it fails, the graph is left as the last patch made it.
+pub(crate) fn run_pass(
+    pass: &dyn Pass,
+    graph: &mut Graph,
+    limit: usize,
+    verify_each: bool,
+) -> Result<Vec<Applied>, PassError> {
+    let mut applied = vec![];
     for _ in 0..MAX_ROUNDS {
-        let patches = pass.run(graph)?;
-        if patches.is_empty() || applied == limit {
+        let mut patches = propose(pass, graph)?;
+        patches.truncate(limit - applied.len());
+        if patches.is_empty() {
             verify(graph)?;
             return Ok(applied);
         }
-        let mut moved = BTreeMap::new();
-        for patch in patches.into_iter().take(limit - applied) {
-            let site = patch.site.clone();
-            graph.apply(patch, &mut moved).map_err(|source| PassError::Patch { site, source })?;
-            applied += 1;
+        let batch = if verify_each { 1 } else { patches.len() };
+        let (mut moved, before) = (Moved::new(), applied.len());
+        let first = patches[0].site.clone();
+        while !patches.is_empty() {
+            let rest = patches.split_off(batch.min(patches.len()));
+            applied.extend(apply(graph, patches, &mut moved)?);
+            if verify_each {
+                verify(graph)?;
+            }
+            patches = rest;
+        }
+        if applied.len() == before {
+            return Err(PassError::Patch { site: first, source: PatchError::Stale });
         }
     }
     Err(PassError::NoFixpoint(MAX_ROUNDS))
 }
 
-/// Runs passes in order; `after` sees the graph after each, with the number of patches applied.
-pub fn run_pipeline<E: From<PassError>>(
-    passes: &[Box<dyn Pass>],
-    graph: &mut Graph,
-    mut limit: usize,
-    mut after: impl FnMut(&dyn Pass, &Graph, usize) -> Result<(), E>,
-) -> Result<(), E> {
-    for pass in passes {
-        let applied = run_pass(pass.as_ref(), graph, limit)?;
-        limit -= applied;
-        after(pass.as_ref(), graph, applied)?;
-    }
-    Ok(())
+/// A pass that panics has failed, and nothing else has.
+fn propose(pass: &dyn Pass, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+    let message = |panic: Box<dyn Any + Send>| {
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
+    };
+    catch_unwind(AssertUnwindSafe(|| pass.run(graph))).map_err(|p| PassError::Panicked(message(p)))?
+}
+
+/// Applies patches and says which: one that an earlier patch of its round left nothing to do for is proposed again in the
+/// next round, if it still applies.
+fn apply(graph: &mut Graph, patches: Vec<Patch>, moved: &mut Moved) -> Result<Vec<Applied>, PassError> {
+    let about: Vec<Applied> =
+        patches.iter().map(|p| Applied { site: p.site.clone(), notes: p.notes.clone() }).collect();
+    let refused = |(n, source): (usize, PatchError)| PassError::Patch { site: about[n].site.clone(), source };
+    let applied = graph.apply_all(patches, moved).map_err(refused)?;
+    Ok(about.into_iter().zip(applied).filter_map(|(patch, applied)| applied.then_some(patch)).collect())
 }

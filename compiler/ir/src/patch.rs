@@ -28,9 +28,12 @@ impl From<ValueId> for Ref {
 pub struct Patch {
     /// What the patch is about, for logs: the site, by name.
     pub site: String,
+    /// Why it is the way it is, for people: what `--explain` prints.
+    pub notes: Vec<String>,
     nodes: Vec<(Op, Type, Vec<Ref>)>,
     constants: BTreeMap<Arc<str>, ConstData>,
     replacements: Vec<(ValueId, Ref)>,
+    removals: Vec<ValueId>,
 }
 
 /// Why a patch was refused. The graph is unchanged.
@@ -64,7 +67,14 @@ pub enum PatchError {
 impl Patch {
     /// An empty patch about `site`.
     pub fn new(site: impl Into<String>) -> Self {
-        Patch { site: site.into(), nodes: vec![], constants: BTreeMap::new(), replacements: vec![] }
+        Patch {
+            site: site.into(),
+            notes: vec![],
+            nodes: vec![],
+            constants: BTreeMap::new(),
+            replacements: vec![],
+            removals: vec![],
+        }
     }
 
     /// Adds an operation; its type is inferred.
@@ -91,6 +101,11 @@ impl Patch {
         self.replacements.push((old, new.into()));
     }
 
+    /// Removes `value`, and whatever only it used, where nothing else uses it. Inputs and outputs stay.
+    pub fn remove(&mut self, value: ValueId) {
+        self.removals.push(value);
+    }
+
     fn push(&mut self, op: Op, ty: Type, operands: &[Ref]) -> Ref {
         self.nodes.push((op, ty, operands.to_vec()));
         Ref::New(self.nodes.len() - 1)
@@ -104,35 +119,79 @@ impl Patch {
     }
 }
 
+/// Where values went that patches replaced.
+pub type Moved = BTreeMap<ValueId, ValueId>;
+
 impl Graph {
     /// Applies a patch, or refuses it and leaves the graph as it was. New nodes that use a replaced value keep using
     /// the old one. What nobody uses any more is removed. `moved` follows values that earlier patches replaced.
-    pub fn apply(&mut self, patch: Patch, moved: &mut BTreeMap<ValueId, ValueId>) -> Result<(), PatchError> {
+    pub fn apply(&mut self, patch: Patch, moved: &mut Moved) -> Result<(), PatchError> {
+        match self.apply_all(vec![patch], moved).map_err(|(_, error)| error)?[..] {
+            [true] => Ok(()),
+            _ => Err(PatchError::Stale),
+        }
+    }
+
+    /// Applies patches in order, or refuses all of them; an error comes with the index of the patch that is wrong. A patch
+    /// that refers to what is no longer there, because an earlier one took it away, is left out. Says which were applied.
+    pub fn apply_all(
+        &mut self,
+        patches: Vec<Patch>,
+        moved: &mut Moved,
+    ) -> Result<Vec<bool>, (usize, PatchError)> {
+        let before = (self.clone(), moved.clone());
+        let mut applied = self.rewrite_all(&patches, moved, false);
+        if applied.is_ok() && self.find_cycle().is_some() {
+            // A search after each patch costs the whole graph each time: only now is it worth that.
+            (*self, *moved) = before.clone();
+            applied = self.rewrite_all(&patches, moved, true);
+        }
+        if applied.is_err() {
+            (*self, *moved) = before;
+        }
+        applied
+    }
+
+    fn rewrite_all(
+        &mut self,
+        patches: &[Patch],
+        moved: &mut Moved,
+        find_cycles: bool,
+    ) -> Result<Vec<bool>, (usize, PatchError)> {
+        let mut applied = vec![];
+        for (n, patch) in patches.iter().enumerate() {
+            applied.push(match self.rewrite(patch.clone(), moved) {
+                Ok(()) => true,
+                Err(PatchError::Stale) => false,
+                Err(error) => return Err((n, error)),
+            });
+            if find_cycles && self.find_cycle().is_some() {
+                return Err((n, PatchError::Cycle));
+            }
+        }
+        Ok(applied)
+    }
+
+    fn rewrite(&mut self, patch: Patch, moved: &mut Moved) -> Result<(), PatchError> {
         let patch = follow(patch, moved);
         self.check(&patch)?;
-        let before = self.clone();
         self.constants.extend(patch.constants);
         let mut new = Vec::with_capacity(patch.nodes.len());
         for (op, ty, operands) in patch.nodes {
             let operands: Vec<ValueId> = operands.into_iter().map(|r| resolve(r, &new)).collect();
             new.push(self.push(op, ty, &operands));
         }
+        let mut replaced = vec![];
         for (old, by) in patch.replacements {
             let by = resolve(by, &new);
             // Earlier patches may have made one of the two the other.
             if old != by {
                 self.redirect_except(old, by, &new);
                 moved.insert(old, by);
+                replaced.push(old);
             }
         }
-        if self.find_cycle().is_some() {
-            *self = before;
-            return Err(PatchError::Cycle);
-        }
-        let replaced: Vec<ValueId> = moved.keys().copied().collect();
-        for old in replaced.into_iter().chain(new) {
-            self.remove_unused(old);
-        }
+        replaced.into_iter().chain(new).chain(patch.removals).for_each(|value| self.remove_unused(value));
         Ok(())
     }
 
@@ -182,7 +241,7 @@ fn resolve(value: Ref, new: &[ValueId]) -> ValueId {
 }
 
 /// The patch with every old value that was replaced since it was made followed to its replacement.
-fn follow(mut patch: Patch, moved: &BTreeMap<ValueId, ValueId>) -> Patch {
+fn follow(mut patch: Patch, moved: &Moved) -> Patch {
     let latest = |mut id: ValueId| {
         while let Some(next) = moved.get(&id) {
             id = *next;

@@ -7,7 +7,7 @@
 //! 5. Names of inputs, constants and caches are not empty, and no two nodes of a kind share one (a constant may
 //!    stand twice if the types agree).
 //! 6. Every constant has data or is elided; data is as long as the type says, and constants have fixed shapes.
-//! 7. Every cache has exactly one user that is a `kv_append`, and no other user.
+//! 7. Every cache has exactly one user, which appends to it as its first operand, and no other user.
 //! 8. There is at least one output, and every symbol of an output's shape is bound by an input or a cache.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -70,8 +70,9 @@ pub fn verify(graph: &Graph) -> Result<(), VerifyErrors> {
 
 fn check_operands(graph: &Graph, value: ValueId) -> Result<(), String> {
     let (op, slots) = (graph.op(value), graph.slots(value));
-    if slots.len() != op.arity() || slots.iter().enumerate().any(|(i, (slot, _))| i != *slot) {
-        return Err(format!("takes {} operands, found {}", op.arity(), slots.len()));
+    op.check_arity(slots.len())?;
+    if slots.iter().enumerate().any(|(i, (slot, _))| i != *slot) {
+        return Err("an operand slot is empty".into());
     }
     if op.is_source() {
         return Ok(());
@@ -134,8 +135,10 @@ fn check_cache(graph: &Graph, value: ValueId) -> Result<(), String> {
         return Ok(());
     }
     let users = graph.users(value);
-    let appends = users.len() == 1 && matches!(graph.op(users[0]), Op::KvAppend);
-    if appends { Ok(()) } else { Err("a cache has one user, a kv_append".into()) }
+    let appends = users.len() == 1
+        && graph.op(users[0]).appends()
+        && graph.operands(users[0]).iter().position(|v| *v == value) == Some(0);
+    if appends { Ok(()) } else { Err("a cache has one user, which appends to it".into()) }
 }
 
 fn check_outputs(graph: &Graph, schedule: &[ValueId]) -> Result<(), String> {

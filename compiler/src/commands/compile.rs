@@ -1,15 +1,15 @@
 //! `fireq compile`: a model directory becomes an artifact.
 
-use std::fs;
 use std::path::Path;
 use std::time::Instant;
 
-use fireq::compile::{CompileError, Sizes, sizes, transform};
+use fireq::compile::{CompileError, Sizes, sizes};
 use fireq::import::{Model, import_with};
 use fireq::summary::summarize;
+use fireq::watch::{Line, Watch};
 use fireq_ir::plan::{Lowered, lower, print_plan};
 use fireq_ir::text::print_graph;
-use fireq_ir::{Graph, Pass};
+use fireq_ir::{Graph, Pipeline};
 use serde_json::{Value, json};
 
 use super::open::set_threads;
@@ -22,23 +22,26 @@ pub fn compile(options: &Compile) -> Outcome {
     let began = Instant::now();
     check_target(options)?;
     set_threads(options.threads)?;
-    let (recipe, passes) = pipeline(options)?;
-    check_print_after(options, &passes)?;
+    let (recipe, pipeline) = pipeline(options)?;
     let mut model = import_with(&options.model, options.import.options())?;
     let checkpoint = summarize(&model.graph);
-    let applied = run_passes(options, &passes, &mut model.graph)?;
-    if options.stop_after.is_some() {
-        return emit(&print_graph(&model.graph));
-    }
-    let lowered = lower(&model.graph).map_err(CompileError::from)?;
-    dump_plan(options, passes.len(), &lowered)?;
+    let lower_last = |watch: &Watch<'_>, graph: &Graph| {
+        if options.run.stop_after.is_some() {
+            return Ok(None);
+        }
+        let lowered = lower(graph).map_err(CompileError::from)?;
+        watch.dump("plan", || print_plan(&lowered.plan))?;
+        Ok(Some(lowered))
+    };
+    let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, lower_last)?;
+    let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
     if !options.dry_run {
         build(options, &model, &lowered, &recipe)?;
     }
     let report = Report {
         model: &model,
         recipe: &recipe,
-        applied,
+        passes,
         checkpoint_bytes: checkpoint.constant_bytes,
         parameters: checkpoint.parameters,
         sizes: sizes(&lowered.plan),
@@ -58,16 +61,15 @@ fn check_target(options: &Compile) -> Outcome {
 }
 
 /// The name that the artifact records, and the passes.
-fn pipeline(options: &Compile) -> Outcome<(String, Vec<Box<dyn Pass>>)> {
-    let (name, text) = match &options.passes {
-        Some(text) => (text.clone(), text.clone()),
-        None => (options.recipe.clone(), recipe(&options.recipe)?),
-    };
-    Ok((name, fireq_passes::pipeline(&text)?))
+fn pipeline(options: &Compile) -> Outcome<(String, Pipeline)> {
+    let name = options.passes.as_ref().unwrap_or(&options.recipe);
+    if options.passes.is_none() {
+        check_recipe(name)?;
+    }
+    Ok((name.clone(), fireq_passes::pipeline(name)?))
 }
 
-/// The pipeline of a recipe.
-pub fn recipe(name: &str) -> Outcome<String> {
+fn check_recipe(name: &str) -> Outcome {
     let is_file = Path::new(name).extension().is_some_and(|e| e == "toml");
     if is_file || matches!(name, "fireq" | "paper") {
         let message = format!("recipe `{name}` is not supported by this build yet");
@@ -75,52 +77,7 @@ pub fn recipe(name: &str) -> Outcome<String> {
             Failure::new(message).hint("use rtn (round to nearest) or none; --passes runs any pipeline")
         );
     }
-    Ok(fireq_passes::recipe(name)?.passes.to_string())
-}
-
-fn check_print_after(options: &Compile, passes: &[Box<dyn Pass>]) -> Outcome {
-    match &options.print_ir_after {
-        Some(name) if name != "all" && passes.iter().all(|p| p.id() != name) => {
-            let ids: Vec<&str> = passes.iter().map(|p| p.id()).collect();
-            let message = format!("--print-ir-after names `{name}`, which is not in the pipeline");
-            Err(Failure::new(message).hint(format!("give `all` or one of: {}", ids.join(", "))))
-        }
-        _ => Ok(()),
-    }
-}
-
-fn run_passes(
-    options: &Compile,
-    passes: &[Box<dyn Pass>],
-    graph: &mut Graph,
-) -> Outcome<Vec<(String, usize)>> {
-    let mut applied = vec![];
-    dump(options, 0, "import", || print_graph(graph))?;
-    transform(graph, passes, options.stop_after.unwrap_or(usize::MAX), |pass, graph, patches| {
-        applied.push((pass.id().to_string(), patches));
-        if options.print_ir_after.as_ref().is_some_and(|name| name == "all" || name == pass.id()) {
-            eprintln!("// after {}: {patches} patches\n{}", pass.id(), print_graph(graph));
-        }
-        dump(options, applied.len(), pass.id(), || print_graph(graph))
-    })?;
-    Ok(applied)
-}
-
-fn dump_plan(options: &Compile, passes: usize, lowered: &Lowered) -> Outcome {
-    Ok(dump(options, passes + 1, "plan", || print_plan(&lowered.plan))?)
-}
-
-/// Writes one numbered file of --dump-ir.
-fn dump(
-    options: &Compile,
-    number: usize,
-    stage: &str,
-    text: impl FnOnce() -> String,
-) -> Result<(), CompileError> {
-    let Some(dir) = &options.dump_ir else { return Ok(()) };
-    let path = dir.join(format!("{number:02}-{stage}.ir"));
-    let written = fs::create_dir_all(dir).and_then(|()| fs::write(&path, text()));
-    written.map_err(|source| CompileError::Dump { path, source })
+    Ok(fireq_passes::recipe(name).map(drop)?)
 }
 
 #[cfg(feature = "llvm")]
@@ -147,8 +104,8 @@ fn build(_: &Compile, _: &Model, _: &Lowered, _: &str) -> Outcome {
 struct Report<'a> {
     model: &'a Model,
     recipe: &'a str,
-    /// Passes with the number of patches they applied.
-    applied: Vec<(String, usize)>,
+    /// What the passes did.
+    passes: Vec<Line>,
     checkpoint_bytes: u64,
     parameters: u64,
     sizes: Sizes,
@@ -157,13 +114,14 @@ struct Report<'a> {
 
 impl Report<'_> {
     fn json(&self, options: &Compile) -> Value {
-        let pass = |(id, patches): &(String, usize)| json!({ "pass": id, "patches": patches });
+        let pass =
+            |line: &Line| json!({ "pass": line.pass, "patches": line.patches, "seconds": line.seconds });
         json!({
             "model": self.model.config.name,
             "recipe": self.recipe,
             "output": options.output.as_ref().filter(|_| !options.dry_run),
             "dry_run": options.dry_run,
-            "passes": self.applied.iter().map(pass).collect::<Vec<_>>(),
+            "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
             "parameters": self.parameters,
             "checkpoint_bytes": self.checkpoint_bytes,
             "weight_bytes": self.sizes.weights,

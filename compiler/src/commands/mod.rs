@@ -1,6 +1,7 @@
 //! One file for each command, and what they share: opening models, printing, progress.
 
 mod bench;
+mod bisect;
 mod compile;
 mod doctor;
 mod eval;
@@ -11,6 +12,7 @@ mod open;
 mod opt;
 mod output;
 mod passes;
+mod pipeline;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;

@@ -2,25 +2,25 @@
 
 use std::io::Read;
 
-use fireq::compile::transform;
-use fireq::numerics::difference;
+use fireq::reproducer::pipeline_of;
+use fireq_ir::Graph;
 use fireq_ir::text::{parse_and_verify, print_graph};
-use fireq_ir::{Effect, Graph, Pass};
 
 use super::output::emit;
+use super::{bisect, pipeline};
 use crate::cli::Opt;
 use crate::failure::{Failure, Outcome};
 
-/// Prints the graph after the pipeline.
+/// Prints the graph after the pipeline, or the patch that breaks it.
 pub fn opt(options: &Opt) -> Outcome {
-    let before = parse(&read(options)?, &name(options))?;
-    let passes = fireq_passes::pipeline(&options.passes)?;
-    let mut graph = before.clone();
-    transform(&mut graph, &passes, usize::MAX, |_, _, _| Ok(()))?;
-    if options.verify_numerics {
-        check(&before, &graph, &passes)?;
+    let text = read(options)?;
+    let mut graph = parse(&text, &name(options))?;
+    let passes = options.passes.as_deref().or(pipeline_of(&text)).unwrap_or_default();
+    let passes = fireq_passes::pipeline(passes)?;
+    if options.bisect || options.bisect_command.is_some() {
+        return bisect::bisect(&passes, &graph, options.bisect_command.as_deref());
     }
-    emit(&print_graph(&graph))
+    pipeline::run(&options.run, &passes, &mut graph, |_, graph| emit(&print_graph(graph))).map(drop)
 }
 
 /// Parses and verifies text IR; what is wrong is shown in its place.
@@ -48,23 +48,4 @@ fn read(options: &Opt) -> Outcome<String> {
             .within(format!("cannot read {}", name(options)))
             .hint("give a file of text IR, or - to read stdin")
     })
-}
-
-/// The tolerance is that of the passes together, and never more than that of a lossy one.
-fn check(before: &Graph, after: &Graph, passes: &[Box<dyn Pass>]) -> Outcome {
-    let allowed = passes.iter().map(|p| p.effect().tolerance()).sum::<f64>().min(Effect::Lossy.tolerance());
-    let found = difference(before, after).map_err(|e| {
-        Failure::from_error(&e)
-            .within("the graphs cannot be run on random data")
-            .hint("check the graph with `fireq opt`")
-    })?;
-    eprintln!("numerics: relative error {found:.3e}, allowed {allowed:.3e}");
-    if found <= allowed {
-        return Ok(());
-    }
-    let effects: Vec<String> =
-        passes.iter().map(|p| format!("{} ({})", p.id(), Effect::name(p.effect()))).collect();
-    let message = format!("outputs differ by a relative error of {found:.3e}, allowed is {allowed:.3e}");
-    Err(Failure::new(message)
-        .hint(format!("run fewer of the passes to find the wrong one: {}", effects.join(", "))))
 }

@@ -1,7 +1,7 @@
 //! The unquantized reference as an artifact of this run only, and how the command line's build options are read.
 
 use fireq::build::{BuildOptions, build};
-use fireq::compile::{CompileError, transform};
+use fireq::compile::CompileError;
 use fireq::import::Model;
 use fireq_codegen::llvm::Cpu;
 use fireq_ir::plan::lower;
@@ -13,8 +13,8 @@ use crate::failure::Outcome;
 
 /// Compiles a model with recipe `none` for this machine.
 pub fn compile(mut model: Model, options: &Executed) -> Outcome<(Artifact, TempDir)> {
-    let passes = fireq_passes::pipeline(&super::compile::recipe("none")?)?;
-    transform(&mut model.graph, &passes, usize::MAX, |_, _, _| Ok(()))?;
+    let passes = fireq_passes::pipeline("none")?;
+    passes.run(&mut model.graph).map_err(CompileError::from)?;
     let lowered = lower(&model.graph).map_err(CompileError::from)?;
     let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
     let out = temporary.path().join("reference.fireq");

@@ -35,7 +35,7 @@ pub struct StoredTensor {
 impl StoredTensor {
     /// The tensor's bytes as data of a constant.
     pub fn data(&self) -> ConstData {
-        ConstData::Bytes { owner: self.file.clone(), range: self.range.clone() }
+        ConstData::shared(self.file.clone(), self.range.clone())
     }
 }
 

@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 
 use thiserror::Error;
 
-use crate::{Graph, Op, ValueId};
+use crate::fused::{self, Slot};
+use crate::{Graph, Op, Type, ValueId};
 
 pub(crate) use tensor::widen;
 pub use tensor::{Data, Tensor};
@@ -75,11 +76,10 @@ pub fn interpret(
             Op::Input { name } => given("input", name, graph, value, inputs)?,
             Op::Cache { name } => given("cache", name, graph, value, caches)?,
             Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
-            op => ops::eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
+            op => eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
         };
-        if let (Op::KvAppend, Some(name)) =
-            (graph.op(value), operands.first().and_then(|c| graph.op(*c).name()))
-        {
+        let cache = operands.first().and_then(|c| graph.op(*c).name());
+        if let Some(name) = cache.filter(|_| graph.op(value).appends()) {
             after.insert(name.to_string(), tensor.clone());
         }
         values.insert(value, tensor);
@@ -96,7 +96,24 @@ pub fn eval_constant(graph: &Graph, value: ValueId) -> Result<Tensor, InterpErro
     }
     let operands: Vec<Tensor> =
         graph.operands(value).into_iter().map(|v| eval_constant(graph, v)).collect::<Result<_, _>>()?;
-    ops::eval(graph.op(value), &operands.iter().collect::<Vec<_>>())
+    eval(graph.op(value), &operands.iter().collect::<Vec<_>>())
+}
+
+/// The result of an operation; a fused one is computed as the operations that it stands for.
+fn eval(op: &Op, operands: &[&Tensor]) -> Result<Tensor, InterpError> {
+    let types: Vec<&Type> = operands.iter().map(|t| &t.ty).collect();
+    op.check_arity(operands.len()).map_err(|reason| InterpError::Op { op: op.mnemonic(), reason })?;
+    let Some(parts) = fused::parts(op, &types) else { return ops::eval(op, operands) };
+    let mut steps: Vec<Tensor> = vec![];
+    for part in &parts {
+        let tensor = |slot: &Slot| match slot {
+            Slot::Operand(n) => operands[*n],
+            Slot::Step(n) => &steps[*n],
+        };
+        let result = ops::eval(&part.op, &part.operands.iter().map(tensor).collect::<Vec<_>>())?;
+        steps.push(result);
+    }
+    steps.pop().ok_or(InterpError::Op { op: op.mnemonic(), reason: "stands for nothing".into() })
 }
 
 fn drop_dead(

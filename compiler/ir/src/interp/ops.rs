@@ -26,9 +26,10 @@ fn eval_data(op: &Op, operands: &[&Tensor], ty: &Type) -> Checked<Data> {
         (Op::Linear, [x, weight]) => Ok(linear(x, weight)),
         (Op::Bias, [x, v]) => channelwise(x, v, |a, b| a + b),
         (Op::Scale, [x, v]) => channelwise(x, v, |a, b| a * b),
+        (Op::ScaleRows, [x, v]) => scale_rows(x, v),
         (Op::RopeTable, [positions, inv_freq]) => rope_table(positions, inv_freq),
         (Op::Rope, [x, table]) => rope(x, table),
-        (Op::KvAppend, [cache, x]) => kv_append(cache, x),
+        (Op::KvAppend, [cache, x]) => append(&cache.data, &x.data),
         (Op::Attention { heads, kv_heads, scale, p }, [q, k, v]) => {
             Ok(Data::Float(attention(*heads, *kv_heads, *scale, *p, q, k, v)))
         }
@@ -37,6 +38,12 @@ fn eval_data(op: &Op, operands: &[&Tensor], ty: &Type) -> Checked<Data> {
         (Op::Add, [a, b]) => elementwise(a, b, |a, b| a + b),
         (Op::Quantize { to }, [x]) => Ok(Data::Quant(Quantized::from_rows(x.floats()?, x.cols(), to))),
         (Op::Dequantize, [x]) => Ok(Data::Float(x.to_f32())),
+        (Op::Concat, [a, b]) => append(&a.data, &b.data),
+        (Op::Slice { start, size }, [x]) => Ok(Data::Float(
+            x.floats()?.chunks(x.cols()).flat_map(|row| &row[*start..][..*size]).copied().collect(),
+        )),
+        (Op::Transpose, [x]) => transpose(x),
+        (Op::Reshape { .. }, [x]) => Ok(x.data.clone()),
         _ => Err(format!("a value of type {ty} must be given")),
     }
 }
@@ -130,15 +137,26 @@ fn rope(x: &Tensor, table: &Tensor) -> Checked<Data> {
     Ok(Data::Float(out))
 }
 
-fn kv_append(cache: &Tensor, x: &Tensor) -> Checked<Data> {
-    match (&cache.data, &x.data) {
-        (Data::Float(past), Data::Float(new)) => Ok(Data::Float([past.as_slice(), new].concat())),
-        (Data::Quant(past), Data::Quant(new)) => {
-            let mut all = past.clone();
-            all.codes.extend_from_slice(&new.codes);
-            all.scales.iter_mut().zip(&new.scales).for_each(|(a, b)| a.extend_from_slice(b));
+fn scale_rows(x: &Tensor, scale: &Tensor) -> Checked<Data> {
+    let rows = x.floats()?.chunks(x.cols()).zip(scale.floats()?);
+    Ok(Data::Float(rows.flat_map(|(row, s)| row.iter().map(move |v| v * s)).collect()))
+}
+
+fn transpose(x: &Tensor) -> Checked<Data> {
+    let (data, rows, cols) = (x.floats()?, x.rows(), x.cols());
+    Ok(Data::Float((0..cols).flat_map(|c| (0..rows).map(move |r| data[r * cols + c])).collect()))
+}
+
+/// The rows of `a`, then those of `b`.
+fn append(a: &Data, b: &Data) -> Checked<Data> {
+    match (a, b) {
+        (Data::Float(a), Data::Float(b)) => Ok(Data::Float([a.as_slice(), b].concat())),
+        (Data::Quant(a), Data::Quant(b)) => {
+            let mut all = a.clone();
+            all.codes.extend_from_slice(&b.codes);
+            all.scales.iter_mut().zip(&b.scales).for_each(|(a, b)| a.extend_from_slice(b));
             Ok(Data::Quant(all))
         }
-        _ => Err("cache and rows are of different kinds".into()),
+        _ => Err("the rows are of different kinds".into()),
     }
 }

@@ -1,11 +1,13 @@
 //! Graph to plan: places for values, launches in schedule order, scratch shared by values that are never live together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use thiserror::Error;
 
 use super::{Buffer, BufferId, Kernel, Launch, Place, Plan, Signature, Storage, parts};
+use crate::expression::{constant_values, leaf_name};
+use crate::fused;
 use crate::plan::storage::BLOCK;
 use crate::{DType, Dim, Graph, Op, Per, Type, ValueId};
 
@@ -31,8 +33,10 @@ pub struct LowerError {
 /// Alignment of every part of an arena buffer, in bytes per token.
 pub const ARENA_ALIGN: usize = 64;
 
-/// Lowers a verified graph. Expressions over constants become weights; what reaches no output is left out.
+/// Lowers a verified graph. Fused operations are launched as the operations they stand for; expressions over constants
+/// become weights, and what reaches no output is left out.
 pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
+    let graph = &fused::expand(graph).map_err(|e| LowerError { op: "fused", reason: e.to_string() })?;
     let live = live_schedule(graph);
     let mut lowering = Lowering {
         graph,
@@ -42,7 +46,7 @@ pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
         buffer_of: BTreeMap::new(),
         free_at: vec![],
         symbols: vec![],
-        constant: constants(graph, &live),
+        constant: constant_values(graph),
     };
     for (at, value) in live.iter().enumerate() {
         lowering
@@ -55,7 +59,7 @@ pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
 /// The values that outputs need, and the inputs, in schedule order.
 fn live_schedule(graph: &Graph) -> Vec<ValueId> {
     let mut needed: Vec<ValueId> = graph.outputs.clone();
-    let mut seen: std::collections::BTreeSet<ValueId> = needed.iter().copied().collect();
+    let mut seen: BTreeSet<ValueId> = needed.iter().copied().collect();
     while let Some(value) = needed.pop() {
         needed.extend(graph.operands(value).into_iter().filter(|v| seen.insert(*v)));
     }
@@ -70,19 +74,6 @@ fn last_uses(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, usize> {
     uses.collect()
 }
 
-/// For each value, whether it depends on constants only.
-fn constants(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, bool> {
-    let mut constant: BTreeMap<ValueId, bool> = BTreeMap::new();
-    for value in live {
-        let is = match graph.op(*value) {
-            Op::Const { .. } => true,
-            op => !op.is_source() && graph.operands(*value).iter().all(|v| constant[v]),
-        };
-        constant.insert(*value, is);
-    }
-    constant
-}
-
 struct Lowering<'a> {
     graph: &'a Graph,
     last_use: BTreeMap<ValueId, usize>,
@@ -92,7 +83,7 @@ struct Lowering<'a> {
     /// Arena intervals in use: offset, size, and the schedule position of the last use.
     free_at: Vec<(usize, usize, usize)>,
     symbols: Vec<(Signature, Arc<str>)>,
-    constant: BTreeMap<ValueId, bool>,
+    constant: BTreeSet<ValueId>,
 }
 
 impl Lowering<'_> {
@@ -101,13 +92,14 @@ impl Lowering<'_> {
         match op {
             Op::Input { name } => self.buffer(value, Place::Input(name.clone())).map(drop),
             Op::Cache { .. } => Ok(()),
-            _ if self.constant[&value] => Ok(()),
+            _ if self.constant.contains(&value) => Ok(()),
             _ => self.launch(at, value, op),
         }
     }
 
     fn launch(&mut self, at: usize, value: ValueId, op: &Op) -> Result<(), String> {
-        let kernel = Kernel::from_op(op).ok_or("is not a computation")?;
+        let kernel =
+            Kernel::from_op(op).ok_or("only constants go through it: nothing computes it at run time")?;
         let operands = self.graph.operands(value);
         let computed = if kernel == Kernel::KvAppend { &operands[1..] } else { &operands[..] };
         check_storage(op, &operands.iter().map(|v| self.graph.ty(*v)).collect::<Vec<_>>())?;
@@ -124,7 +116,7 @@ impl Lowering<'_> {
         if let Some(buffer) = self.buffer_of.get(&value) {
             return Ok(*buffer);
         }
-        if !self.constant[&value] {
+        if !self.constant.contains(&value) {
             return Err(format!("reads a `{}` directly", self.graph.op(value).mnemonic()));
         }
         let name = self.weight_name(value);
@@ -134,11 +126,7 @@ impl Lowering<'_> {
 
     /// The constant's name; for an expression the name of its first constant, numbered when that is taken.
     fn weight_name(&self, value: ValueId) -> Arc<str> {
-        let mut leaf = value;
-        while let Some(first) = self.graph.operands(leaf).first() {
-            leaf = *first;
-        }
-        let base = self.graph.op(leaf).name().cloned().unwrap_or_else(|| "constant".into());
+        let base = leaf_name(self.graph, value);
         let numbered = (2..).map(|n| format!("{base}.{n}").into());
         let mut candidates = std::iter::once(base.clone()).chain(numbered);
         candidates.find(|name| !self.weights.contains_key(name)).unwrap_or(base)

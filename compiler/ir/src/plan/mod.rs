@@ -80,10 +80,13 @@ pub enum Kernel {
     Quantize { to: Format },
     /// From codes and scales.
     Dequantize,
+    /// Channels of each row.
+    Slice { start: usize, size: usize },
 }
 
 impl Kernel {
-    /// The kernel of an operation; `None` for sources.
+    /// The kernel of an operation; `None` for sources, for what only constants go through, and for fused operations,
+    /// which are launched as the operations that they stand for.
     pub fn from_op(op: &Op) -> Option<Self> {
         Some(match op.clone() {
             Op::Input { .. } | Op::Const { .. } | Op::Cache { .. } => return None,
@@ -101,6 +104,10 @@ impl Kernel {
             Op::Scale => Kernel::Scale,
             Op::Quantize { to } => Kernel::Quantize { to },
             Op::Dequantize => Kernel::Dequantize,
+            Op::Slice { start, size } => Kernel::Slice { start, size },
+            Op::ScaleRows | Op::Concat | Op::Transpose | Op::Reshape { .. } => return None,
+            Op::NormQuantize { .. } | Op::LinearAdd | Op::LinearSwiglu { .. } => return None,
+            Op::RopeQuantize { .. } | Op::RopeAppend | Op::QuantizeAppend => return None,
         })
     }
 
@@ -121,6 +128,7 @@ impl Kernel {
             Kernel::Scale => Op::Scale,
             Kernel::Quantize { to } => Op::Quantize { to },
             Kernel::Dequantize => Op::Dequantize,
+            Kernel::Slice { start, size } => Op::Slice { start, size },
         }
     }
 

@@ -9,7 +9,7 @@ use super::ParseError;
 use super::cursor::{Attrs, Cursor, Parsed};
 use super::lex::Token;
 use crate::verify::{VerifyErrors, verify};
-use crate::{Attr, ConstData, DType, Graph, Op, Type, ValueId};
+use crate::{Attr, ConstData, Graph, Op, Type, ValueId};
 
 /// Parses a graph. Types stand as declared: [`verify`] judges them.
 pub fn parse_graph(text: &str) -> Result<Graph, ParseError> {
@@ -110,11 +110,8 @@ fn constant(c: &Cursor<'_>, attrs: &Attrs, ty: &Type) -> Parsed<ConstData> {
     for (name, attr, span) in attrs {
         match (name.as_str(), attr) {
             ("data", Attr::List(values)) => {
-                let bytes = encode(ty.dtype, values);
-                let bytes = bytes.ok_or_else(|| {
-                    c.error(span.clone(), format!("data does not fit {} exactly", ty.dtype))
-                })?;
-                return Ok(ConstData::from_bytes(bytes));
+                return ConstData::from_numbers(ty.dtype, values)
+                    .ok_or_else(|| c.error(span.clone(), format!("data does not fit {} exactly", ty.dtype)));
             }
             ("hash", Attr::Str(text)) => hash = Some(text.clone()),
             ("data", _) => return Err(c.error(span.clone(), "data is a list such as [1.0, 2.0]")),
@@ -123,25 +120,4 @@ fn constant(c: &Cursor<'_>, attrs: &Attrs, ty: &Type) -> Parsed<ConstData> {
         }
     }
     Ok(ConstData::Elided { hash })
-}
-
-/// The bytes of numbers in a dtype that holds them exactly.
-fn encode(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
-    let each = |f: &dyn Fn(f32) -> Option<Vec<u8>>| -> Option<Vec<u8>> {
-        let parts: Option<Vec<Vec<u8>>> = values.iter().map(|v| f(*v)).collect();
-        parts.map(|p| p.concat())
-    };
-    match dtype {
-        DType::F32 => each(&|v| Some(v.to_le_bytes().to_vec())),
-        DType::BF16 => each(&|v| {
-            let x = half::bf16::from_f32(v);
-            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
-        }),
-        DType::F16 => each(&|v| {
-            let x = half::f16::from_f32(v);
-            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
-        }),
-        DType::I32 => each(&|v| ((v as i32) as f32 == v).then(|| (v as i32).to_le_bytes().to_vec())),
-        _ => None,
-    }
 }

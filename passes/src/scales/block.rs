@@ -1,0 +1,209 @@
+//! Blocks: pieces of a graph between cuts, small enough for an e-graph, and the way into one and back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use egg::Id;
+use fireq_ir::expression::{constant_values, leaf_name};
+use fireq_ir::{ConstData, Graph, Op, Patch, PatchError, Ref, ValueId};
+
+use super::extract::{Choice, Cost, node_cost};
+use super::language::{self, Facts, Kind, Node, Vector};
+use crate::pattern::{Names, numbers, used_once};
+
+/// Connected values that scales move through, in schedule order; the residual stream's sums cut one from the next.
+pub(super) struct Block {
+    values: Vec<ValueId>,
+}
+
+/// The blocks in which a scale is applied at run time.
+pub(super) fn blocks(graph: &Graph) -> Vec<Block> {
+    let constants = constant_values(graph);
+    let schedule = graph.schedule();
+    let mut group: BTreeMap<ValueId, usize> = BTreeMap::new();
+    let mut members: Vec<Vec<ValueId>> = vec![];
+    for value in &schedule {
+        if constants.contains(value) || !movable(graph, *value) {
+            continue;
+        }
+        let mut joined: Vec<usize> =
+            graph.operands(*value).iter().filter_map(|v| group.get(v).copied()).collect();
+        joined.sort_unstable();
+        joined.dedup();
+        let home = joined.first().copied().unwrap_or(members.len());
+        members.resize_with(members.len().max(home + 1), Vec::new);
+        for other in joined.into_iter().skip(1) {
+            let moved = std::mem::take(&mut members[other]);
+            group.extend(moved.iter().map(|v| (*v, home)));
+            members[home].extend(moved);
+        }
+        members[home].push(*value);
+        group.insert(*value, home);
+    }
+    let order: BTreeMap<ValueId, usize> = schedule.into_iter().zip(0..).collect();
+    members.iter_mut().for_each(|values| values.sort_unstable_by_key(|v| order[v]));
+    let scaled = |values: &Vec<ValueId>| values.iter().any(|v| *graph.op(*v) == Op::Scale);
+    members.into_iter().filter(scaled).map(|values| Block { values }).collect()
+}
+
+/// A cache that something else reads too would need both contents at once.
+fn movable(graph: &Graph, value: ValueId) -> bool {
+    let op = graph.op(value);
+    Kind::of(op).is_some() && (*op != Op::KvAppend || used_once(graph, value))
+}
+
+/// A block in an e-graph.
+pub(super) struct Encoded {
+    pub egraph: language::Graph,
+    /// Values that something outside of the block reads, with their classes.
+    pub roots: Vec<(ValueId, Id)>,
+    /// The values of the block and what they read, with their classes as they went in.
+    ids: BTreeMap<ValueId, Id>,
+}
+
+impl Block {
+    /// Puts the block into an e-graph.
+    pub fn encode(&self, graph: &Graph) -> Encoded {
+        let egraph = language::Graph::new(Facts::default()).with_explanations_enabled();
+        let mut encoded = Encoded { egraph, roots: vec![], ids: BTreeMap::new() };
+        let inside: BTreeSet<ValueId> = self.values.iter().copied().collect();
+        for value in &self.values {
+            encoded.value(graph, *value);
+            let outside = |user: &ValueId| !inside.contains(user);
+            if graph.outputs.contains(value) || graph.users(*value).iter().any(outside) {
+                encoded.roots.push((*value, encoded.ids[value]));
+            }
+        }
+        encoded.egraph.rebuild();
+        encoded
+    }
+}
+
+impl Encoded {
+    fn value(&mut self, graph: &Graph, value: ValueId) {
+        let op = graph.op(value);
+        let kind = Kind::of(op).expect("a block holds what scales move through");
+        let mut children = vec![];
+        if kind.has_attrs() {
+            self.egraph.analysis.ops.push(op.clone());
+            let attrs = Kind::Attrs(self.egraph.analysis.ops.len() - 1);
+            children.push(self.egraph.add(Node { kind: attrs, children: vec![] }));
+        }
+        for operand in graph.operands(value) {
+            let known = self.ids.get(&operand).copied();
+            children.push(known.unwrap_or_else(|| self.leaf(graph, operand)));
+        }
+        let id = self.egraph.add(Node { kind, children });
+        self.ids.insert(value, id);
+    }
+
+    fn leaf(&mut self, graph: &Graph, value: ValueId) -> Id {
+        let ty = graph.ty(value).clone();
+        let facts = &mut self.egraph.analysis;
+        let vector = numbers(graph, value).filter(|_| ty.shape.0.len() == 1);
+        let kind = if let Some(numbers) = vector {
+            let name = leaf_name(graph, value).to_string();
+            Kind::Vector(facts.intern(Vector { numbers, ty, origin: Some(value), name }))
+        } else {
+            facts.leaves.push((value, ty, fireq_ir::expression::is_constant(graph, value)));
+            Kind::Leaf(facts.leaves.len() - 1)
+        };
+        let id = self.egraph.add(Node { kind, children: vec![] });
+        self.ids.insert(value, id);
+        id
+    }
+
+    /// The block's own forms, and what they cost together.
+    pub fn known(&self, block: &Block) -> (BTreeSet<Node>, Cost) {
+        let node = |value: &ValueId| self.egraph.id_to_node(self.ids[value]).clone();
+        let canonical = |node: Node| {
+            let children = node.children.iter().map(|id| self.egraph.find(*id)).collect();
+            Node { kind: node.kind, children }
+        };
+        let nodes: BTreeSet<Node> = block.values.iter().map(|v| canonical(node(v))).collect();
+        let cost = nodes.iter().map(|node| node_cost(&self.egraph, node)).sum();
+        (nodes, cost)
+    }
+
+    /// Builds the chosen forms in a patch; what is in the graph already is used as it is.
+    pub fn decode(
+        &self,
+        graph: &Graph,
+        choice: &Choice,
+        patch: &mut Patch,
+        names: &mut Names<'_>,
+    ) -> Result<(), PatchError> {
+        let mut decoder = Decoder { encoded: self, graph, choice, patch, names, built: BTreeMap::new() };
+        for (value, id) in &self.roots {
+            let built = decoder.class(self.egraph.find(*id))?;
+            if built != Ref::Old(*value) {
+                decoder.patch.replace(*value, built);
+            }
+        }
+        Ok(())
+    }
+}
+
+struct Decoder<'a, 'n> {
+    encoded: &'a Encoded,
+    graph: &'a Graph,
+    choice: &'a Choice,
+    patch: &'a mut Patch,
+    names: &'a mut Names<'n>,
+    built: BTreeMap<Id, Ref>,
+}
+
+impl Decoder<'_, '_> {
+    fn class(&mut self, id: Id) -> Result<Ref, PatchError> {
+        if let Some(built) = self.built.get(&id) {
+            return Ok(*built);
+        }
+        let node = &self.choice[&id];
+        let built = match node.kind {
+            Kind::Leaf(n) => self.encoded.egraph.analysis.leaves[n].0.into(),
+            Kind::Vector(n) => self.vector(n),
+            kind => {
+                let skip = usize::from(kind.has_attrs());
+                let op = self.op(node);
+                let operands = node.children[skip..].iter().map(|id| self.encoded.egraph.find(*id));
+                let operands = operands.collect::<Vec<_>>().into_iter().map(|id| self.class(id));
+                let operands: Vec<Ref> = operands.collect::<Result<_, _>>()?;
+                match self.existing(&op, &operands) {
+                    Some(value) => value.into(),
+                    None => self.patch.add(self.graph, op, &operands)?,
+                }
+            }
+        };
+        self.built.insert(id, built);
+        Ok(built)
+    }
+
+    fn op(&self, node: &Node) -> Op {
+        let facts = &self.encoded.egraph.analysis;
+        let attrs = node.children.first().and_then(|id| self.encoded.egraph[*id].data.op);
+        let text = node.to_string();
+        attrs.map_or_else(
+            || Op::build(&text, &|_| None).ok().flatten().expect("only norms and attention have attributes"),
+            |n| facts.ops[n].clone(),
+        )
+    }
+
+    /// A value of the graph that computes `op` on these operands.
+    fn existing(&self, op: &Op, operands: &[Ref]) -> Option<ValueId> {
+        let Ref::Old(first) = operands.first()? else { return None };
+        let same = |user: &ValueId| {
+            self.graph.op(*user) == op
+                && self.graph.operands(*user).into_iter().map(Ref::Old).eq(operands.iter().copied())
+        };
+        self.graph.users(*first).into_iter().find(same)
+    }
+
+    fn vector(&mut self, n: usize) -> Ref {
+        let vector = &self.encoded.egraph.analysis.vectors[n];
+        if let Some(origin) = vector.origin {
+            return origin.into();
+        }
+        let base = vector.name.split('·').next().unwrap_or("scale");
+        let data = ConstData::from_f32(&vector.numbers);
+        self.patch.constant(&self.names.fresh(base, "scaled"), vector.ty.clone(), data)
+    }
+}
