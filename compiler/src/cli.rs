@@ -223,7 +223,7 @@ pub struct Opt {
 /// Options of `inspect`.
 #[derive(Debug, Args)]
 pub struct Inspect {
-    /// A model directory, an artifact, or a file of text IR.
+    /// A model directory, its config.json alone for shapes without weights, an artifact, or a file of text IR.
     pub input: PathBuf,
     /// Print the graph as text IR.
     #[arg(long, conflicts_with_all = ["plan", "json"])]

@@ -13,6 +13,8 @@ pub enum Source {
     Artifact,
     /// Text IR.
     Ir,
+    /// The config.json of a model, without weights.
+    Config,
 }
 
 /// A path that is nothing fireq reads.
@@ -40,6 +42,9 @@ pub fn classify(path: &Path) -> Result<Source, SourceError> {
     }
     if path.is_file() {
         let is_ir = path.extension().is_some_and(|e| e == "ir");
+        if path.file_name().is_some_and(|name| name == "config.json") {
+            return Ok(Source::Config);
+        }
         return if is_ir { Ok(Source::Ir) } else { fail("is a file, and not one of text IR (*.ir)") };
     }
     if path.join("manifest.json").exists() {

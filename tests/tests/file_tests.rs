@@ -4,6 +4,9 @@
 //! parsed, verified, printed back, run, verified again, run to a fixpoint, and compared numerically before and after
 //! within the tolerance of the pipeline's effects. What comes out is snapshotted beside the case.
 //!
+//! `tests/ir/plan/*.ir` say `// run: <pipeline>; plan`, and `tests/ir/llvm/*.ir` `// run: <pipeline>; llvm`: what is
+//! snapshotted is the plan, verified and parsed back, or the LLVM IR of its kernels before optimization.
+//!
 //! `tests/ir/parse-errors/*.ir` and `verify-errors/*.ir` say `//~ message` on the line that is wrong.
 //!
 //! `cargo xtask bless` accepts new snapshots. `FIREQ_CASE=substring` runs the cases whose path contains it.
@@ -12,6 +15,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use fireq_ir::plan::{Plan, lower, parse_plan, print_plan, verify_plan};
 use fireq_ir::text::{ParseError, TextError, parse_and_verify, parse_graph, print_graph};
 use fireq_ir::verify::verify;
 use fireq_ir::{Graph, Op, Pipeline};
@@ -61,6 +65,55 @@ fn passes() {
 }
 
 #[test]
+fn plans() {
+    for_each_case("plan", |text, path| {
+        let plan = lowered(text, "plan")?;
+        let printed = print_plan(&plan);
+        verify_plan(&plan).map_err(|e| e.to_string())?;
+        let parsed = parse_plan(&printed).map_err(|e| e.to_string())?;
+        if parsed != plan || print_plan(&parsed) != printed {
+            return Err("is another plan after parsing".into());
+        }
+        snapshot(path, &format!("{}\n{printed}", text.trim_end()))
+    });
+}
+
+#[cfg(feature = "llvm")]
+#[test]
+fn llvm() {
+    for_each_case("llvm", |text, path| {
+        let functions =
+            fireq_codegen::llvm::functions(&lowered(text, "llvm")?, fireq_codegen::llvm::Cpu::Baseline);
+        snapshot(path, &format!("{}\n\n{}", text.trim_end(), functions.map_err(|e| e.to_string())?))
+    });
+}
+
+/// The plan of a case after its pipeline.
+fn lowered(text: &str, stage: &str) -> Result<Plan, String> {
+    let (pipeline, found) = header(text)?;
+    if found != stage {
+        return Err(format!("the first line ends with `{found}` instead of `{stage}`"));
+    }
+    let mut graph = parse_and_verify(text).map_err(|e| e.to_string())?;
+    let pipeline = fireq_passes::pipeline(pipeline).map_err(|e| e.to_string())?;
+    pipeline.run(&mut graph).map_err(|e| e.source.to_string())?;
+    Ok(lower(&graph).map_err(|e| e.to_string())?.plan)
+}
+
+/// The pipeline of a case's first line, and what is expected of it.
+fn header(text: &str) -> Result<(&str, &str), String> {
+    let line = text
+        .lines()
+        .next()
+        .and_then(|l| l.strip_prefix("// run:"))
+        .ok_or("the first line is not `// run: …`")?;
+    line.trim()
+        .rsplit_once(';')
+        .map(|(run, expected)| (run, expected.trim()))
+        .ok_or("the first line does not say what is expected".into())
+}
+
+#[test]
 fn parse_errors() {
     for_each_case("parse-errors", |text, _| match parse_graph(text) {
         Ok(_) => Err("parses, but an error is expected".into()),
@@ -80,7 +133,7 @@ fn verify_errors() {
 #[test]
 fn nothing_is_left_over() {
     let ids = fireq_passes::PASSES.iter().map(|info| info.id);
-    let known: BTreeSet<&str> = ids.chain(["parse-errors", "verify-errors"]).collect();
+    let known: BTreeSet<&str> = ids.chain(["parse-errors", "verify-errors", "plan", "llvm"]).collect();
     for folder in fs::read_dir(root()).unwrap().map(|e| e.unwrap().path()) {
         let name = folder.file_name().unwrap().to_string_lossy();
         assert!(known.contains(&*name), "{}: no pass of this name runs it", folder.display());
@@ -102,13 +155,7 @@ fn check_expected(text: &str, error: &ParseError) -> Result<(), String> {
 }
 
 fn check_pass_case(text: &str, path: &Path) -> Result<(), String> {
-    let header = text
-        .lines()
-        .next()
-        .and_then(|l| l.strip_prefix("// run: "))
-        .ok_or("the first line is not `// run: …`")?;
-    let (pipeline, expectation) =
-        header.rsplit_once("; ").ok_or("the first line does not say whether it fires")?;
+    let (pipeline, expectation) = header(text)?;
     let passes = fireq_passes::pipeline(pipeline).map_err(|e| e.to_string())?;
     let before = parse_and_verify(text).map_err(|e| e.to_string())?;
     check_canonical(&before)?;

@@ -21,6 +21,7 @@ use std::path::Path;
 use inkwell::context::Context;
 use inkwell::module::Module;
 use inkwell::targets::TargetMachine;
+use inkwell::values::AnyValue;
 use thiserror::Error;
 
 use fireq_ir::artifact::{CPU_LIBRARY, Target};
@@ -80,6 +81,14 @@ pub fn compile(plan: &Plan, cpu: Cpu, out: &Path) -> Result<CpuModule, CompileEr
     Ok(CpuModule { triple, features: cpu.features(), ll: module.print_to_string().to_string(), reasons })
 }
 
+/// The kernels of a plan as LLVM IR before optimization: what this crate wrote, for people and tests to read.
+pub fn functions(plan: &Plan, cpu: Cpu) -> Result<String, CompileError> {
+    let context = Context::create();
+    let (module, _) = emit(&context, plan, cpu)?;
+    let written = module.get_functions().filter(|f| f.count_basic_blocks() > 0);
+    Ok(written.map(|f| f.print_to_string().to_string()).collect::<Vec<_>>().join("\n"))
+}
+
 /// The optimized module with every kernel of a plan, and why each is the way it is.
 fn build<'c>(
     context: &'c Context,
@@ -87,9 +96,20 @@ fn build<'c>(
     cpu: Cpu,
     machine: &TargetMachine,
 ) -> Result<(Module<'c>, BTreeMap<String, String>), CompileError> {
-    let module = context.create_module("fireq");
+    let (module, reasons) = emit(context, plan, cpu)?;
     module.set_triple(&machine.get_triple());
     module.set_data_layout(&machine.get_target_data().get_data_layout());
+    target::optimize(&module, machine)?;
+    Ok((module, reasons))
+}
+
+/// The module with every kernel of a plan, and why each is the way it is.
+fn emit<'c>(
+    context: &'c Context,
+    plan: &Plan,
+    cpu: Cpu,
+) -> Result<(Module<'c>, BTreeMap<String, String>), CompileError> {
+    let module = context.create_module("fireq");
     let mut reasons = BTreeMap::new();
     for launch in &plan.launches {
         if !reasons.contains_key(&*launch.symbol) {
@@ -97,7 +117,6 @@ fn build<'c>(
             reasons.insert(launch.symbol.to_string(), reason(&launch.kernel, cpu));
         }
     }
-    target::optimize(&module, machine)?;
     Ok((module, reasons))
 }
 

@@ -1,8 +1,9 @@
 //! `fireq inspect`: what a model, an artifact or a file of text IR consists of.
 
 use std::fs;
+use std::path::Path;
 
-use fireq::import::import_with;
+use fireq::import::{import_shape, import_with};
 use fireq::source::{Source, classify};
 use fireq::summary::{Summary, summarize};
 use fireq_ir::Graph;
@@ -18,6 +19,7 @@ use crate::failure::{Failure, Outcome};
 pub fn inspect(options: &Inspect) -> Outcome {
     let (kind, graph) = match classify(&options.input)? {
         Source::ModelDir => ("model", import_with(&options.input, options.import.options())?.graph),
+        Source::Config => ("configuration", shape_of(options)?),
         Source::Ir => ("text IR", read_ir(options)?),
         Source::Artifact => return super::inspect_artifact::inspect(options),
     };
@@ -36,6 +38,11 @@ pub fn inspect(options: &Inspect) -> Outcome {
     } else {
         emit(&as_text(kind, &graph.name, &summary))
     }
+}
+
+fn shape_of(options: &Inspect) -> Outcome<Graph> {
+    let dir = options.input.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    Ok(import_shape(dir, options.import.options())?.graph)
 }
 
 fn read_ir(options: &Inspect) -> Outcome<Graph> {

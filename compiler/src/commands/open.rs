@@ -89,6 +89,10 @@ pub fn open_path(path: &Path, options: &Executed) -> Outcome<Opened> {
             ))
         }
         Source::ModelDir => open_model(path, options),
+        Source::Config => {
+            let message = format!("`{}` is a configuration without weights", path.display());
+            Err(Failure::new(message).hint("give the directory that holds it and the weights"))
+        }
         Source::Ir => {
             let message = format!("`{}` is text IR, which has no weights to run", path.display());
             Err(Failure::new(message).hint("give the model directory or the artifact it came from"))

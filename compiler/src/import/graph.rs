@@ -4,19 +4,17 @@ use std::collections::BTreeMap;
 
 use fireq_ir::infer::InferError;
 use fireq_ir::{ConstData, DType, Dim, Graph, Op, Shape, Type, ValueId};
-use safetensors::Dtype;
 
 use super::layout::{EMBEDDING, NORM, OUTPUT};
-use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
+use super::{ImportError, ModelConfig};
 
-/// Builds the graph; the tensors have been checked against the configuration.
-pub(super) fn build(
-    config: &ModelConfig,
-    checkpoint: &Checkpoint,
-    rope: DType,
-) -> Result<Graph, ImportError> {
+/// Every tensor of a model by name: its type and its data.
+pub(super) type Tensors = BTreeMap<String, (Type, ConstData)>;
+
+/// Builds the graph; the tensors are those of the configuration's layout.
+pub(super) fn build(config: &ModelConfig, tensors: &Tensors, rope: DType) -> Result<Graph, ImportError> {
     let graph = Graph::new(&config.name);
-    let mut decoder = Decoder { graph, config, rope, stored: &checkpoint.tensors };
+    let mut decoder = Decoder { graph, config, rope, tensors };
     let output = decoder.logits()?;
     decoder.graph.outputs.push(output);
     Ok(decoder.graph)
@@ -26,7 +24,7 @@ struct Decoder<'a> {
     graph: Graph,
     config: &'a ModelConfig,
     rope: DType,
-    stored: &'a BTreeMap<String, StoredTensor>,
+    tensors: &'a Tensors,
 }
 
 type Built = Result<ValueId, InferError>;
@@ -115,16 +113,7 @@ impl Decoder<'_> {
     }
 
     fn constant(&mut self, name: &str) -> ValueId {
-        let stored = &self.stored[name];
-        let shape = Shape(stored.shape.iter().map(|n| Dim::Fixed(*n)).collect());
-        self.graph.constant(name, Type::plain(dtype(stored.dtype), shape), stored.data())
-    }
-}
-
-fn dtype(stored: Dtype) -> DType {
-    match stored {
-        Dtype::F16 => DType::F16,
-        Dtype::BF16 => DType::BF16,
-        _ => DType::F32,
+        let (ty, data) = &self.tensors[name];
+        self.graph.constant(name, ty.clone(), data.clone())
     }
 }

@@ -13,7 +13,8 @@ mod rope;
 
 use std::path::{Path, PathBuf};
 
-use fireq_ir::{DType, Graph};
+use fireq_ir::{ConstData, DType, Dim, Graph, Shape, Type};
+use safetensors::Dtype;
 
 pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
 pub use config::{Architecture, Biases, ModelConfig};
@@ -56,6 +57,40 @@ pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportEr
     let config = ModelConfig::read(dir)?;
     let checkpoint = Checkpoint::open(dir)?;
     layout::check(&config, &checkpoint)?;
-    let graph = graph::build(&config, &checkpoint, options.rope)?;
+    let tensors = checkpoint.tensors.iter().map(|(name, stored)| {
+        (name.clone(), (Type::plain(dtype(stored.dtype), shape(&stored.shape)), stored.data()))
+    });
+    let graph = graph::build(&config, &tensors.collect(), options.rope)?;
     Ok(Model { graph, config, dir: dir.into() })
+}
+
+/// More layers than any model has: a configuration alone vouches for nothing.
+const MAX_LAYERS: usize = 4096;
+
+/// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
+/// checkpoint.
+pub fn import_shape(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
+    let config = ModelConfig::read(dir)?;
+    if config.layers > MAX_LAYERS {
+        let reason =
+            format!("{} layers are more than the {MAX_LAYERS} that are built without weights", config.layers);
+        return Err(ImportError::tensors(reason, "check num_hidden_layers in config.json"));
+    }
+    let elided = |(name, dims): (String, Vec<usize>)| {
+        (name, (Type::plain(DType::BF16, shape(&dims)), ConstData::Elided { hash: None }))
+    };
+    let graph = graph::build(&config, &layout(&config).into_iter().map(elided).collect(), options.rope)?;
+    Ok(Model { graph, config, dir: dir.into() })
+}
+
+fn shape(dims: &[usize]) -> Shape {
+    Shape(dims.iter().map(|n| Dim::Fixed(*n)).collect())
+}
+
+fn dtype(stored: Dtype) -> DType {
+    match stored {
+        Dtype::F16 => DType::F16,
+        Dtype::BF16 => DType::BF16,
+        _ => DType::F32,
+    }
 }
