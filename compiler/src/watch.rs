@@ -154,7 +154,7 @@ impl Observer for Watch<'_> {
             // Whether the pass changes something is known when it has run.
             Print::Changed => self.printed = Some(print_graph(graph)),
             print if print.wants(pass, false) => {
-                writeln!(self.out, "// before {}\n{}", pass.id(), print_graph(graph))?
+                writeln!(self.out, "// before {}\n{}", pass.id(), print_graph(graph))?;
             }
             _ => {}
         }

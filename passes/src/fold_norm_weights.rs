@@ -71,20 +71,21 @@ fn site(graph: &Graph, norm: ValueId, names: &mut Names<'_>) -> Option<Result<Pa
         && !users.is_empty()
         && users.iter().all(foldable)
         && !graph.outputs.contains(&norm);
-    fires
-        .then(|| fold(graph, (x, weight, eps), &users, names.fresh(&leaf_name(graph, weight), "ones"), width))
+    fires.then(|| {
+        fold(graph, (x, weight, eps), &users, &names.fresh(&leaf_name(graph, weight), "ones"), width)
+    })
 }
 
 fn fold(
     graph: &Graph,
     (x, weight, eps): (ValueId, ValueId, f32),
     linears: &[ValueId],
-    ones: std::sync::Arc<str>,
+    ones: &str,
     width: usize,
 ) -> Result<Patch, PassError> {
     let mut patch = Patch::new(&*leaf_name(graph, weight));
     let data = ConstData::from_f32(&vec![1.0; width]);
-    let ones = patch.constant(&ones, Type::plain(DType::F32, Shape::vector(width)), data);
+    let ones = patch.constant(ones, Type::plain(DType::F32, Shape::vector(width)), data);
     let norm = patch.add(graph, Op::RmsNorm { eps }, &[x.into(), ones])?;
     for linear in linears {
         let scaled = patch.add(graph, Op::Scale, &[graph.operands(*linear)[1].into(), weight.into()])?;

@@ -57,7 +57,7 @@ pub const PIPELINES: &[NamedPipeline] = &[
         steps: &[
             ("clean", "first: scales of scales and repeated values would only make the e-graphs larger"),
             ("fold-scales", "needs whole linears: merging and fusing hide the constants that scales go into"),
-            ("const-fold", "last: norm weights that took a scale become constants again"),
+            ("clean", "last: norm weights that took a scale become constants again, and equal values one"),
         ],
     },
     NamedPipeline {

@@ -56,8 +56,8 @@ fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
     let [x] = graph.operands(value)[..] else { return None };
     let inner = graph.operands(x);
     match (layout, graph.op(x)) {
-        (Op::Reshape { .. }, _) if graph.ty(x) == graph.ty(value) => Some(replace(graph, value, x)),
-        (Op::Transpose, Op::Transpose) => Some(replace(graph, value, inner[0])),
+        (Op::Reshape { .. }, _) if graph.ty(x) == graph.ty(value) => Some(Ok(replace(graph, value, x))),
+        (Op::Transpose, Op::Transpose) => Some(Ok(replace(graph, value, inner[0]))),
         (Op::Reshape { .. }, Op::Reshape { .. }) => Some(rebuild(graph, value, layout, &[inner[0].into()])),
         (Op::Transpose | Op::Reshape { .. }, op) if is_elementwise(op) => {
             inner.iter().all(|v| vanishes(graph, layout, *v)).then(|| push(graph, value, layout, x, &inner))
@@ -72,12 +72,9 @@ fn is_elementwise(op: &Op) -> bool {
 
 /// True when `layout` costs nothing on `value` at run time.
 fn vanishes(graph: &Graph, layout: &Op, value: ValueId) -> bool {
-    let undone = match (layout, graph.op(value)) {
-        (Op::Transpose, Op::Transpose) => true,
-        (Op::Reshape { .. }, Op::Reshape { .. }) => true,
-        _ => false,
-    };
-    undone || is_constant(graph, value)
+    let undone = [layout, graph.op(value)];
+    matches!(undone, [Op::Transpose, Op::Transpose] | [Op::Reshape { .. }, Op::Reshape { .. }])
+        || is_constant(graph, value)
 }
 
 fn push(
@@ -102,8 +99,8 @@ fn rebuild(graph: &Graph, value: ValueId, op: &Op, operands: &[Ref]) -> Result<P
     Ok(patch)
 }
 
-fn replace(graph: &Graph, value: ValueId, by: ValueId) -> Result<Patch, PatchError> {
+fn replace(graph: &Graph, value: ValueId, by: ValueId) -> Patch {
     let mut patch = Patch::new(graph.op(value).mnemonic());
     patch.replace(value, by);
-    Ok(patch)
+    patch
 }

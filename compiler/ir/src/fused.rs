@@ -111,7 +111,7 @@ pub fn expand(graph: &Graph) -> Result<Graph, PatchError> {
         let schedule = expanded.schedule();
         let patches = schedule.into_iter().filter_map(|value| rewrite(&expanded, value));
         let patches = patches.collect::<Result<Vec<_>, _>>()?;
-        let applied = expanded.apply_all(patches, &mut BTreeMap::new()).map_err(|(_, error)| error)?;
+        let applied = expanded.apply_all(&patches, &mut BTreeMap::new()).map_err(|(_, error)| error)?;
         if applied.contains(&false) {
             return Err(PatchError::Stale);
         }

@@ -174,6 +174,12 @@ impl Graph {
         }
     }
 
+    /// The name of the cache that a value is the next state of.
+    pub(crate) fn appended_cache(&self, value: ValueId) -> Option<&Arc<str>> {
+        let cache = self.op(value).appends().then(|| self.operands(value).first().copied())?;
+        self.op(cache?).name()
+    }
+
     fn is_unused(&self, value: ValueId) -> bool {
         self.nodes.neighbors_directed(value.index, Direction::Outgoing).next().is_none()
     }
@@ -208,14 +214,16 @@ impl Graph {
         }
     }
 
-    /// Removes `value` and then whatever only it used. Inputs, outputs and values in use stay.
-    pub(crate) fn remove_unused(&mut self, value: ValueId) {
+    /// Removes `value` and then whatever only it used. Inputs, outputs and values in use stay, and so does what is appended
+    /// to a cache, which the next step reads, unless another append took its place: to a cache named in `replaced`.
+    pub(crate) fn remove_unused(&mut self, value: ValueId, replaced: &[Arc<str>]) {
         let mut stack = vec![value];
         while let Some(value) = stack.pop() {
             let keep = !self.contains(value)
                 || !self.is_unused(value)
                 || self.outputs.contains(&value)
-                || self.inputs.contains(&value);
+                || self.inputs.contains(&value)
+                || self.appended_cache(value).is_some_and(|cache| !replaced.contains(cache));
             if !keep {
                 stack.extend(self.operands(value));
                 self.nodes.remove_node(value.index);

@@ -119,7 +119,7 @@ pub(crate) fn run_pass(
         let first = patches[0].site.clone();
         while !patches.is_empty() {
             let rest = patches.split_off(batch.min(patches.len()));
-            applied.extend(apply(graph, patches, &mut moved)?);
+            applied.extend(apply(graph, &patches, &mut moved)?);
             if verify_each {
                 verify(graph)?;
             }
@@ -143,7 +143,7 @@ fn propose(pass: &dyn Pass, graph: &Graph) -> Result<Vec<Patch>, PassError> {
 
 /// Applies patches and says which: one that an earlier patch of its round left nothing to do for is proposed again in the
 /// next round, if it still applies.
-fn apply(graph: &mut Graph, patches: Vec<Patch>, moved: &mut Moved) -> Result<Vec<Applied>, PassError> {
+fn apply(graph: &mut Graph, patches: &[Patch], moved: &mut Moved) -> Result<Vec<Applied>, PassError> {
     let about: Vec<Applied> =
         patches.iter().map(|p| Applied { site: p.site.clone(), notes: p.notes.clone() }).collect();
     let refused = |(n, source): (usize, PatchError)| PassError::Patch { site: about[n].site.clone(), source };

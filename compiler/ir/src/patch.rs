@@ -101,7 +101,8 @@ impl Patch {
         self.replacements.push((old, new.into()));
     }
 
-    /// Removes `value`, and whatever only it used, where nothing else uses it. Inputs and outputs stay.
+    /// Removes `value`, and whatever only it used, where nothing else uses it. Inputs, outputs and what is appended to
+    /// caches stay.
     pub fn remove(&mut self, value: ValueId) {
         self.removals.push(value);
     }
@@ -126,7 +127,7 @@ impl Graph {
     /// Applies a patch, or refuses it and leaves the graph as it was. New nodes that use a replaced value keep using
     /// the old one. What nobody uses any more is removed. `moved` follows values that earlier patches replaced.
     pub fn apply(&mut self, patch: Patch, moved: &mut Moved) -> Result<(), PatchError> {
-        match self.apply_all(vec![patch], moved).map_err(|(_, error)| error)?[..] {
+        match self.apply_all(&[patch], moved).map_err(|(_, error)| error)?[..] {
             [true] => Ok(()),
             _ => Err(PatchError::Stale),
         }
@@ -136,15 +137,15 @@ impl Graph {
     /// that refers to what is no longer there, because an earlier one took it away, is left out. Says which were applied.
     pub fn apply_all(
         &mut self,
-        patches: Vec<Patch>,
+        patches: &[Patch],
         moved: &mut Moved,
     ) -> Result<Vec<bool>, (usize, PatchError)> {
         let before = (self.clone(), moved.clone());
-        let mut applied = self.rewrite_all(&patches, moved, false);
+        let mut applied = self.rewrite_all(patches, moved, false);
         if applied.is_ok() && self.find_cycle().is_some() {
             // A search after each patch costs the whole graph each time: only now is it worth that.
             (*self, *moved) = before.clone();
-            applied = self.rewrite_all(&patches, moved, true);
+            applied = self.rewrite_all(patches, moved, true);
         }
         if applied.is_err() {
             (*self, *moved) = before;
@@ -191,7 +192,9 @@ impl Graph {
                 replaced.push(old);
             }
         }
-        replaced.into_iter().chain(new).chain(patch.removals).for_each(|value| self.remove_unused(value));
+        let caches: Vec<Arc<str>> = new.iter().filter_map(|v| self.appended_cache(*v).cloned()).collect();
+        replaced.into_iter().for_each(|value| self.remove_unused(value, &caches));
+        new.into_iter().chain(patch.removals).for_each(|value| self.remove_unused(value, &[]));
         Ok(())
     }
 

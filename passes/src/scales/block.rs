@@ -40,7 +40,9 @@ pub(super) fn blocks(graph: &Graph) -> Vec<Block> {
         group.insert(*value, home);
     }
     let order: BTreeMap<ValueId, usize> = schedule.into_iter().zip(0..).collect();
-    members.iter_mut().for_each(|values| values.sort_unstable_by_key(|v| order[v]));
+    for values in &mut members {
+        values.sort_unstable_by_key(|v| order[v]);
+    }
     let scaled = |values: &Vec<ValueId>| values.iter().any(|v| *graph.op(*v) == Op::Scale);
     members.into_iter().filter(scaled).map(|values| Block { values }).collect()
 }
@@ -54,7 +56,7 @@ fn movable(graph: &Graph, value: ValueId) -> bool {
 /// A block in an e-graph.
 pub(super) struct Encoded {
     pub egraph: language::Graph,
-    /// Values that something outside of the block reads, with their classes.
+    /// Values that something outside of the block reads, or nothing at all, with their classes.
     pub roots: Vec<(ValueId, Id)>,
     /// The values of the block and what they read, with their classes as they went in.
     ids: BTreeMap<ValueId, Id>,
@@ -68,8 +70,9 @@ impl Block {
         let inside: BTreeSet<ValueId> = self.values.iter().copied().collect();
         for value in &self.values {
             encoded.value(graph, *value);
-            let outside = |user: &ValueId| !inside.contains(user);
-            if graph.outputs.contains(value) || graph.users(*value).iter().any(outside) {
+            let users = graph.users(*value);
+            let needed = users.is_empty() || users.iter().any(|user| !inside.contains(user));
+            if needed || graph.outputs.contains(value) {
                 encoded.roots.push((*value, encoded.ids[value]));
             }
         }

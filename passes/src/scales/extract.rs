@@ -118,9 +118,8 @@ fn choose(egraph: &Graph, roots: &[Id], banned: &BTreeSet<Node>) -> Option<(Choi
     let mut choice = Choice::new();
     let mut stack: Vec<Id> = roots.iter().map(|id| egraph.find(*id)).collect();
     while let Some(id) = stack.pop() {
-        if !choice.contains_key(&id) {
-            let node = &best.get(&id)?.node;
-            choice.insert(id, node.clone());
+        let node = &best.get(&id)?.node;
+        if choice.insert(id, node.clone()).is_none() {
             stack.extend(node.children().iter().map(|id| egraph.find(*id)));
         }
     }

@@ -25,31 +25,41 @@ enum Bound {
 pub(super) fn rules() -> Vec<Rule> {
     vec![
         // A scale of a scale is one scale; a scale of ones is none.
-        rule("scale-of-scale", "(scale (scale ?x ?a) ?b)", always, "(scale ?x (scale ?a ?b))"),
-        rule("rows-of-rows", "(scale_rows (scale_rows ?w ?a) ?b)", always, "(scale_rows ?w (scale ?a ?b))"),
-        rule("scale-of-ones", "(scale ?x ?s)", is_ones, "?x"),
+        rule("scale-of-scale", "(scale (scale ?x ?a) ?b)", "(scale ?x (scale ?a ?b))"),
+        rule("rows-of-rows", "(scale_rows (scale_rows ?w ?a) ?b)", "(scale_rows ?w (scale ?a ?b))"),
+        rule_if("scale-of-ones", "(scale ?x ?s)", is_ones, "?x"),
         // Up, towards producers.
-        rule("into-linear-rows", "(scale (linear ?x ?w) ?s)", weight, "(linear ?x (scale_rows ?w ?s))"),
-        rule("into-norm-weight", "(scale (rms_norm ?o ?x ?w) ?s)", whole, "(rms_norm ?o ?x (scale ?w ?s))"),
-        rule("into-head-norm", "(scale (rms_norm ?o ?x ?w) ?s)", per_run, "(rms_norm ?o ?x (scale ?w ?d))"),
-        rule("up-through-bias", "(scale (bias ?x ?w) ?s)", weight, "(bias (scale ?x ?s) (scale ?w ?s))"),
-        rule("up-through-mul-left", "(scale (mul ?a ?b) ?s)", always, "(mul (scale ?a ?s) ?b)"),
-        rule("up-through-mul-right", "(scale (mul ?a ?b) ?s)", always, "(mul ?a (scale ?b ?s))"),
-        rule("up-through-rope", "(scale (rope ?x ?t) ?s)", pairs, "(rope (scale ?x ?s) ?t)"),
-        rule("up-through-cache", "(scale (kv_append ?c ?x) ?s)", always, "(kv_append ?c (scale ?x ?s))"),
-        rule(
+        rule_if("into-linear-rows", "(scale (linear ?x ?w) ?s)", weight, "(linear ?x (scale_rows ?w ?s))"),
+        rule_if(
+            "into-norm-weight",
+            "(scale (rms_norm ?o ?x ?w) ?s)",
+            whole,
+            "(rms_norm ?o ?x (scale ?w ?s))",
+        ),
+        rule_if(
+            "into-head-norm",
+            "(scale (rms_norm ?o ?x ?w) ?s)",
+            per_run,
+            "(rms_norm ?o ?x (scale ?w ?d))",
+        ),
+        rule_if("up-through-bias", "(scale (bias ?x ?w) ?s)", weight, "(bias (scale ?x ?s) (scale ?w ?s))"),
+        rule("up-through-mul-left", "(scale (mul ?a ?b) ?s)", "(mul (scale ?a ?s) ?b)"),
+        rule("up-through-mul-right", "(scale (mul ?a ?b) ?s)", "(mul ?a (scale ?b ?s))"),
+        rule_if("up-through-rope", "(scale (rope ?x ?t) ?s)", pairs, "(rope (scale ?x ?s) ?t)"),
+        rule("up-through-cache", "(scale (kv_append ?c ?x) ?s)", "(kv_append ?c (scale ?x ?s))"),
+        rule_if(
             "up-through-attention",
             "(scale (attention ?o ?q ?k ?v) ?s)",
             same_in_repeats,
             "(attention ?o ?q ?k (scale ?v ?d))",
         ),
         // Down, towards consumers.
-        rule("into-linear-columns", "(linear (scale ?x ?s) ?w)", weight, "(linear ?x (scale ?w ?s))"),
-        rule("down-through-mul-left", "(mul (scale ?a ?s) ?b)", always, "(scale (mul ?a ?b) ?s)"),
-        rule("down-through-mul-right", "(mul ?a (scale ?b ?s))", always, "(scale (mul ?a ?b) ?s)"),
-        rule("down-through-rope", "(rope (scale ?x ?s) ?t)", pairs, "(scale (rope ?x ?t) ?s)"),
-        rule("down-through-cache", "(kv_append ?c (scale ?x ?s))", always, "(scale (kv_append ?c ?x) ?s)"),
-        rule(
+        rule_if("into-linear-columns", "(linear (scale ?x ?s) ?w)", weight, "(linear ?x (scale ?w ?s))"),
+        rule("down-through-mul-left", "(mul (scale ?a ?s) ?b)", "(scale (mul ?a ?b) ?s)"),
+        rule("down-through-mul-right", "(mul ?a (scale ?b ?s))", "(scale (mul ?a ?b) ?s)"),
+        rule_if("down-through-rope", "(rope (scale ?x ?s) ?t)", pairs, "(scale (rope ?x ?t) ?s)"),
+        rule("down-through-cache", "(kv_append ?c (scale ?x ?s))", "(scale (kv_append ?c ?x) ?s)"),
+        rule_if(
             "down-through-attention",
             "(attention ?o ?q ?k (scale ?v ?s))",
             repeated,
@@ -63,10 +73,17 @@ pub(super) fn scheduler() -> SimpleScheduler {
     SimpleScheduler
 }
 
-fn rule(name: &str, from: &str, given: Given, to: &str) -> Rule {
-    let pattern = |text: &str| text.parse::<Pattern<Node>>().expect("a rule's pattern parses");
-    Rewrite::new(name, pattern(from), Conditional { given, to: pattern(to) })
-        .expect("a rule's variables are bound")
+fn rule(name: &str, from: &str, to: &str) -> Rule {
+    Rewrite::new(name, pattern(from), pattern(to)).expect("a rule's variables are bound")
+}
+
+fn rule_if(name: &str, from: &str, given: Given, to: &str) -> Rule {
+    let to = Conditional { given, to: pattern(to) };
+    Rewrite::new(name, pattern(from), to).expect("a rule's variables are bound")
+}
+
+fn pattern(text: &str) -> Pattern<Node> {
+    text.parse().expect("a rule's pattern parses")
 }
 
 /// Applies `to` where `given` holds, with the vector that it gives as `?d`.
@@ -96,10 +113,6 @@ impl Applier<Node, Facts> for Conditional {
         }
         self.to.apply_one(egraph, class, &subst, searcher, name)
     }
-}
-
-fn always(_: &mut Graph, _: &dyn Fn(&str) -> Id) -> Option<Bound> {
-    Some(Bound::Holds)
 }
 
 /// `?w` is a constant of plain numbers: codes have been rounded, and take no scale.

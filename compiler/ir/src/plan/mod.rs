@@ -89,7 +89,19 @@ impl Kernel {
     /// which are launched as the operations that they stand for.
     pub fn from_op(op: &Op) -> Option<Self> {
         Some(match op.clone() {
-            Op::Input { .. } | Op::Const { .. } | Op::Cache { .. } => return None,
+            Op::Input { .. }
+            | Op::Const { .. }
+            | Op::Cache { .. }
+            | Op::ScaleRows
+            | Op::Concat
+            | Op::Transpose
+            | Op::Reshape { .. }
+            | Op::NormQuantize { .. }
+            | Op::LinearAdd
+            | Op::LinearSwiglu { .. }
+            | Op::RopeQuantize { .. }
+            | Op::RopeAppend
+            | Op::QuantizeAppend => return None,
             Op::Gather => Kernel::Gather,
             Op::RmsNorm { eps } => Kernel::RmsNorm { eps },
             Op::Linear => Kernel::Linear,
@@ -105,9 +117,6 @@ impl Kernel {
             Op::Quantize { to } => Kernel::Quantize { to },
             Op::Dequantize => Kernel::Dequantize,
             Op::Slice { start, size } => Kernel::Slice { start, size },
-            Op::ScaleRows | Op::Concat | Op::Transpose | Op::Reshape { .. } => return None,
-            Op::NormQuantize { .. } | Op::LinearAdd | Op::LinearSwiglu { .. } => return None,
-            Op::RopeQuantize { .. } | Op::RopeAppend | Op::QuantizeAppend => return None,
         })
     }
 
