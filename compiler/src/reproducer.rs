@@ -11,7 +11,7 @@ use fireq_ir::Graph;
 use fireq_ir::text::print_graph_with;
 
 /// The most elements of a constant that a reproducer keeps: scales and norms, which passes look at; not weights.
-const INLINE: usize = 1 << 14;
+pub(crate) const INLINE: usize = 1 << 14;
 
 /// The text of a reproducer: the pipeline, why it was written, and the graph.
 pub fn text(pipeline: &str, reason: &str, graph: &Graph) -> String {

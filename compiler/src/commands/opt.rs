@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use fireq::bisect::Check;
 use fireq::reproducer::pipeline_of;
 use fireq_ir::Graph;
 use fireq_ir::text::{parse_and_verify, print_graph};
@@ -17,8 +18,9 @@ pub fn opt(options: &Opt) -> Outcome {
     let mut graph = parse(&text, &name(options))?;
     let passes = options.passes.as_deref().or(pipeline_of(&text)).unwrap_or_default();
     let passes = fireq_passes::pipeline(passes)?;
-    if options.bisect || options.bisect_command.is_some() {
-        return bisect::bisect(&passes, &graph, options.bisect_command.as_deref());
+    let command = options.bisect_command.clone().map(Check::Command);
+    if let Some(check) = command.or(options.bisect.then_some(Check::Numerics)) {
+        return bisect::bisect(&passes, &graph, &check);
     }
     pipeline::run(&options.run, &passes, &mut graph, |_, graph| emit(&print_graph(graph))).map(drop)
 }

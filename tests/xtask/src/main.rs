@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs no LLVM to build: it is what installs it.
 
 mod demo;
+mod new_pass;
 mod random_model;
 mod run;
 mod setup;
@@ -31,6 +32,11 @@ enum Command {
         /// Only cases whose path contains this.
         filter: Option<String>,
     },
+    /// Create a pass: its file, its row in the table, a case that fires and one that must not.
+    NewPass {
+        /// Its id, such as fold-norm-weights.
+        name: String,
+    },
     /// Write a checkpoint with random bf16 weights for a config.json.
     RandomModel {
         /// The model's config.json.
@@ -54,6 +60,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Demo => demo::demo(),
         Command::Bless { filter } => test::bless(filter),
+        Command::NewPass { name } => new_pass::new_pass(&name),
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
