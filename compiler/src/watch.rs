@@ -110,14 +110,18 @@ impl<'a> Watch<'a> {
     /// Starts watching; the graph as it is now becomes the first dump.
     pub fn new(options: &'a WatchOptions, graph: &Graph, out: &'a mut dyn Write) -> Result<Self, WatchError> {
         let watch = Watch { options, out, lines: vec![], printed: None };
-        watch.dump("import", || print_graph(graph))?;
+        watch.dump(0, "import", || print_graph(graph))?;
         Ok(watch)
     }
 
-    /// Writes one more numbered file of IR; nothing without a folder for dumps.
-    pub fn dump(&self, stage: &str, text: impl FnOnce() -> String) -> Result<(), WatchError> {
+    /// Writes one more numbered file of IR, after those of all passes; nothing without a folder for dumps.
+    pub fn dump_next(&self, stage: &str, text: impl FnOnce() -> String) -> Result<(), WatchError> {
+        self.dump(self.lines.len() + 1, stage, text)
+    }
+
+    fn dump(&self, number: usize, stage: &str, text: impl FnOnce() -> String) -> Result<(), WatchError> {
         let Some(dir) = &self.options.dump else { return Ok(()) };
-        write(&dir.join(format!("{:02}-{stage}.ir", self.lines.len())), &text())
+        write(&dir.join(format!("{number:02}-{stage}.ir")), &text())
     }
 
     /// A table of the passes that ran.
@@ -179,7 +183,7 @@ impl Observer for Watch<'_> {
             writeln!(self.out, "{id}: {}", patch.site)?;
             patch.notes.iter().try_for_each(|note| writeln!(self.out, "    {note}"))?;
         }
-        self.dump(id, || print_graph(ran.after))?;
+        self.dump(self.lines.len(), id, || print_graph(ran.after))?;
         if let Some(dir) = &self.options.dump {
             write(&dir.join("pipeline.log"), &self.table())?;
         }

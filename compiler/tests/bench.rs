@@ -130,7 +130,7 @@ fn a_failed_pass_leaves_a_file_that_fails_again() {
     // The file as it is: same pass, same graph, same error.
     let (code, _, again) = opt(&[reproducer, "--reproducer", reproducer]);
     assert_eq!((code, again), (Some(1), log));
-    let failed = fs::read_to_string(dumps.join("01-quantize-kv-failed.ir")).unwrap();
+    let failed = fs::read_to_string(dumps.join("02-quantize-kv-failed.ir")).unwrap();
     assert!(failed.starts_with("// pass `quantize-kv` failed\n// k.0: heads of 160"), "{failed}");
 }
 

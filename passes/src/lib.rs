@@ -34,3 +34,21 @@ pub use named::{NamedPipeline, PIPELINES, recipe};
 pub use options::Options;
 pub use pipeline::pipeline;
 pub use table::{OptionInfo, PASSES, PassInfo};
+
+/// What `cargo xtask new-pass` starts from.
+#[cfg(test)]
+#[path = "../../tests/xtask/templates/pass.rs"]
+mod new_pass;
+
+#[cfg(test)]
+mod tests {
+    use fireq_ir::{Pipeline, Step, text};
+
+    #[test]
+    fn new_passes_start_from_one_that_works() {
+        let mut graph = text::parse_and_verify(include_str!("../../tests/xtask/templates/fires.ir")).unwrap();
+        let pipeline = Pipeline(vec![Step::Pass(Box::new(super::new_pass::NewPass), "new-pass".into())]);
+        assert_eq!(pipeline.run(&mut graph).unwrap(), 2);
+        assert_eq!(pipeline.run(&mut graph).unwrap(), 0);
+    }
+}

@@ -193,8 +193,12 @@ impl Graph {
             }
         }
         let caches: Vec<Arc<str>> = new.iter().filter_map(|v| self.appended_cache(*v).cloned()).collect();
-        replaced.into_iter().for_each(|value| self.remove_unused(value, &caches));
-        new.into_iter().chain(patch.removals).for_each(|value| self.remove_unused(value, &[]));
+        for value in replaced {
+            self.remove_unused(value, &caches);
+        }
+        for value in new.into_iter().chain(patch.removals) {
+            self.remove_unused(value, &[]);
+        }
         Ok(())
     }
 

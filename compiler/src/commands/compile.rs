@@ -30,7 +30,7 @@ pub fn compile(options: &Compile) -> Outcome {
             return Ok(None);
         }
         let lowered = lower(graph).map_err(CompileError::from)?;
-        watch.dump("plan", || print_plan(&lowered.plan))?;
+        watch.dump_next("plan", || print_plan(&lowered.plan))?;
         Ok(Some(lowered))
     };
     let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, lower_last)?;

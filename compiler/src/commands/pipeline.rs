@@ -28,7 +28,7 @@ pub fn run<T>(
             Ok((watch.lines, made))
         }
         Err(Stopped::Pass(failed)) => {
-            watch.dump(&format!("{}-failed", failed.pass), || failed_text(&failed))?;
+            watch.dump_next(&format!("{}-failed", failed.pass), || failed_text(&failed))?;
             let reason = format!("pass `{}` failed: {}", failed.pass, failed.source);
             Err(leave(options, Failure::from_error(&*failed), &failed.pipeline, &reason, &failed.before))
         }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use egg::Id;
 use fireq_ir::expression::{constant_values, leaf_name};
-use fireq_ir::{ConstData, Graph, Op, Patch, PatchError, Ref, ValueId};
+use fireq_ir::{Graph, Op, ValueId};
 
-use super::extract::{Choice, Cost, node_cost};
-use super::language::{self, Facts, Kind, Node, Vector};
-use crate::pattern::{Names, numbers, used_once};
+use super::extract::{Cost, node_cost};
+use super::facts::{self, Facts, Vector};
+use super::language::{Kind, Node};
+use crate::pattern::{numbers, used_once};
 
 /// Connected values that scales move through, in schedule order; the residual stream's sums cut one from the next.
 pub(super) struct Block {
@@ -55,7 +56,7 @@ fn movable(graph: &Graph, value: ValueId) -> bool {
 
 /// A block in an e-graph.
 pub(super) struct Encoded {
-    pub egraph: language::Graph,
+    pub egraph: facts::Graph,
     /// Values that something outside of the block reads, or nothing at all, with their classes.
     pub roots: Vec<(ValueId, Id)>,
     /// The values of the block and what they read, with their classes as they went in.
@@ -65,7 +66,7 @@ pub(super) struct Encoded {
 impl Block {
     /// Puts the block into an e-graph.
     pub fn encode(&self, graph: &Graph) -> Encoded {
-        let egraph = language::Graph::new(Facts::default()).with_explanations_enabled();
+        let egraph = facts::Graph::new(Facts::default()).with_explanations_enabled();
         let mut encoded = Encoded { egraph, roots: vec![], ids: BTreeMap::new() };
         let inside: BTreeSet<ValueId> = self.values.iter().copied().collect();
         for value in &self.values {
@@ -125,88 +126,5 @@ impl Encoded {
         let nodes: BTreeSet<Node> = block.values.iter().map(|v| canonical(node(v))).collect();
         let cost = nodes.iter().map(|node| node_cost(&self.egraph, node)).sum();
         (nodes, cost)
-    }
-
-    /// Builds the chosen forms in a patch; what is in the graph already is used as it is.
-    pub fn decode(
-        &self,
-        graph: &Graph,
-        choice: &Choice,
-        patch: &mut Patch,
-        names: &mut Names<'_>,
-    ) -> Result<(), PatchError> {
-        let mut decoder = Decoder { encoded: self, graph, choice, patch, names, built: BTreeMap::new() };
-        for (value, id) in &self.roots {
-            let built = decoder.class(self.egraph.find(*id))?;
-            if built != Ref::Old(*value) {
-                decoder.patch.replace(*value, built);
-            }
-        }
-        Ok(())
-    }
-}
-
-struct Decoder<'a, 'n> {
-    encoded: &'a Encoded,
-    graph: &'a Graph,
-    choice: &'a Choice,
-    patch: &'a mut Patch,
-    names: &'a mut Names<'n>,
-    built: BTreeMap<Id, Ref>,
-}
-
-impl Decoder<'_, '_> {
-    fn class(&mut self, id: Id) -> Result<Ref, PatchError> {
-        if let Some(built) = self.built.get(&id) {
-            return Ok(*built);
-        }
-        let node = &self.choice[&id];
-        let built = match node.kind {
-            Kind::Leaf(n) => self.encoded.egraph.analysis.leaves[n].0.into(),
-            Kind::Vector(n) => self.vector(n),
-            kind => {
-                let skip = usize::from(kind.has_attrs());
-                let op = self.op(node);
-                let operands = node.children[skip..].iter().map(|id| self.encoded.egraph.find(*id));
-                let operands = operands.collect::<Vec<_>>().into_iter().map(|id| self.class(id));
-                let operands: Vec<Ref> = operands.collect::<Result<_, _>>()?;
-                match self.existing(&op, &operands) {
-                    Some(value) => value.into(),
-                    None => self.patch.add(self.graph, op, &operands)?,
-                }
-            }
-        };
-        self.built.insert(id, built);
-        Ok(built)
-    }
-
-    fn op(&self, node: &Node) -> Op {
-        let facts = &self.encoded.egraph.analysis;
-        let attrs = node.children.first().and_then(|id| self.encoded.egraph[*id].data.op);
-        let text = node.to_string();
-        attrs.map_or_else(
-            || Op::build(&text, &|_| None).ok().flatten().expect("only norms and attention have attributes"),
-            |n| facts.ops[n].clone(),
-        )
-    }
-
-    /// A value of the graph that computes `op` on these operands.
-    fn existing(&self, op: &Op, operands: &[Ref]) -> Option<ValueId> {
-        let Ref::Old(first) = operands.first()? else { return None };
-        let same = |user: &ValueId| {
-            self.graph.op(*user) == op
-                && self.graph.operands(*user).into_iter().map(Ref::Old).eq(operands.iter().copied())
-        };
-        self.graph.users(*first).into_iter().find(same)
-    }
-
-    fn vector(&mut self, n: usize) -> Ref {
-        let vector = &self.encoded.egraph.analysis.vectors[n];
-        if let Some(origin) = vector.origin {
-            return origin.into();
-        }
-        let base = vector.name.split('·').next().unwrap_or("scale");
-        let data = ConstData::from_f32(&vector.numbers);
-        self.patch.constant(&self.names.fresh(base, "scaled"), vector.ty.clone(), data)
     }
 }

@@ -10,7 +10,8 @@ use std::ops::Add;
 use egg::{Id, Language};
 use fireq_ir::{Dim, Type};
 
-use super::language::{Graph, Kind, Node};
+use super::facts::Graph;
+use super::language::{Kind, Node};
 
 /// What a form costs: first at run time, per token; then for constants, once. Compared in this order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

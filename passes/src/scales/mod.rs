@@ -6,8 +6,10 @@
 //! where it has a condition.
 
 mod block;
+mod decode;
 mod explain;
 mod extract;
+mod facts;
 mod language;
 mod rules;
 
@@ -39,7 +41,7 @@ fn fold_block(
     names: &mut Names<'_>,
 ) -> Result<Option<Patch>, PatchError> {
     let mut encoded = block.encode(graph);
-    let runner = Runner::<_, _, ()>::new(language::Facts::default())
+    let runner = Runner::<_, _, ()>::new(facts::Facts::default())
         .with_egraph(std::mem::take(&mut encoded.egraph))
         .with_scheduler(rules::scheduler())
         .with_iter_limit(MAX_ROUNDS)

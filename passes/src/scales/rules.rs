@@ -6,7 +6,8 @@
 use egg::{Applier, Id, Pattern, PatternAst, Rewrite, SimpleScheduler, Subst, Symbol, Var};
 use fireq_ir::{Dim, Op, Shape};
 
-use super::language::{Facts, Graph, Node};
+use super::facts::{Facts, Graph};
+use super::language::Node;
 
 pub(super) type Rule = Rewrite<Node, Facts>;
 

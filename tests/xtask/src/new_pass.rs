@@ -24,7 +24,8 @@ pub fn new_pass(id: &str) -> Result<(), String> {
 /// Writes the files of a pass below `root`.
 fn create(root: &Path, id: &str) -> Result<(), String> {
     check(root, id)?;
-    let fill = |template: &str| template.replace("@ID@", id).replace("@TYPE@", &type_name(id));
+    // The templates are a pass, too: `new-pass`, which the tests of the passes run.
+    let fill = |template: &str| template.replace("new-pass", id).replace("NewPass", &type_name(id));
     let sources = root.join("passes/src");
     let (library, table) = (sources.join("lib.rs"), sources.join("table.rs"));
     let (library_text, table_text) = (read(&library)?, read(&table)?);
