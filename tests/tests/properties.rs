@@ -44,7 +44,7 @@ impl Grow<'_> {
         };
         let numbers: Vec<f32> = (0..elements).map(number).collect();
         self.names += 1;
-        let dtype = if seed % 3 == 0 { DType::BF16 } else { DType::F32 };
+        let dtype = if seed.is_multiple_of(3) { DType::BF16 } else { DType::F32 };
         let data = ConstData::from_numbers(dtype, &numbers).unwrap();
         self.graph.constant(&format!("c{}", self.names), Type::plain(dtype, shape), data)
     }
@@ -55,7 +55,7 @@ impl Grow<'_> {
     }
 
     fn weight(&mut self) -> ValueId {
-        let transposed = self.byte() % 3 == 0;
+        let transposed = self.byte().is_multiple_of(3);
         let weight = self.constant(Shape::matrix(WIDTH, WIDTH), 3);
         if transposed { self.add(Op::Transpose, &[weight]) } else { weight }
     }
@@ -128,7 +128,7 @@ impl Grow<'_> {
             _ => self.add(Op::Silu, &[x]),
         };
         // Products of products would leave the range of f32.
-        let value = if self.values.len() % 3 == 0 { self.norm(value) } else { value };
+        let value = if self.values.len().is_multiple_of(3) { self.norm(value) } else { value };
         self.values.push(value);
     }
 }
