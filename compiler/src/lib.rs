@@ -14,4 +14,5 @@ pub mod reproducer;
 pub mod source;
 pub mod summary;
 pub mod tokens;
+pub mod view;
 pub mod watch;

@@ -141,7 +141,7 @@ fn check_size(graph: &Graph, bindings: &DimBindings) -> Result<(), InterpError> 
 /// The number that a dimension stands for; a symbol that is not bound counts as 3.
 fn size(dim: &Dim, bindings: &DimBindings) -> usize {
     let one = |symbol: &str| Dim::sym(symbol).resolve(bindings).unwrap_or(3);
-    dim.fixed().unwrap_or_else(|| dim.to_string().split('+').map(one).sum())
+    dim.fixed().unwrap_or_else(|| dim.to_string().split('+').map(one).fold(0, usize::saturating_add))
 }
 
 fn heavy_tailed(random: &mut impl Rng) -> f32 {

@@ -22,9 +22,17 @@ pub fn text(pipeline: &str, reason: &str, graph: &Graph) -> String {
 /// Writes a reproducer under a temporary name beside it and renames it.
 pub fn write(path: &Path, pipeline: &str, reason: &str, graph: &Graph) -> io::Result<()> {
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let file = tempfile::NamedTempFile::new_in(folder)?;
+    let file = temporary_in(folder)?;
     fs::write(file.path(), text(pipeline, reason, graph))?;
     file.persist(path).map(drop).map_err(|e| e.error)
+}
+
+/// A file under a temporary name that others may read once it is renamed, as far as the user's mask allows.
+pub fn temporary_in(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
 }
 
 /// The pipeline that the first line of a text names, without what test cases expect of it.

@@ -173,7 +173,7 @@ fn reshape(rows: usize, cols: usize, x: &Type) -> Checked<Type> {
 fn rope_table(positions: &Type, inv_freq: &Type) -> Checked<Type> {
     let rows = indices("positions", positions)?;
     require(inv_freq.dtype == DType::F32, || format!("inv_freq is not f32: {inv_freq}"))?;
-    Ok(Type::f32(rows, 2 * fixed("inv_freq", &vector("inv_freq", inv_freq)?)?))
+    Ok(Type::f32(rows, fixed("inv_freq", &vector("inv_freq", inv_freq)?)?.saturating_mul(2)))
 }
 
 fn rope(x: &Type, table: &Type) -> Checked<Type> {
@@ -205,7 +205,7 @@ fn attention(heads: usize, kv_heads: usize, q: &Type, k: &Type, v: &Type) -> Che
     require(heads > 0 && cols % heads == 0, || format!("{cols} channels do not divide into {heads} heads"))?;
     let head = cols / heads;
     for (name, ty) in [("k", k), ("v", v)] {
-        let expected = Shape::matrix(keys.clone(), kv_heads * head);
+        let expected = Shape::matrix(keys.clone(), kv_heads.saturating_mul(head));
         require(ty.shape == expected, || format!("{name} is {}, expected {expected}", ty.shape))?;
     }
     for (name, ty) in [("q", q), ("k", k), ("v", v)] {

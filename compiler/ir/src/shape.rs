@@ -34,7 +34,7 @@ impl Dim {
     #[must_use]
     pub fn concat(&self, other: &Dim) -> Self {
         match (self, other) {
-            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a + b),
+            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a.saturating_add(*b)),
             _ => Dim::sym(&format!("{self}+{other}")),
         }
     }

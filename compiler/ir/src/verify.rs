@@ -103,8 +103,8 @@ fn check_data(ty: &Type, data: Option<&ConstData>) -> Result<(), String> {
         None => Err("has no data".into()),
         Some(ConstData::Elided { .. }) => Ok(()),
         Some(data) => {
-            let (expected, found) =
-                ((elements * ty.dtype.bits()).div_ceil(8), data.bytes().map_or(0, <[u8]>::len));
+            let bits = elements.checked_mul(ty.dtype.bits()).ok_or("is larger than any memory")?;
+            let (expected, found) = (bits.div_ceil(8), data.bytes().map_or(0, <[u8]>::len));
             let matches = expected == found && ty.scheme.is_plain();
             if matches { Ok(()) } else { Err(format!("data has {found} bytes, {ty} takes {expected}")) }
         }

@@ -3,15 +3,17 @@
 use std::fs;
 use std::path::Path;
 
+use fireq::compile::CompileError;
 use fireq::import::{import_shape, import_with};
 use fireq::source::{Source, classify};
 use fireq::summary::{Summary, summarize};
-use fireq_ir::Graph;
+use fireq::view::{State, dot, page};
 use fireq_ir::plan::lower;
 use fireq_ir::text::print_graph;
+use fireq_ir::{Graph, Observer, Ran, RunOptions, Stopped};
 use serde_json::{Value, json};
 
-use super::output::{bytes, emit, emit_json};
+use super::output::{bytes, emit, emit_json, write_file};
 use crate::cli::Inspect;
 use crate::failure::{Failure, Outcome};
 
@@ -21,22 +23,59 @@ pub fn inspect(options: &Inspect) -> Outcome {
         Source::ModelDir => ("model", import_with(&options.input, options.import.options())?.graph),
         Source::Config => ("configuration", shape_of(options)?),
         Source::Ir => ("text IR", read_ir(options)?),
+        Source::Artifact if options.dot || options.html.is_some() => (
+            "artifact",
+            super::opt::parse(&super::inspect_artifact::graph_text(&options.input)?, "its graph")?,
+        ),
         Source::Artifact => return super::inspect_artifact::inspect(options),
     };
-    if options.ir {
-        return emit(&print_graph(&graph));
+    let states = states(options, graph)?;
+    if let Some(out) = &options.html {
+        let page = page(&states, !options.no_stats);
+        return write_file(out, |file| Ok(file.write_all(page.as_bytes())?));
+    }
+    let graph = &states.last().expect("a pipeline starts somewhere").graph;
+    if options.ir || options.dot {
+        return emit(&if options.dot { dot(graph) } else { print_graph(graph) });
     }
     if options.plan {
-        let lowered = lower(&graph).map_err(|e| {
+        let lowered = lower(graph).map_err(|e| {
             Failure::from_error(&e).hint("only a graph that every pass of a recipe has seen is sure to lower")
         })?;
         return emit(&fireq_ir::plan::print_plan(&lowered.plan));
     }
-    let summary = summarize(&graph);
+    let summary = summarize(graph);
     if options.json {
         emit_json(&as_json(kind, &graph.name, &summary))
     } else {
         emit(&as_text(kind, &graph.name, &summary))
+    }
+}
+
+/// The graph as it is, and after each of the passes.
+fn states(options: &Inspect, graph: Graph) -> Outcome<Vec<State>> {
+    let pipeline = fireq_passes::pipeline(options.passes.as_deref().unwrap_or_default())?;
+    let mut collect = Collect(vec![State { title: "import".into(), graph: graph.clone(), patches: vec![] }]);
+    let mut graph = graph;
+    match pipeline.run_observed(&mut graph, RunOptions::default(), &mut collect) {
+        Ok(_) => Ok(collect.0),
+        Err(Stopped::Pass(failed)) => Err(CompileError::Pass(failed).into()),
+        Err(Stopped::Observer(never)) => match never {},
+    }
+}
+
+struct Collect(Vec<State>);
+
+impl Observer for Collect {
+    type Error = std::convert::Infallible;
+
+    fn after(&mut self, ran: &Ran<'_>) -> Result<(), Self::Error> {
+        self.0.push(State {
+            title: ran.text.into(),
+            graph: ran.after.clone(),
+            patches: ran.patches.to_vec(),
+        });
+        Ok(())
     }
 }
 

@@ -1,6 +1,7 @@
 //! `fireq inspect` of an artifact: what its manifest says, with sizes.
 
 use std::fs;
+use std::path::Path;
 
 use fireq::compile::sizes;
 use fireq_ir::artifact::GRAPH;
@@ -16,18 +17,26 @@ use crate::failure::{Failure, Outcome};
 pub fn inspect(options: &Inspect) -> Outcome {
     let artifact = Artifact::describe(&options.input)?;
     if options.ir {
-        let path = artifact.dir.join(GRAPH);
-        let text = fs::read_to_string(&path).map_err(|e| {
-            Failure::from_error(&e)
-                .within(format!("cannot read `{}`", path.display()))
-                .hint("compile the model again")
-        })?;
-        return emit(&text);
+        return emit(&read_graph(&artifact.dir)?);
     }
     if options.plan {
         return emit(&print_plan(&artifact.plan));
     }
     if options.json { emit_json(&as_json(&artifact)) } else { emit(&as_text(&artifact)) }
+}
+
+/// The text of the graph that an artifact was made from; the artifact's files are checked.
+pub fn graph_text(path: &Path) -> Outcome<String> {
+    read_graph(&Artifact::describe(path)?.dir)
+}
+
+fn read_graph(dir: &Path) -> Outcome<String> {
+    let path = dir.join(GRAPH);
+    fs::read_to_string(&path).map_err(|e| {
+        Failure::from_error(&e)
+            .within(format!("cannot read `{}`", path.display()))
+            .hint("compile the model again")
+    })
 }
 
 fn as_json(artifact: &Artifact) -> Value {

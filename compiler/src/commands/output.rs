@@ -3,6 +3,7 @@
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 
+use fireq::reproducer;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
 
@@ -38,7 +39,7 @@ pub fn write_file(path: &Path, write: impl FnOnce(&mut dyn Write) -> Outcome) ->
             .hint("give a path in a directory that exists and can be written")
     };
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(folder).map_err(fail)?;
+    let mut file = reproducer::temporary_in(folder).map_err(fail)?;
     write(&mut file)?;
     file.flush().map_err(fail)?;
     file.persist(path).map_err(|e| fail(e.error))?;

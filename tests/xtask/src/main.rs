@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs no LLVM to build: it is what installs it.
 
 mod demo;
+mod fuzz;
 mod new_pass;
 mod random_model;
 mod run;
@@ -32,6 +33,14 @@ enum Command {
         /// Only cases whose path contains this.
         filter: Option<String>,
     },
+    /// Run the fuzz targets for what is read as text.
+    Fuzz {
+        /// Only this one: text_ir, pipeline or plan.
+        target: Option<String>,
+        /// How long each runs.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
     /// Create a pass: its file, its row in the table, a case that fires and one that must not.
     NewPass {
         /// Its id, such as fold-norm-weights.
@@ -60,6 +69,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Demo => demo::demo(),
         Command::Bless { filter } => test::bless(filter),
+        Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
         Command::NewPass { name } => new_pass::new_pass(&name),
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)

@@ -24,10 +24,20 @@ pub fn setup() -> Result<(), String> {
     }
     eprintln!("missing: {}", missing.join(", "));
     if is_root() && succeeds(&["apt-get", "--version"]) {
-        install()?;
+        install(&PACKAGES)?;
     }
     let missing = self::missing();
     if missing.is_empty() { Ok(()) } else { Err(instructions(&missing)) }
+}
+
+/// Installs what some tests use and skip without: a browser for the page of `inspect --html`.
+pub fn setup_for_tests() -> Result<(), String> {
+    setup()?;
+    let there = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| succeeds(&[name, "--version"]));
+    if !there && is_root() && succeeds(&["apt-get", "--version"]) && install(&["chromium"]).is_err() {
+        eprintln!("chromium could not be installed: the page is not tested in a browser");
+    }
+    Ok(())
 }
 
 /// What is not there, by name.
@@ -61,10 +71,10 @@ fn is_root() -> bool {
     std::process::Command::new("id").arg("-u").output().is_ok_and(|out| out.stdout.starts_with(b"0\n"))
 }
 
-fn install() -> Result<(), String> {
+fn install(packages: &[&str]) -> Result<(), String> {
     run(command(&["apt-get", "update", "-q"]).stdout(std::process::Stdio::null()))?;
     let mut install = command(&["apt-get", "install", "-q", "-y", "--no-install-recommends"]);
-    install.args(PACKAGES).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null());
+    install.args(packages).env("DEBIAN_FRONTEND", "noninteractive").stdout(std::process::Stdio::null());
     run(&mut install)
 }
 

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use crate::run::{command, describe, run, succeeds};
-use crate::setup::setup;
+use crate::setup::{setup, setup_for_tests};
 
 /// A step of the test command.
 struct Step {
@@ -15,7 +15,7 @@ struct Step {
 
 /// Runs every check, stops at the first that fails, and ends with what each took and what was skipped.
 pub fn test() -> Result<(), String> {
-    setup()?;
+    setup_for_tests()?;
     let mut times = vec![];
     let mut skipped = vec![];
     for step in steps(&mut skipped) {

@@ -65,6 +65,16 @@ pub fn interpret(
     inputs: &BTreeMap<String, Tensor>,
     caches: &BTreeMap<String, Tensor>,
 ) -> Result<Outcome, InterpError> {
+    interpret_observed(graph, inputs, caches, &mut |_, _| ())
+}
+
+/// Runs a graph as [`interpret`] does, and shows every value to `observe`.
+pub fn interpret_observed(
+    graph: &Graph,
+    inputs: &BTreeMap<String, Tensor>,
+    caches: &BTreeMap<String, Tensor>,
+    observe: &mut dyn FnMut(ValueId, &Tensor),
+) -> Result<Outcome, InterpError> {
     let schedule = graph.schedule();
     let mut uses: BTreeMap<ValueId, usize> = BTreeMap::new();
     schedule.iter().flat_map(|v| graph.operands(*v)).for_each(|v| *uses.entry(v).or_default() += 1);
@@ -82,6 +92,7 @@ pub fn interpret(
         if let Some(name) = cache.filter(|_| graph.op(value).appends()) {
             after.insert(name.to_string(), tensor.clone());
         }
+        observe(value, &tensor);
         values.insert(value, tensor);
         drop_dead(graph, &operands, &mut uses, &mut values);
     }

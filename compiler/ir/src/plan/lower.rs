@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
+use super::verify::verify_plan;
 use super::{Buffer, BufferId, Kernel, Launch, Place, Plan, Signature, Storage, parts};
 use crate::expression::{constant_values, leaf_name};
 use crate::fused;
@@ -53,6 +54,8 @@ pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
             .value(at, *value)
             .map_err(|reason| LowerError { op: graph.op(*value).mnemonic(), reason })?;
     }
+    // A valid graph may still want what plans do not have, such as an input with a fixed number of rows.
+    verify_plan(&lowering.plan).map_err(|e| LowerError { op: "graph", reason: e.to_string() })?;
     Ok(Lowered { plan: lowering.plan, weights: lowering.weights })
 }
 
