@@ -33,6 +33,7 @@ pub use error::{PipelineError, RecipeError};
 pub use named::{NamedPipeline, PIPELINES, recipe};
 pub use options::Options;
 pub use pipeline::pipeline;
+pub use scales::scale_rules;
 pub use table::{OptionInfo, PASSES, PassInfo};
 
 /// What `cargo xtask new-pass` starts from.

@@ -30,6 +30,11 @@ pub(crate) fn fold(graph: &Graph, node_limit: usize) -> Result<Vec<Patch>, Patch
         .collect()
 }
 
+/// The names of the rules, as notes of patches give them.
+pub fn scale_rules() -> Vec<String> {
+    rules::rules().iter().map(|rule| rule.name.to_string()).collect()
+}
+
 /// Rounds of rules: each moves a scale by one operation, and blocks are some twenty operations long.
 const MAX_ROUNDS: usize = 100;
 

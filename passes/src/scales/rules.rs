@@ -27,7 +27,6 @@ pub(super) fn rules() -> Vec<Rule> {
     vec![
         // A scale of a scale is one scale; a scale of ones is none.
         rule("scale-of-scale", "(scale (scale ?x ?a) ?b)", "(scale ?x (scale ?a ?b))"),
-        rule("rows-of-rows", "(scale_rows (scale_rows ?w ?a) ?b)", "(scale_rows ?w (scale ?a ?b))"),
         rule_if("scale-of-ones", "(scale ?x ?s)", is_ones, "?x"),
         // Up, towards producers.
         rule_if("into-linear-rows", "(scale (linear ?x ?w) ?s)", weight, "(linear ?x (scale_rows ?w ?s))"),

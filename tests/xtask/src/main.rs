@@ -35,7 +35,7 @@ enum Command {
     },
     /// Run the fuzz targets for what is read as text.
     Fuzz {
-        /// Only this one: text_ir, pipeline or plan.
+        /// Only this one: `text_ir`, `pipeline` or `plan`.
         target: Option<String>,
         /// How long each runs.
         #[arg(long, default_value_t = 60)]

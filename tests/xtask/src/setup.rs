@@ -33,7 +33,8 @@ pub fn setup() -> Result<(), String> {
 /// Installs what some tests use and skip without: a browser for the page of `inspect --html`.
 pub fn setup_for_tests() -> Result<(), String> {
     setup()?;
-    let there = ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| succeeds(&[name, "--version"]));
+    let there =
+        ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| succeeds(&[name, "--version"]));
     if !there && is_root() && succeeds(&["apt-get", "--version"]) && install(&["chromium"]).is_err() {
         eprintln!("chromium could not be installed: the page is not tested in a browser");
     }
