@@ -64,15 +64,18 @@ pub const PIPELINES: &[NamedPipeline] = &[
         name: "fuse",
         summary: "into the shape of the hardware: one operation where one kernel does it all",
         steps: &[
-            ("merge-qkv", "before fusing: one wide product has one operand to fuse with"),
+            (
+                "merge-qkv",
+                "before fuse-rope-scaling, which hides the way back from attention to the projections",
+            ),
             ("merge-gate-up", "before fuse-linear-swiglu, which wants both halves in one product"),
-            ("fuse-norm-quantize", "the norms' results go to quantizations only once linears share them"),
+            ("fuse-norm-quantize", "from here on as the data flows: these three touch different operations"),
             (
                 "fuse-linear-swiglu",
                 "before fuse-linear-add, which would take a product that has a better use",
             ),
-            ("fuse-linear-add", "what is left of linears before the residual stream"),
-            ("fuse-rope-scaling", "last: it depends on none, and moves values next to their caches"),
+            ("fuse-linear-add", "takes the linears before the residual stream"),
+            ("fuse-rope-scaling", "after merge-qkv, see there"),
         ],
     },
     NamedPipeline {
