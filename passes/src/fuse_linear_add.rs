@@ -24,29 +24,12 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, PatchError, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
 
 use crate::pattern::fusible;
 
-/// The pass.
-pub(crate) struct FuseLinearAdd;
-
-impl Pass for FuseLinearAdd {
-    fn id(&self) -> &'static str {
-        "fuse-linear-add"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let [a, b] = graph.operands(value)[..] else { return None };
     if *graph.op(value) != Op::Add {
         return None;
@@ -56,7 +39,7 @@ fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
     Some(fuse(graph, value, &operands, residual))
 }
 
-fn fuse(graph: &Graph, value: ValueId, linear: &[ValueId], residual: ValueId) -> Result<Patch, PatchError> {
+fn fuse(graph: &Graph, value: ValueId, linear: &[ValueId], residual: ValueId) -> Result<Patch, PassError> {
     let mut patch = Patch::new(&*leaf_name(graph, linear[1]));
     let fused = patch.add(graph, Op::LinearAdd, &[linear[0].into(), linear[1].into(), residual.into()])?;
     patch.replace(value, fused);

@@ -28,29 +28,12 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, PatchError, ValueId};
+use fireq_ir::{Format, Graph, Op, PassError, Patch, ValueId};
 
 use crate::pattern::fusible;
 
-/// The pass.
-pub(crate) struct FuseLinearSwiglu;
-
-impl Pass for FuseLinearSwiglu {
-    fn id(&self) -> &'static str {
-        "fuse-linear-swiglu"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let Op::Quantize { to } = graph.op(value) else { return None };
     let product = fusible(graph, graph.operands(value)[0], |op| *op == Op::Mul)?;
     let gate_first = *graph.op(product[0]) == Op::Silu;
@@ -68,7 +51,7 @@ fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
     (whole && only && is_half(gate, 0) && is_half(up, half)).then(|| fuse(graph, value, both, to))
 }
 
-fn fuse(graph: &Graph, value: ValueId, linear: ValueId, to: &Format) -> Result<Patch, PatchError> {
+fn fuse(graph: &Graph, value: ValueId, linear: ValueId, to: &Format) -> Result<Patch, PassError> {
     let [x, weight] = graph.operands(linear)[..] else { unreachable!("linear has two operands") };
     let mut patch = Patch::new(&*leaf_name(graph, weight));
     let fused = patch.add(graph, Op::LinearSwiglu { to: to.clone() }, &[x.into(), weight.into()])?;

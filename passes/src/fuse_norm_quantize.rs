@@ -23,28 +23,12 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
 use crate::pattern::fusible;
 
-/// The pass.
-pub(crate) struct FuseNormQuantize;
-
-impl Pass for FuseNormQuantize {
-    fn id(&self) -> &'static str {
-        "fuse-norm-quantize"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        graph.schedule().into_iter().filter_map(|value| site(graph, value)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let Op::Quantize { to } = graph.op(value) else { return None };
     let norm = graph.operands(value)[0];
     let Op::RmsNorm { eps } = *graph.op(norm) else { return None };

@@ -32,29 +32,12 @@
 //! "#);
 //! ```
 
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, PatchError, Ref, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
 use crate::pattern::fusible;
 
-/// The pass.
-pub(crate) struct FuseRopeScaling;
-
-impl Pass for FuseRopeScaling {
-    fn id(&self) -> &'static str {
-        "fuse-rope-scaling"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let operands = graph.operands(value);
     match graph.op(value) {
         Op::Quantize { to } => {
@@ -68,7 +51,7 @@ fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
     }
 }
 
-fn append(graph: &Graph, value: ValueId, cache: ValueId, rows: ValueId) -> Option<Result<Patch, PatchError>> {
+fn append(graph: &Graph, value: ValueId, cache: ValueId, rows: ValueId) -> Option<Result<Patch, PassError>> {
     let quantized = fusible(graph, rows, |op| matches!(op, Op::Quantize { .. }));
     let plain = quantized.as_ref().map_or(rows, |operands| operands[0]);
     let (op, mut operands) = match (rope(graph, plain), quantized) {
@@ -89,7 +72,7 @@ fn rope(graph: &Graph, value: ValueId) -> Option<Vec<ValueId>> {
     Some(operands)
 }
 
-fn fuse(graph: &Graph, value: ValueId, op: Op, operands: Vec<ValueId>) -> Result<Patch, PatchError> {
+fn fuse(graph: &Graph, value: ValueId, op: Op, operands: Vec<ValueId>) -> Result<Patch, PassError> {
     let name = operands.iter().find_map(|v| graph.op(*v).name());
     let mut patch = Patch::new(name.map_or(op.mnemonic(), |name| name));
     let operands: Vec<Ref> = operands.into_iter().map(Ref::from).collect();

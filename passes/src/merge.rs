@@ -1,13 +1,13 @@
 //! Linears of one input as one linear: what the merging passes share.
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{Graph, Op, Patch, PatchError, Ref, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
 use crate::pattern::used_once;
 
 /// The patch that makes `linears` slices of one; `None` unless they read the same value, their weights are constants of
 /// one format, and none of them is also something else's operand.
-pub(crate) fn merge(graph: &Graph, linears: &[ValueId]) -> Option<Result<Patch, PatchError>> {
+pub(crate) fn merge(graph: &Graph, linears: &[ValueId]) -> Option<Result<Patch, PassError>> {
     let operands: Vec<Vec<ValueId>> = linears.iter().map(|v| graph.operands(*v)).collect();
     let (x, weight) = (operands[0][0], operands[0][1]);
     let distinct = linears.iter().enumerate().all(|(n, v)| !linears[..n].contains(v));
@@ -19,7 +19,7 @@ pub(crate) fn merge(graph: &Graph, linears: &[ValueId]) -> Option<Result<Patch, 
     (distinct && alike && free).then(|| build(graph, linears, x, &weights))
 }
 
-fn build(graph: &Graph, linears: &[ValueId], x: ValueId, weights: &[ValueId]) -> Result<Patch, PatchError> {
+fn build(graph: &Graph, linears: &[ValueId], x: ValueId, weights: &[ValueId]) -> Result<Patch, PassError> {
     let mut patch = Patch::new(&*leaf_name(graph, weights[0]));
     let weight = concat(graph, &mut patch, weights)?;
     let mut merged = patch.add(graph, Op::Linear, &[x.into(), weight])?;
@@ -39,9 +39,9 @@ fn build(graph: &Graph, linears: &[ValueId], x: ValueId, weights: &[ValueId]) ->
     Ok(patch)
 }
 
-fn concat(graph: &Graph, patch: &mut Patch, parts: &[ValueId]) -> Result<Ref, PatchError> {
+fn concat(graph: &Graph, patch: &mut Patch, parts: &[ValueId]) -> Result<Ref, PassError> {
     let first: Ref = parts[0].into();
-    parts[1..].iter().try_fold(first, |all, part| patch.add(graph, Op::Concat, &[all, (*part).into()]))
+    parts[1..].iter().try_fold(first, |all, part| Ok(patch.add(graph, Op::Concat, &[all, (*part).into()])?))
 }
 
 /// The only users of the linears with the vectors they add, when each is a bias with a constant of one dtype.

@@ -32,29 +32,12 @@
 //! "#);
 //! ```
 
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, PatchError, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
 
 use crate::merge::merge;
 
-/// The pass.
-pub(crate) struct MergeGateUp;
-
-impl Pass for MergeGateUp {
-    fn id(&self) -> &'static str {
-        "merge-gate-up"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let [a, b] = graph.operands(value)[..] else { return None };
     if *graph.op(value) != Op::Mul {
         return None;

@@ -45,29 +45,12 @@
 //! "#);
 //! ```
 
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
 
 use crate::merge::merge;
 
-/// The pass.
-pub(crate) struct MergeQkv;
-
-impl Pass for MergeQkv {
-    fn id(&self) -> &'static str {
-        "merge-qkv"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, fireq_ir::PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     if !matches!(graph.op(value), Op::Attention { .. }) {
         return None;
     }

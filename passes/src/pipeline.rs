@@ -153,6 +153,6 @@ fn pass(name: &str) -> Result<&'static PassInfo, PipelineError> {
 
 fn step(info: &'static PassInfo, text: &str, at: usize, options: &str) -> Result<Step, PipelineError> {
     let options = read_options(info, text, at, options)?;
-    let pass = (info.build)(&options)?;
+    let pass = info.pass(&options)?;
     Ok(Step::Pass(pass, options.to_string()))
 }

@@ -31,27 +31,10 @@
 //! ```
 
 use fireq_ir::expression::is_constant;
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, PatchError, Ref, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
-/// The pass.
-pub(crate) struct PushLayout;
-
-impl Pass for PushLayout {
-    fn id(&self) -> &'static str {
-        "push-layout"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let sites = graph.schedule().into_iter().filter_map(|value| site(graph, value));
-        sites.map(|patch| Ok(patch?)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let layout = graph.op(value);
     let [x] = graph.operands(value)[..] else { return None };
     let inner = graph.operands(x);
@@ -83,7 +66,7 @@ fn push(
     layout: &Op,
     x: ValueId,
     operands: &[ValueId],
-) -> Result<Patch, PatchError> {
+) -> Result<Patch, PassError> {
     let mut patch = Patch::new(layout.mnemonic());
     let moved = operands.iter().map(|v| patch.add(graph, layout.clone(), &[(*v).into()]));
     let moved: Vec<Ref> = moved.collect::<Result<_, _>>()?;
@@ -92,7 +75,7 @@ fn push(
     Ok(patch)
 }
 
-fn rebuild(graph: &Graph, value: ValueId, op: &Op, operands: &[Ref]) -> Result<Patch, PatchError> {
+fn rebuild(graph: &Graph, value: ValueId, op: &Op, operands: &[Ref]) -> Result<Patch, PassError> {
     let mut patch = Patch::new(op.mnemonic());
     let result = patch.add(graph, op.clone(), operands)?;
     patch.replace(value, result);

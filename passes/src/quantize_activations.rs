@@ -24,27 +24,10 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{DType, Effect, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+use fireq_ir::{DType, Format, Graph, Op, PassError, Patch, Ref, ValueId};
 
-/// The pass.
-pub(crate) struct QuantizeActivations;
-
-impl Pass for QuantizeActivations {
-    fn id(&self) -> &'static str {
-        "quantize-activations"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Lossy
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        graph.schedule().into_iter().filter_map(|x| site(graph, x)).collect()
-    }
-}
-
-/// The patch for one activation and all linears with INT4 weights that read it.
-fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
     let reads = |user: &ValueId| {
         *graph.op(*user) == Op::Linear
             && matches!(graph.operands(*user)[..], [input, weight] if input == x && graph.ty(weight).dtype == DType::I4)

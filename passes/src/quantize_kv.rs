@@ -34,29 +34,13 @@
 //! "#);
 //! ```
 
-use fireq_ir::{DType, Effect, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+use fireq_ir::{DType, Format, Graph, Op, PassError, Patch, Ref, ValueId};
 
 /// The widest head that one scale covers.
 const WIDEST_HEAD: usize = 128;
 
-/// The pass.
-pub(crate) struct QuantizeKv;
-
-impl Pass for QuantizeKv {
-    fn id(&self) -> &'static str {
-        "quantize-kv"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Lossy
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        graph.schedule().into_iter().filter_map(|value| site(graph, value)).collect()
-    }
-}
-
-fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let Op::Attention { heads, kv_heads, scale, p: DType::F32 } = *graph.op(value) else { return None };
     let [q, k, v] = graph.operands(value)[..] else { return None };
     let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);

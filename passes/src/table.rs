@@ -1,25 +1,15 @@
 //! The one table of passes: what `fireq passes` prints and pipelines are built from.
 
-use fireq_ir::{Effect, Pass};
+use fireq_ir::Effect;
 
 use crate::canonicalize::Canonicalize;
 use crate::const_fold::ConstFold;
 use crate::cse::Cse;
 use crate::dce::Dce;
-use crate::error::PipelineError;
 use crate::fold_norm_weights::FoldNormWeights;
 use crate::fold_scales::FoldScales;
-use crate::fuse_linear_add::FuseLinearAdd;
-use crate::fuse_linear_swiglu::FuseLinearSwiglu;
-use crate::fuse_norm_quantize::FuseNormQuantize;
-use crate::fuse_rope_scaling::FuseRopeScaling;
-use crate::merge_gate_up::MergeGateUp;
-use crate::merge_qkv::MergeQkv;
-use crate::options::Options;
-use crate::push_layout::PushLayout;
-use crate::quantize_activations::QuantizeActivations;
-use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
+use crate::sites::Build;
 
 /// A row of the table.
 pub struct PassInfo {
@@ -31,7 +21,7 @@ pub struct PassInfo {
     pub effect: Effect,
     /// What can be set.
     pub options: &'static [OptionInfo],
-    pub(crate) build: fn(&Options) -> Result<Box<dyn Pass>, PipelineError>,
+    pub(crate) build: Build,
 }
 
 /// An option of a pass.
@@ -51,14 +41,14 @@ pub const PASSES: &[PassInfo] = &[
         summary: "of several ways to write the same, one",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(Canonicalize)),
+        build: Build::Pass(|_| Ok(Box::new(Canonicalize))),
     },
     PassInfo {
         id: "push-layout",
         summary: "transposes and reshapes move towards constants, and vanish where they meet their like",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(PushLayout)),
+        build: Build::Sites(crate::push_layout::site),
     },
     PassInfo {
         id: "const-fold",
@@ -69,28 +59,28 @@ pub const PASSES: &[PassInfo] = &[
             default: "65536",
             doc: "the most elements of a constant that is made or read; larger ones stay expressions",
         }],
-        build: |options| Ok(Box::new(ConstFold::new(options)?)),
+        build: Build::Pass(|options| Ok(Box::new(ConstFold::new(options)?))),
     },
     PassInfo {
         id: "cse",
         summary: "values that are computed twice the same way are computed once",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(Cse)),
+        build: Build::Pass(|_| Ok(Box::new(Cse))),
     },
     PassInfo {
         id: "dce",
         summary: "what neither an output nor a cache needs is removed",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(Dce)),
+        build: Build::Pass(|_| Ok(Box::new(Dce))),
     },
     PassInfo {
         id: "fold-norm-weights",
         summary: "weights of norms into the linears that read them",
         effect: Effect::Reassociates,
         options: &[],
-        build: |_| Ok(Box::new(FoldNormWeights)),
+        build: Build::Pass(|_| Ok(Box::new(FoldNormWeights))),
     },
     PassInfo {
         id: "fold-scales",
@@ -101,21 +91,21 @@ pub const PASSES: &[PassInfo] = &[
             default: "2000",
             doc: "e-nodes at which the search in a block stops",
         }],
-        build: |options| Ok(Box::new(FoldScales::new(options)?)),
+        build: Build::Pass(|options| Ok(Box::new(FoldScales::new(options)?))),
     },
     PassInfo {
         id: "merge-qkv",
         summary: "the projections of queries, keys and values as one linear",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(MergeQkv)),
+        build: Build::Sites(crate::merge_qkv::site),
     },
     PassInfo {
         id: "merge-gate-up",
         summary: "the two products before SiLU(gate)·up as one linear",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(MergeGateUp)),
+        build: Build::Sites(crate::merge_gate_up::site),
     },
     PassInfo {
         id: "quantize-weights",
@@ -129,48 +119,48 @@ pub const PASSES: &[PassInfo] = &[
                 doc: "names of weights to leave alone; * matches anything, | separates",
             },
         ],
-        build: |options| Ok(Box::new(QuantizeWeights::new(options)?)),
+        build: Build::Pass(|options| Ok(Box::new(QuantizeWeights::new(options)?))),
     },
     PassInfo {
         id: "quantize-activations",
         summary: "inputs of linears with INT4 weights to FP8 with a scale per token",
         effect: Effect::Lossy,
         options: &[],
-        build: |_| Ok(Box::new(QuantizeActivations)),
+        build: Build::Sites(crate::quantize_activations::site),
     },
     PassInfo {
         id: "quantize-kv",
         summary: "keys and values to INT4, queries and probabilities to FP8",
         effect: Effect::Lossy,
         options: &[],
-        build: |_| Ok(Box::new(QuantizeKv)),
+        build: Build::Sites(crate::quantize_kv::site),
     },
     PassInfo {
         id: "fuse-norm-quantize",
         summary: "a norm and the quantization that reads it as one operation",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(FuseNormQuantize)),
+        build: Build::Sites(crate::fuse_norm_quantize::site),
     },
     PassInfo {
         id: "fuse-linear-swiglu",
         summary: "a product for gate and up, SiLU(gate)·up and its quantization as one operation",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(FuseLinearSwiglu)),
+        build: Build::Sites(crate::fuse_linear_swiglu::site),
     },
     PassInfo {
         id: "fuse-linear-add",
         summary: "a linear and the sum with the residual stream as one operation",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(FuseLinearAdd)),
+        build: Build::Sites(crate::fuse_linear_add::site),
     },
     PassInfo {
         id: "fuse-rope-scaling",
         summary: "rope, the scaling after it, quantization and cache append as one operation",
         effect: Effect::Exact,
         options: &[],
-        build: |_| Ok(Box::new(FuseRopeScaling)),
+        build: Build::Sites(crate::fuse_rope_scaling::site),
     },
 ];

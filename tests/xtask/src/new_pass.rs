@@ -25,19 +25,16 @@ pub fn new_pass(id: &str) -> Result<(), String> {
 fn create(root: &Path, id: &str) -> Result<(), String> {
     check(root, id)?;
     // The templates are a pass, too: `new-pass`, which the tests of the passes run.
-    let fill = |template: &str| template.replace("new-pass", id).replace("NewPass", &type_name(id));
+    let fill = |template: &str| template.replace("new-pass", id);
     let sources = root.join("passes/src");
     let (library, table) = (sources.join("lib.rs"), sources.join("table.rs"));
     let (library_text, table_text) = (read(&library)?, read(&table)?);
+    let module = id.replace('-', "_");
     let row = format!(
-        "    PassInfo {{\n        id: \"{id}\",\n        summary: \"a sum of a value with itself as a multiplication by two\",\n        \
-         effect: Effect::Exact,\n        options: &[],\n        build: |_| Ok(Box::new({})),\n    }},\n];\n",
-        type_name(id)
+        "    PassInfo {{\n        id: \"{id}\",\n        summary: \"SiLU of the channels that are wanted\",\n        \
+         effect: Effect::Exact,\n        options: &[],\n        build: Build::Sites(crate::{module}::site),\n    }},\n];\n",
     );
-    let module = file_name(id);
     let library_text = insert_sorted(&library_text, "mod ", &format!("mod {module};"))?;
-    let import = format!("use crate::{module}::{};", type_name(id));
-    let table_text = insert_sorted(&table_text, "use crate::", &import)?;
     let head = table_text.strip_suffix("];\n").ok_or("passes/src/table.rs does not end with the table")?;
     write(&sources.join(format!("{module}.rs")), &fill(include_str!("../templates/pass.rs")))?;
     write(&library, &library_text)?;
@@ -56,18 +53,8 @@ fn check(root: &Path, id: &str) -> Result<(), String> {
     if !id.split('-').all(part) {
         return Err(format!("`{id}` is not a name such as `fold-norm-weights`"));
     }
-    let path = root.join("passes/src").join(format!("{}.rs", file_name(id)));
+    let path = root.join("passes/src").join(format!("{}.rs", id.replace('-', "_")));
     if path.exists() { Err(format!("{} exists already", path.display())) } else { Ok(()) }
-}
-
-fn file_name(id: &str) -> String {
-    id.replace('-', "_")
-}
-
-/// `fold-norm-weights` as `FoldNormWeights`.
-fn type_name(id: &str) -> String {
-    let capital = |part: &str| part[..1].to_uppercase() + &part[1..];
-    id.split('-').map(capital).collect()
 }
 
 /// `text` with `line` among the lines that start with `prefix`, which are sorted.
@@ -99,20 +86,21 @@ mod tests {
         for name in ["lib.rs", "table.rs"] {
             fs::copy(root().join("passes/src").join(name), dir.join("passes/src").join(name)).unwrap();
         }
-        create(&dir, "double-sums").unwrap();
+        create(&dir, "early-slices").unwrap();
         let text = |path: &str| read(&dir.join(path)).unwrap();
-        assert!(text("passes/src/lib.rs").contains("\nmod dce;\nmod double_sums;\nmod error;\n"));
+        assert!(text("passes/src/lib.rs").contains("\nmod dce;\nmod early_slices;\nmod error;\n"));
         assert!(
-            text("passes/src/table.rs").contains("use crate::double_sums::DoubleSums;\nuse crate::error")
+            text("passes/src/table.rs")
+                .ends_with("build: Build::Sites(crate::early_slices::site),\n    },\n];\n")
         );
-        assert!(text("passes/src/table.rs").ends_with("build: |_| Ok(Box::new(DoubleSums)),\n    },\n];\n"));
-        assert!(text("passes/src/double_sums.rs").contains("pub(crate) struct DoubleSums;"));
-        assert!(text("tests/ir/double-sums/fires.ir").starts_with("// run: double-sums; fires\n"));
+        assert!(text("passes/src/early_slices.rs").starts_with("//! `early-slices`: "));
+        assert!(text("tests/ir/early-slices/fires.ir").starts_with("// run: early-slices; fires\n"));
         assert!(
-            text("tests/ir/double-sums/must-not-fire.ir").starts_with("// run: double-sums; must not fire\n")
+            text("tests/ir/early-slices/must-not-fire.ir")
+                .starts_with("// run: early-slices; must not fire\n")
         );
-        assert!(create(&dir, "double-sums").unwrap_err().ends_with("double_sums.rs exists already"));
-        assert_eq!(create(&dir, "Double").unwrap_err(), "`Double` is not a name such as `fold-norm-weights`");
+        assert!(create(&dir, "early-slices").unwrap_err().ends_with("early_slices.rs exists already"));
+        assert_eq!(create(&dir, "Early").unwrap_err(), "`Early` is not a name such as `fold-norm-weights`");
         fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -1,62 +1,43 @@
-//! `new-pass`: a sum of a value with itself as a multiplication by two.
+//! `new-pass`: SiLU of the channels that are wanted, instead of all of them.
 //!
 //! Contract: say what becomes what, when it fires, when it does not, and what it may do to the numbers. This one:
-//! `add(x, x)` becomes `scale(x, 2)`, with the same bits. Exact.
+//! `slice(silu(x))` becomes `silu(slice(x))`. Fires when nothing else reads the SiLU. Exact.
 //!
 //! ```
 //! let before = r#"graph "g" {
-//!   %0 = input {name="x"} : f32[T,2]
-//!   %1 = add %0, %0 : f32[T,2]
-//!   return %1
+//!   %0 = input {name="x"} : f32[T,8]
+//!   %1 = silu %0 : f32[T,8]
+//!   %2 = slice %1 {start=2, size=4} : f32[T,4]
+//!   return %2
 //! }
 //! "#;
 //! let mut graph = fireq_ir::text::parse_graph(before).unwrap();
 //! fireq_passes::pipeline("new-pass").unwrap().run(&mut graph).unwrap();
 //! assert_eq!(fireq_ir::text::print_graph(&graph), r#"graph "g" {
-//!   %0 = input {name="x"} : f32[T,2]
-//!   %1 = const {name="two.scale", data=[2.0, 2.0]} : f32[2]
-//!   %2 = scale %0, %1 : f32[T,2]
+//!   %0 = input {name="x"} : f32[T,8]
+//!   %1 = slice %0 {start=2, size=4} : f32[T,4]
+//!   %2 = silu %1 : f32[T,4]
 //!   return %2
 //! }
 //! "#);
 //! ```
 
-use fireq_ir::{ConstData, DType, Effect, Graph, Op, Pass, PassError, Patch, Shape, Type, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
 
-use crate::pattern::Names;
+use crate::pattern::fusible;
 
-/// The pass.
-pub(crate) struct NewPass;
-
-impl Pass for NewPass {
-    fn id(&self) -> &'static str {
-        "new-pass"
-    }
-
-    fn effect(&self) -> Effect {
-        Effect::Exact
-    }
-
-    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let mut names = Names::new(graph);
-        graph.schedule().into_iter().filter_map(|value| site(graph, value, &mut names)).collect()
-    }
+/// The patch for one value, where the pass fires.
+pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+    let Op::Slice { .. } = graph.op(value) else { return None };
+    let x = fusible(graph, graph.operands(value)[0], |op| *op == Op::Silu)?[0];
+    Some(rewrite(graph, value, x))
 }
 
-/// Where the pass fires.
-fn site(graph: &Graph, value: ValueId, names: &mut Names<'_>) -> Option<Result<Patch, PassError>> {
-    let [a, b] = graph.operands(value)[..] else { return None };
-    let width = graph.ty(value).shape.cols().fixed()?;
-    (*graph.op(value) == Op::Add && a == b)
-        .then(|| rewrite(graph, value, a, &names.fresh("two", "scale"), width))
-}
-
-/// What it does there: new nodes, and the values that they replace.
-fn rewrite(graph: &Graph, value: ValueId, x: ValueId, name: &str, width: usize) -> Result<Patch, PassError> {
-    let mut patch = Patch::new(name);
-    let ty = Type::plain(DType::F32, Shape::vector(width));
-    let two = patch.constant(name, ty, ConstData::from_f32(&vec![2.0; width]));
-    let scaled = patch.add(graph, Op::Scale, &[x.into(), two])?;
-    patch.replace(value, scaled);
+/// New nodes, and the values that they replace.
+fn rewrite(graph: &Graph, value: ValueId, x: ValueId) -> Result<Patch, PassError> {
+    let mut patch = Patch::new("silu");
+    let slice = patch.add(graph, graph.op(value).clone(), &[x.into()])?;
+    let silu = patch.add(graph, Op::Silu, &[slice])?;
+    patch.replace(value, silu);
     Ok(patch)
 }
