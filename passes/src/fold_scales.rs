@@ -65,6 +65,10 @@ impl Pass for FoldScales {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        Ok(fold(graph, self.nodes)?)
+        Ok(fold(graph, self.nodes, false)?)
+    }
+
+    fn run_explained(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        Ok(fold(graph, self.nodes, true)?)
     }
 }

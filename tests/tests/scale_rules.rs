@@ -29,7 +29,8 @@ fn every_rule_moves_a_scale_in_a_case() {
         }
         let mut graph = parse_and_verify(&fs::read_to_string(&path).unwrap()).unwrap();
         let pipeline = fireq_passes::pipeline("fold-scales").unwrap();
-        assert!(pipeline.run_observed(&mut graph, RunOptions::default(), &mut notes).is_ok());
+        let options = RunOptions { explain: true, ..RunOptions::default() };
+        assert!(pipeline.run_observed(&mut graph, options, &mut notes).is_ok());
     }
     let used: BTreeSet<&str> = notes.0.split([',', ':', ' ']).collect();
     let unused: Vec<String> =

@@ -146,14 +146,14 @@ fn split_slice(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError
 }
 
 /// The part of nested `concat`s that has just the rows from `start` on.
-fn piece(graph: &Graph, value: ValueId, start: usize, size: usize) -> Option<ValueId> {
+fn piece(graph: &Graph, mut value: ValueId, mut start: usize, size: usize) -> Option<ValueId> {
     let rows = |value| graph.ty(value).shape.0.first().and_then(Dim::fixed);
-    if start == 0 && rows(value)? == size {
-        return Some(value);
+    while start != 0 || rows(value)? != size {
+        let (Op::Concat, [a, b]) = (graph.op(value), &graph.operands(value)[..]) else { return None };
+        let first = rows(*a)?;
+        (value, start) = if start < first { (*a, start) } else { (*b, start - first) };
     }
-    let (Op::Concat, [a, b]) = (graph.op(value), &graph.operands(value)[..]) else { return None };
-    let first = rows(*a)?;
-    if start < first { piece(graph, *a, start, size) } else { piece(graph, *b, start - first, size) }
+    Some(value)
 }
 
 fn expand_value(graph: &Graph, value: ValueId) -> Option<Result<Patch, PatchError>> {

@@ -7,7 +7,7 @@ use thiserror::Error;
 
 use crate::patch::Moved;
 use crate::verify::{VerifyErrors, verify};
-use crate::{Graph, Patch, PatchError};
+use crate::{Graph, Patch, PatchError, RunOptions};
 
 /// What a pass may do to the numbers; the tolerance of its tests follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +48,10 @@ pub trait Pass {
     fn effect(&self) -> Effect;
     /// The patches for `graph`, in schedule order; none when there is nothing left to do.
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError>;
+    /// The same patches, with notes that take time to find.
+    fn run_explained(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        self.run(graph)
+    }
 }
 
 /// Why a pass failed.
@@ -98,17 +102,15 @@ pub struct Applied {
 /// Rounds after which a pass is judged not to terminate.
 pub(crate) const MAX_ROUNDS: usize = 64;
 
-/// Runs one pass until it has no more patches, then verifies; with `verify_each`, after every patch. At most `limit`
-/// patches are applied. When it fails, the graph is left as the last patch made it.
+/// Runs one pass until it has no more patches, then verifies. When it fails, the graph is left as the last patch made it.
 pub(crate) fn run_pass(
     pass: &dyn Pass,
     graph: &mut Graph,
-    limit: usize,
-    verify_each: bool,
+    RunOptions { limit, verify_each, explain }: RunOptions,
 ) -> Result<Vec<Applied>, PassError> {
     let mut applied = vec![];
     for _ in 0..MAX_ROUNDS {
-        let mut patches = propose(pass, graph)?;
+        let mut patches = propose(pass, graph, explain)?;
         patches.truncate(limit - applied.len());
         if patches.is_empty() {
             verify(graph)?;
@@ -133,12 +135,13 @@ pub(crate) fn run_pass(
 }
 
 /// A pass that panics has failed, and nothing else has.
-fn propose(pass: &dyn Pass, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+fn propose(pass: &dyn Pass, graph: &Graph, explain: bool) -> Result<Vec<Patch>, PassError> {
     let message = |panic: Box<dyn Any + Send>| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string);
         text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())
     };
-    catch_unwind(AssertUnwindSafe(|| pass.run(graph))).map_err(|p| PassError::Panicked(message(p)))?
+    let run = || if explain { pass.run_explained(graph) } else { pass.run(graph) };
+    catch_unwind(AssertUnwindSafe(run)).map_err(|p| PassError::Panicked(message(p)))?
 }
 
 /// Applies patches and says which: one that an earlier patch of its round left nothing to do for is proposed again in the

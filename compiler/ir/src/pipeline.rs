@@ -93,11 +93,13 @@ pub struct RunOptions {
     pub limit: usize,
     /// Verify after every patch, rather than after every pass.
     pub verify_each: bool,
+    /// Find notes of patches that take time to find.
+    pub explain: bool,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
-        RunOptions { limit: usize::MAX, verify_each: false }
+        RunOptions { limit: usize::MAX, verify_each: false, explain: false }
     }
 }
 
@@ -202,7 +204,7 @@ impl<O: Observer> Run<'_, O> {
         self.observer.before(pass, self.graph).map_err(Stopped::Observer)?;
         let before = self.graph.clone();
         let began = Instant::now();
-        match run_pass(pass, self.graph, left, self.options.verify_each) {
+        match run_pass(pass, self.graph, RunOptions { limit: left, ..self.options }) {
             Ok(patches) => {
                 self.applied += patches.len();
                 let ran = Ran {

@@ -45,7 +45,11 @@ pub struct Passes {
 impl Passes {
     /// How the passes of a pipeline run.
     pub fn run_options(&self) -> RunOptions {
-        RunOptions { limit: self.stop_after.unwrap_or(usize::MAX), verify_each: self.verify_each }
+        RunOptions {
+            limit: self.stop_after.unwrap_or(usize::MAX),
+            verify_each: self.verify_each,
+            explain: self.explain,
+        }
     }
 
     /// What is watched; passes that are named must be in the pipeline.

@@ -57,7 +57,11 @@ fn states(options: &Inspect, graph: Graph) -> Outcome<Vec<State>> {
     let pipeline = fireq_passes::pipeline(options.passes.as_deref().unwrap_or_default())?;
     let mut collect = Collect(vec![State { title: "import".into(), graph: graph.clone(), patches: vec![] }]);
     let mut graph = graph;
-    match pipeline.run_observed(&mut graph, RunOptions::default(), &mut collect) {
+    match pipeline.run_observed(
+        &mut graph,
+        RunOptions { explain: true, ..RunOptions::default() },
+        &mut collect,
+    ) {
         Ok(_) => Ok(collect.0),
         Err(Stopped::Pass(failed)) => Err(CompileError::Pass(failed).into()),
         Err(Stopped::Observer(never)) => match never {},

@@ -16,6 +16,9 @@ pub(super) struct Block {
     values: Vec<ValueId>,
 }
 
+/// The most values of a block; longer chains, which no decoder has between two sums, are cut.
+const LARGEST: usize = 256;
+
 /// The blocks in which a scale is applied at run time.
 pub(super) fn blocks(graph: &Graph) -> Vec<Block> {
     let constants = constant_values(graph);
@@ -30,6 +33,12 @@ pub(super) fn blocks(graph: &Graph) -> Vec<Block> {
             graph.operands(*value).iter().filter_map(|v| group.get(v).copied()).collect();
         joined.sort_unstable();
         joined.dedup();
+        let mut size = 1;
+        joined.retain(|group| {
+            let fits = size + members[*group].len() <= LARGEST;
+            size += if fits { members[*group].len() } else { 0 };
+            fits
+        });
         let home = joined.first().copied().unwrap_or(members.len());
         members.resize_with(members.len().max(home + 1), Vec::new);
         for other in joined.into_iter().skip(1) {
@@ -64,9 +73,10 @@ pub(super) struct Encoded {
 }
 
 impl Block {
-    /// Puts the block into an e-graph.
-    pub fn encode(&self, graph: &Graph) -> Encoded {
-        let egraph = facts::Graph::new(Facts::default()).with_explanations_enabled();
+    /// Puts the block into an e-graph; an `explained` one records why values are equal, which takes time.
+    pub fn encode(&self, graph: &Graph, explained: bool) -> Encoded {
+        let egraph = facts::Graph::new(Facts::default());
+        let egraph = if explained { egraph.with_explanations_enabled() } else { egraph };
         let mut encoded = Encoded { egraph, roots: vec![], ids: BTreeMap::new() };
         let inside: BTreeSet<ValueId> = self.values.iter().copied().collect();
         for value in &self.values {

@@ -40,13 +40,19 @@ impl Sum for Cost {
 /// The form chosen for each class that the roots need.
 pub(super) type Choice = BTreeMap<Id, Node>;
 
-/// The cheapest forms that were found for `roots`, and what they cost together. `known` are forms that are there anyway:
-/// only others are tried to do without.
+/// The cheapest forms that were found for `roots`, and what they cost together. `known` are the block's own forms: where
+/// there are more of a kind than these, something is computed twice, and doing without each new one is tried.
 pub(super) fn extract(egraph: &Graph, roots: &[Id], known: &BTreeSet<Node>) -> Option<(Choice, Cost)> {
     let mut banned = BTreeSet::new();
     let (mut best, mut cost) = choose(egraph, roots, &banned)?;
     loop {
-        let new = |node: &&Node| node_cost(egraph, node).run_time > 0 && !known.contains(*node);
+        let more = |kind: Kind| {
+            let count =
+                |nodes: &mut dyn Iterator<Item = &Node>| nodes.filter(|node| node.kind == kind).count();
+            count(&mut best.values()) > count(&mut known.iter())
+        };
+        let new =
+            |node: &&Node| node_cost(egraph, node).run_time > 0 && !known.contains(*node) && more(node.kind);
         let candidates: Vec<Node> = best.values().filter(new).cloned().collect();
         let without = |node: Node| {
             let mut banned = banned.clone();

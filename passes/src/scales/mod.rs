@@ -20,14 +20,12 @@ use crate::pattern::Names;
 use block::{Block, blocks};
 
 /// The patches that fold the scales of a graph, one for each block that gets cheaper. The search in a block stops at
-/// `node_limit` e-nodes.
-pub(crate) fn fold(graph: &Graph, node_limit: usize) -> Result<Vec<Patch>, PatchError> {
-    let rules = rules::rules();
+/// `node_limit` e-nodes. With `explain`, their notes say which rules moved each scale: finding that takes most of the time.
+pub(crate) fn fold(graph: &Graph, node_limit: usize, explain: bool) -> Result<Vec<Patch>, PatchError> {
+    let search = Search { rules: rules::rules(), node_limit, explain };
     let mut names = Names::new(graph);
     let patches = blocks(graph).into_iter();
-    patches
-        .filter_map(|block| fold_block(graph, &block, &rules, node_limit, &mut names).transpose())
-        .collect()
+    patches.filter_map(|block| fold_block(graph, &block, &search, &mut names).transpose()).collect()
 }
 
 /// The names of the rules, as notes of patches give them.
@@ -38,22 +36,28 @@ pub fn scale_rules() -> Vec<String> {
 /// Rounds of rules: each moves a scale by one operation, and blocks are some twenty operations long.
 const MAX_ROUNDS: usize = 100;
 
+/// How blocks are searched.
+struct Search {
+    rules: Vec<rules::Rule>,
+    node_limit: usize,
+    explain: bool,
+}
+
 fn fold_block(
     graph: &Graph,
     block: &Block,
-    rules: &[rules::Rule],
-    node_limit: usize,
+    search: &Search,
     names: &mut Names<'_>,
 ) -> Result<Option<Patch>, PatchError> {
-    let mut encoded = block.encode(graph);
+    let mut encoded = block.encode(graph, search.explain);
     let runner = Runner::<_, _, ()>::new(facts::Facts::default())
         .with_egraph(std::mem::take(&mut encoded.egraph))
         .with_scheduler(rules::scheduler())
         .with_iter_limit(MAX_ROUNDS)
-        .with_node_limit(node_limit)
+        .with_node_limit(search.node_limit)
         // What is found must not depend on the speed of a machine.
         .with_time_limit(std::time::Duration::MAX)
-        .run(rules);
+        .run(&search.rules);
     encoded.egraph = runner.egraph;
     let (known, cost) = encoded.known(block);
     let roots: Vec<egg::Id> = encoded.roots.iter().map(|(_, id)| *id).collect();
@@ -63,7 +67,9 @@ fn fold_block(
     }
     let mut patch = Patch::new(explain::site(graph, &encoded));
     encoded.decode(graph, &choice, &mut patch, names)?;
-    patch.notes = explain::moves(&mut encoded, &choice);
+    if search.explain {
+        patch.notes = explain::moves(&mut encoded, &choice);
+    }
     patch.notes.push(format!(
         "{} after {} rounds",
         stop(runner.stop_reason.as_ref()),

@@ -100,14 +100,26 @@ pub fn interpret_observed(
     Ok(Outcome { outputs, caches: after })
 }
 
-/// The value of an expression over constants only.
+/// The value of an expression over constants only. What it shares is computed once, however deep it is.
 pub fn eval_constant(graph: &Graph, value: ValueId) -> Result<Tensor, InterpError> {
-    if let Op::Const { name } = graph.op(value) {
-        return Tensor::constant(name, graph.ty(value), graph.constants.get(name));
+    let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+    let mut stack = vec![value];
+    while let Some(value) = stack.last().copied() {
+        let operands = graph.operands(value);
+        let missing = operands.iter().filter(|v| !values.contains_key(v));
+        let before = stack.len();
+        stack.extend(missing);
+        if stack.len() > before {
+            continue;
+        }
+        stack.pop();
+        let tensor = match graph.op(value) {
+            Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
+            op => eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
+        };
+        values.insert(value, tensor);
     }
-    let operands: Vec<Tensor> =
-        graph.operands(value).into_iter().map(|v| eval_constant(graph, v)).collect::<Result<_, _>>()?;
-    eval(graph.op(value), &operands.iter().collect::<Vec<_>>())
+    values.remove(&value).ok_or(InterpError::Op { op: "const", reason: "has no value".into() })
 }
 
 /// The result of an operation; a fused one is computed as the operations that it stands for.
