@@ -3,4 +3,4 @@
 
 pub use fireq::numerics::{Tensors, bindings, difference, random_inputs, relative_error};
 
-pub mod untrusted;
+pub mod fuzz;

@@ -130,7 +130,10 @@ fn encode(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
             let x = half::f16::from_f32(v);
             (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
         }),
-        DType::I32 => each(&|v| ((v as i32) as f32 == v).then(|| (v as i32).to_le_bytes().to_vec())),
+        // Compared in f64, which holds every i32: 2147483648 would come back as itself in f32.
+        DType::I32 => {
+            each(&|v| (f64::from(v as i32) == f64::from(v)).then(|| (v as i32).to_le_bytes().to_vec()))
+        }
         _ => None,
     }
 }

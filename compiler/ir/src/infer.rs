@@ -141,13 +141,13 @@ fn channelwise(x: &Type, along: &Dim, v: &Type) -> Checked<Type> {
 
 fn concat(a: &Type, b: &Type) -> Checked<Type> {
     require(a.format() == b.format(), || format!("formats differ: {a} and {b}"))?;
+    let rows = |n: &Dim, m: &Dim| {
+        fixed("a", n)?.checked_add(fixed("b", m)?).ok_or_else(|| format!("{n} and {m} are too many"))
+    };
     match (a.shape.0.as_slice(), b.shape.0.as_slice()) {
-        ([n], [m]) if a.dtype.is_float() => {
-            Ok(Type::plain(a.dtype, Shape::vector(fixed("a", n)?.saturating_add(fixed("b", m)?))))
-        }
-        ([n, k], [m, k2]) if k == k2 => {
-            let rows = fixed("rows of a", n)?.saturating_add(fixed("rows of b", m)?);
-            Ok(Type { shape: Shape::matrix(rows, k.clone()), ..(*a).clone() })
+        ([n], [m]) if a.dtype.is_float() => Ok(Type::plain(a.dtype, Shape::vector(rows(n, m)?))),
+        ([n, k], [m, other]) if k == other => {
+            Ok(Type { shape: Shape::matrix(rows(n, m)?, k.clone()), ..(*a).clone() })
         }
         _ => Err(format!("{a} and {b} do not stack")),
     }
@@ -173,7 +173,8 @@ fn reshape(rows: usize, cols: usize, x: &Type) -> Checked<Type> {
 fn rope_table(positions: &Type, inv_freq: &Type) -> Checked<Type> {
     let rows = indices("positions", positions)?;
     require(inv_freq.dtype == DType::F32, || format!("inv_freq is not f32: {inv_freq}"))?;
-    Ok(Type::f32(rows, fixed("inv_freq", &vector("inv_freq", inv_freq)?)?.saturating_mul(2)))
+    let half = fixed("inv_freq", &vector("inv_freq", inv_freq)?)?;
+    Ok(Type::f32(rows, half.checked_mul(2).ok_or_else(|| format!("inv_freq is too long: {half}"))?))
 }
 
 fn rope(x: &Type, table: &Type) -> Checked<Type> {
@@ -192,7 +193,8 @@ fn kv_append(cache: &Type, x: &Type) -> Checked<Type> {
     let (rows, _) = matrix("x", x)?;
     let expected = Type { shape: Shape::matrix(past.clone(), x.shape.cols()), ..x.clone() };
     require(*cache == expected, || format!("cache {cache} cannot take rows of {x}"))?;
-    Ok(Type { shape: Shape::matrix(past.concat(rows), x.shape.cols()), ..x.clone() })
+    let all = past.concat(rows).ok_or_else(|| format!("{past} and {rows} rows are too many"))?;
+    Ok(Type { shape: Shape::matrix(all, x.shape.cols()), ..x.clone() })
 }
 
 fn attention(heads: usize, kv_heads: usize, q: &Type, k: &Type, v: &Type) -> Checked<Type> {

@@ -30,12 +30,12 @@ impl Dim {
         }
     }
 
-    /// The dimension of two pieces laid end to end.
+    /// The dimension of two pieces laid end to end; `None` when the sum overflows.
     #[must_use]
-    pub fn concat(&self, other: &Dim) -> Self {
+    pub fn concat(&self, other: &Dim) -> Option<Self> {
         match (self, other) {
-            (Dim::Fixed(a), Dim::Fixed(b)) => Dim::Fixed(a.saturating_add(*b)),
-            _ => Dim::sym(&format!("{self}+{other}")),
+            (Dim::Fixed(a), Dim::Fixed(b)) => a.checked_add(*b).map(Dim::Fixed),
+            _ => Some(Dim::sym(&format!("{self}+{other}"))),
         }
     }
 

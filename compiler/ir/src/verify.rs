@@ -98,13 +98,16 @@ fn check_declared(graph: &Graph, value: ValueId) -> Result<(), String> {
 }
 
 fn check_data(ty: &Type, data: Option<&ConstData>) -> Result<(), String> {
-    let elements = ty.shape.elements().ok_or("a constant needs a fixed shape")?;
+    if ty.shape.0.iter().any(|dim| dim.fixed().is_none()) {
+        return Err("a constant needs a fixed shape".into());
+    }
+    let bits = ty.shape.elements().and_then(|n| n.checked_mul(ty.dtype.bits()));
+    let expected = bits.ok_or_else(|| format!("{ty} is too large"))?.div_ceil(8);
     match data {
         None => Err("has no data".into()),
         Some(ConstData::Elided { .. }) => Ok(()),
         Some(data) => {
-            let bits = elements.checked_mul(ty.dtype.bits()).ok_or("is larger than any memory")?;
-            let (expected, found) = (bits.div_ceil(8), data.bytes().map_or(0, <[u8]>::len));
+            let found = data.bytes().map_or(0, <[u8]>::len);
             let matches = expected == found && ty.scheme.is_plain();
             if matches { Ok(()) } else { Err(format!("data has {found} bytes, {ty} takes {expected}")) }
         }

@@ -1,30 +1,44 @@
-//! `cargo xtask fuzz`: the fuzz targets of `tests/fuzz`, on the stable toolchain.
+//! `cargo xtask fuzz`: libFuzzer on the checks of `tests/src/fuzz.rs`, on the Rust that builds everything else.
+//!
+//! Starts from the corpus in the repository and keeps what it finds in `tests/fuzz/target`. An input that fails is
+//! written to `tests/fuzz/artifacts`: fix what it shows, then add it to `tests/ir` or to `tests/fuzz/corpus`.
 
-use crate::run::{command, run, succeeds};
+use std::fs;
+use std::process::Command;
 
-const TARGETS: [&str; 3] = ["text_ir", "pipeline", "plan"];
+use crate::run::{root, run, succeeds};
 
-/// Runs one target, or all of them one after another, each for `seconds`. What is found is left in
-/// `tests/fuzz/artifacts`; new inputs go to a corpus below `target`, not to the one that is kept.
+/// What can be fuzzed.
+pub const TARGETS: [&str; 3] = ["text_ir", "pipeline", "plan"];
+
+/// For libFuzzer: what texts claim to hold must not be allocated, and no text takes long.
+const OPTIONS: [&str; 4] =
+    ["-dict=fuzz/tokens.dict", "-rss_limit_mb=1024", "-timeout=5", "-print_final_stats=1"];
+
+const INSTRUCTIONS: &str = "\
+fuzzing needs cargo-fuzz and a C++ compiler (c++), which builds libFuzzer
+     cargo-fuzz:      cargo install cargo-fuzz --locked
+     Debian, Ubuntu:  sudo apt-get install g++
+     Fedora:          sudo dnf install gcc-c++
+     macOS:           xcode-select --install";
+
+/// Runs one target, or each in turn, for this many seconds.
 pub fn fuzz(target: Option<&str>, seconds: u64) -> Result<(), String> {
-    if !succeeds(&["cargo", "fuzz", "--version"]) {
-        return Err("cargo-fuzz is missing: cargo install cargo-fuzz --locked".into());
+    let missing = !succeeds(&["cargo", "fuzz", "--version"]) || !succeeds(&["c++", "--version"]);
+    if missing {
+        return Err(INSTRUCTIONS.into());
     }
-    let chosen: Vec<&str> =
-        TARGETS.into_iter().filter(|t| target.is_none_or(|wanted| wanted == *t)).collect();
-    if chosen.is_empty() {
-        return Err(format!("there are the targets {}", TARGETS.join(", ")));
-    }
-    chosen.into_iter().try_for_each(|target| run_target(target, seconds))
+    TARGETS.into_iter().filter(|t| target.is_none_or(|wanted| wanted == *t)).try_for_each(|t| one(t, seconds))
 }
 
-fn run_target(target: &str, seconds: u64) -> Result<(), String> {
-    let (found, kept) = (format!("target/fuzz-corpus/{target}"), format!("tests/fuzz/corpus/{target}"));
-    std::fs::create_dir_all(crate::run::root().join(&found)).map_err(|e| format!("{found}: {e}"))?;
-    let time = format!("-max_total_time={seconds}");
-    // Coverage needs flags that stable compilers take only when told so; a sanitizer would need another toolchain.
-    let words =
-        ["cargo", "fuzz", "run", "--fuzz-dir", "tests/fuzz", "--sanitizer", "none", target, &found, &kept];
-    let limits = ["--", &time, "-rss_limit_mb=1024", "-timeout=5", "-max_len=8192", "-print_final_stats=1"];
-    run(command(&[&words[..], &limits].concat()).env("RUSTC_BOOTSTRAP", "1"))
+fn one(target: &str, seconds: u64) -> Result<(), String> {
+    let found = format!("fuzz/target/corpus/{target}");
+    let tests = root().join("tests");
+    fs::create_dir_all(tests.join(&found)).map_err(|e| format!("{found}: {e}"))?;
+    let mut command = Command::new("cargo");
+    command.current_dir(tests).args(["fuzz", "run", "--sanitizer", "none", target]);
+    // What libFuzzer finds goes to the first of these.
+    command.args([found, format!("fuzz/corpus/{target}")]);
+    command.arg("--").args(OPTIONS).arg(format!("-max_total_time={seconds}"));
+    run(&mut command)
 }

@@ -33,11 +33,12 @@ enum Command {
         /// Only cases whose path contains this.
         filter: Option<String>,
     },
-    /// Run the fuzz targets for what is read as text.
+    /// Look for texts that break a parser, guided by coverage: needs cargo-fuzz.
     Fuzz {
-        /// Only this one: `text_ir`, `pipeline` or `plan`.
+        /// What to fuzz; without it each in turn.
+        #[arg(value_parser = fuzz::TARGETS)]
         target: Option<String>,
-        /// How long each runs.
+        /// How long each target is fuzzed.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },

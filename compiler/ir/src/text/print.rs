@@ -59,7 +59,8 @@ pub(crate) fn attrs_text(attrs: &[(&str, Attr)]) -> String {
 }
 
 fn data_attr(data: &ConstData, dtype: DType, most: usize) -> Option<(&'static str, Attr)> {
-    let small = data.bytes().filter(|bytes| bytes.len() * 8 <= most.saturating_mul(dtype.bits()));
+    let whole = |bits: usize| bits <= most.saturating_mul(dtype.bits()) && bits.is_multiple_of(dtype.bits());
+    let small = data.bytes().filter(|bytes| whole(bytes.len() * 8));
     let values = small.and_then(|bytes| inline(dtype, bytes)).filter(|v| v.iter().all(|x| x.is_finite()));
     match values {
         Some(values) => Some(("data", Attr::List(values))),
