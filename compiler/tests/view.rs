@@ -104,6 +104,30 @@ fn statistics_are_those_of_the_data() {
     assert!(without.contains("\"constants\":{}"));
 }
 
+#[test]
+fn a_configuration_alone_gives_the_shapes_of_its_model() {
+    let dir = TempDir::new().unwrap();
+    tiny::write(dir.path(), &tiny::config(), &tiny::tensors());
+    let inspect = |path: &Path, option: &str| {
+        let result = fireq(&["inspect", path.to_str().unwrap(), option]);
+        assert!(result.status.success(), "{}", String::from_utf8_lossy(&result.stderr));
+        String::from_utf8(result.stdout).unwrap()
+    };
+    let json = |path: &Path| serde_json::from_str::<Value>(&inspect(path, "--json")).unwrap();
+    let (model, shape) = (json(dir.path()), json(&dir.path().join("config.json")));
+    for key in ["parameters", "caches", "cache_bytes_per_token", "inputs", "outputs", "ops"] {
+        assert_eq!(model[key], shape[key], "{key}");
+    }
+    assert_eq!(shape["kind"], "configuration");
+    assert!(inspect(&dir.path().join("config.json"), "--dot").contains("label=\"layer 1\""));
+    let mut many = tiny::config();
+    many["num_hidden_layers"] = json!(1_000_000_000);
+    fs::write(dir.path().join("config.json"), many.to_string()).unwrap();
+    let result = fireq(&["inspect", dir.path().join("config.json").to_str().unwrap()]);
+    let log = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert!(log.contains("`num_hidden_layers` is a whole number from 1 to 1024"), "{log}");
+}
+
 /// What a person would do, and what they would see then.
 const DRIVER: &str = r#"<script>
 const seen = [];

@@ -74,14 +74,26 @@
 //! reads: INT4 codes, an E4M3 scale per 128 of them, and an f32 scale per row outside the rounding. The number behind a
 //! code is `outer · rn8(code · scale)` everywhere: here, in generated code, on every machine.
 //!
-//! A KV cache is a `cache` node read by one `kv_append`, whose result is the next step's cache. So a pass can change
-//! what a cache holds without changing the graph's interface.
+//! A KV cache is a `cache` node read by one operation that appends to it, whose result is the next step's cache. So a
+//! pass can change what a cache holds without changing the graph's interface, and what is appended is needed even where
+//! no output needs it. Graphs with caches are compared over several steps from empty ones.
+//!
+//! An expression over constants is a value like any other. Passes build them freely (a scaled weight, three weights one
+//! above the other, codes); nothing large is computed before an artifact is written, one weight at a time.
+//!
+//! A fused operation is defined as the operations that it stands for, once, in `fused`. Its type and its numbers follow,
+//! and so does what a backend without a kernel for it launches: the CPU's plan of a fused graph is that of the unfused one.
+//!
+//! A pass proposes patches for a graph that it cannot change. [`Pipeline`] runs passes to their fixpoints, verifies after
+//! each, and shows an [`Observer`] what happens; what a failed pass leaves behind is enough to see it fail again.
 //!
 //! Adding an operation starts with a row in `op` and ends when the compiler stops complaining: inference, interpreter,
 //! lowering and code generation are exhaustive matches.
 
 pub mod artifact;
 pub mod e4m3;
+pub mod expression;
+pub mod fused;
 pub mod infer;
 pub mod interp;
 pub mod plan;
@@ -92,8 +104,6 @@ pub mod verify;
 mod attr;
 mod constant;
 mod dtype;
-pub mod expression;
-pub mod fused;
 mod graph;
 mod op;
 mod pass;
