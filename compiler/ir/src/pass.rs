@@ -110,25 +110,25 @@ pub(crate) fn run_pass(
 ) -> Result<Vec<Applied>, PassError> {
     let mut applied = vec![];
     for _ in 0..MAX_ROUNDS {
-        let mut patches = propose(pass, graph, explain)?;
-        patches.truncate(limit - applied.len());
-        if patches.is_empty() {
+        let patches = propose(pass, graph, explain)?;
+        if patches.is_empty() || applied.len() == limit {
             verify(graph)?;
             return Ok(applied);
         }
-        let batch = if verify_each { 1 } else { patches.len() };
         let (mut moved, before) = (Moved::new(), applied.len());
-        let first = patches[0].site.clone();
-        while !patches.is_empty() {
-            let rest = patches.split_off(batch.min(patches.len()));
-            applied.extend(apply(graph, &patches, &mut moved)?);
+        let mut rest = patches.as_slice();
+        // Whatever the limit, patches are applied in one and the same order.
+        while !rest.is_empty() && applied.len() < limit {
+            let (batch, later) =
+                rest.split_at(if verify_each { 1 } else { rest.len().min(limit - applied.len()) });
+            applied.extend(apply(graph, batch, &mut moved)?);
             if verify_each {
                 verify(graph)?;
             }
-            patches = rest;
+            rest = later;
         }
         if applied.len() == before {
-            return Err(PassError::Patch { site: first, source: PatchError::Stale });
+            return Err(PassError::Patch { site: patches[0].site.clone(), source: PatchError::Stale });
         }
     }
     Err(PassError::NoFixpoint(MAX_ROUNDS))
