@@ -5,7 +5,7 @@ use std::io;
 use std::process::{Command, Stdio};
 
 use fireq_ir::interp::InterpError;
-use fireq_ir::text::{print_graph_with, print_lines};
+use fireq_ir::text::{print_lines, print_standalone};
 use fireq_ir::{Applied, Graph, Observer, Pipeline, Ran, RunOptions, Stopped, ValueId};
 use thiserror::Error;
 
@@ -159,7 +159,7 @@ fn numbers_differ(recorded: &Recorded) -> Result<Option<String>, BisectError> {
 
 fn command_fails(command: &str, graph: &Graph) -> Result<Option<String>, BisectError> {
     let file = tempfile::Builder::new().prefix("fireq-").suffix(".ir").tempfile()?;
-    std::fs::write(file.path(), print_graph_with(graph, INLINE))?;
+    std::fs::write(file.path(), print_standalone(graph, INLINE))?;
     let line = command.replace("{}", &file.path().to_string_lossy());
     let mut shell = Command::new("sh");
     shell.arg("-c").arg(&line).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());

@@ -8,7 +8,7 @@ use std::io;
 use std::path::Path;
 
 use fireq_ir::Graph;
-use fireq_ir::text::print_graph_with;
+use fireq_ir::text::print_standalone;
 
 /// The most elements of a constant that a reproducer keeps: scales and norms, which passes look at; not weights.
 pub(crate) const INLINE: usize = 1 << 14;
@@ -16,7 +16,7 @@ pub(crate) const INLINE: usize = 1 << 14;
 /// The text of a reproducer: the pipeline, why it was written, and the graph.
 pub fn text(pipeline: &str, reason: &str, graph: &Graph) -> String {
     let reason: String = reason.lines().map(|line| format!("// {line}\n")).collect();
-    format!("// run: {pipeline}\n{reason}{}", print_graph_with(graph, INLINE))
+    format!("// run: {pipeline}\n{reason}{}", print_standalone(graph, INLINE))
 }
 
 /// Writes a reproducer under a temporary name beside it and renames it.

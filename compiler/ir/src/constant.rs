@@ -66,6 +66,17 @@ impl ConstData {
         widen(dtype, self.bytes()?)
     }
 
+    /// Shows the numbers to `see` a piece at a time, so that a large constant is never in memory as f32. False where there
+    /// are none to show.
+    pub fn for_each_piece(&self, dtype: DType, mut see: impl FnMut(&[f32])) -> bool {
+        let Some(bytes) = self.bytes().filter(|_| dtype.is_float()) else { return false };
+        bytes
+            .chunks(SCAN * dtype.bits() / 8)
+            .filter_map(|piece| widen(dtype, piece))
+            .for_each(|piece| see(&piece));
+        true
+    }
+
     /// A constant whose bytes are `range` of what `owner` holds.
     pub fn shared(owner: SharedBytes, range: Range<usize>) -> Self {
         ConstData::Bytes { owner, range, hash: Arc::default() }

@@ -26,9 +26,10 @@ pub(super) fn of_constants<'a>(graphs: impl Iterator<Item = &'a Graph>) -> BTree
         }
     }
     let one = |(name, (data, dtype)): (Arc<str>, (&ConstData, DType))| {
-        let found = data.numbers(dtype).map(|numbers| (name, summary(&numbers)));
+        let mut summary = Summary::default();
+        let known = data.for_each_piece(dtype, |piece| summary.add(piece));
         data.release();
-        found
+        known.then(|| (name, summary.json()))
     };
     wanted.into_par_iter().filter_map(one).collect::<Vec<_>>().into_iter().collect()
 }
@@ -47,7 +48,9 @@ pub(super) fn of_values(graph: &Graph) -> BTreeMap<ValueId, Value> {
     let mut found = BTreeMap::new();
     let mut observe = |value: ValueId, tensor: &Tensor| {
         if tensor.ty.dtype != DType::I32 {
-            found.insert(value, summary(&tensor.to_f32()));
+            let mut summary = Summary::default();
+            summary.add(&tensor.to_f32());
+            found.insert(value, summary.json());
         }
     };
     match interpret_observed(graph, &inputs, &caches, &mut observe) {
@@ -56,26 +59,56 @@ pub(super) fn of_values(graph: &Graph) -> BTreeMap<ValueId, Value> {
     }
 }
 
-/// Least, largest, mean, standard deviation, largest magnitude, share of zeros.
-fn summary(numbers: &[f32]) -> Value {
-    let count = numbers.len().max(1) as f64;
-    let mut sums = (0.0, 0.0, 0usize);
-    let (mut least, mut largest) = (f32::INFINITY, f32::NEG_INFINITY);
-    for x in numbers {
-        let wide = f64::from(*x);
-        sums = (sums.0 + wide, sums.1 + wide * wide, sums.2 + usize::from(*x == 0.0));
-        (least, largest) = (least.min(*x), largest.max(*x));
+/// What is summed up of numbers.
+struct Summary {
+    count: usize,
+    zeros: usize,
+    sum: f64,
+    squares: f64,
+    least: f32,
+    largest: f32,
+}
+
+impl Default for Summary {
+    fn default() -> Self {
+        Summary {
+            count: 0,
+            zeros: 0,
+            sum: 0.0,
+            squares: 0.0,
+            least: f32::INFINITY,
+            largest: f32::NEG_INFINITY,
+        }
     }
-    let mean = sums.0 / count;
-    let deviation = (sums.1 / count - mean * mean).max(0.0).sqrt();
-    let digits = |x: f64| format!("{x:.4e}").parse::<f64>().unwrap_or(x);
-    let magnitude = f64::from(least.abs().max(largest.abs()));
-    json!([
-        digits(least.into()),
-        digits(largest.into()),
-        digits(mean),
-        digits(deviation),
-        digits(magnitude),
-        digits(sums.2 as f64 / count),
-    ])
+}
+
+impl Summary {
+    fn add(&mut self, numbers: &[f32]) {
+        self.count += numbers.len();
+        for x in numbers {
+            let wide = f64::from(*x);
+            self.zeros += usize::from(*x == 0.0);
+            self.sum += wide;
+            self.squares += wide * wide;
+            self.least = self.least.min(*x);
+            self.largest = self.largest.max(*x);
+        }
+    }
+
+    /// Least, largest, mean, standard deviation, largest magnitude, share of zeros.
+    fn json(&self) -> Value {
+        let count = self.count.max(1) as f64;
+        let mean = self.sum / count;
+        let deviation = (self.squares / count - mean * mean).max(0.0).sqrt();
+        let magnitude = self.least.abs().max(self.largest.abs());
+        let numbers = [
+            self.least.into(),
+            self.largest.into(),
+            mean,
+            deviation,
+            magnitude.into(),
+            self.zeros as f64 / count,
+        ];
+        json!(numbers.map(|x| format!("{x:.4e}").parse::<f64>().unwrap_or(x)))
+    }
 }

@@ -22,4 +22,4 @@ pub(crate) use print::attrs_text;
 
 pub use error::{ParseError, nearest};
 pub use parse::{TextError, parse_and_verify, parse_graph};
-pub use print::{print_graph, print_graph_with, print_lines};
+pub use print::{print_graph, print_lines, print_standalone};
