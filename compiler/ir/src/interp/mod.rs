@@ -6,7 +6,7 @@ mod attention;
 mod ops;
 mod tensor;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -100,26 +100,37 @@ pub fn interpret_observed(
     Ok(Outcome { outputs, caches: after })
 }
 
-/// The value of an expression over constants only. What it shares is computed once, however deep it is.
+/// The value of an expression over constants only. What it shares is computed once, however deep it is, and held only as
+/// long as it is needed.
 pub fn eval_constant(graph: &Graph, value: ValueId) -> Result<Tensor, InterpError> {
+    let order = operands_first(graph, value);
+    let mut uses: BTreeMap<ValueId, usize> = BTreeMap::new();
+    order.iter().flat_map(|v| graph.operands(*v)).for_each(|v| *uses.entry(v).or_default() += 1);
     let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-    let mut stack = vec![value];
-    while let Some(value) = stack.last().copied() {
+    for value in order {
         let operands = graph.operands(value);
-        let missing = operands.iter().filter(|v| !values.contains_key(v));
-        let before = stack.len();
-        stack.extend(missing);
-        if stack.len() > before {
-            continue;
-        }
-        stack.pop();
         let tensor = match graph.op(value) {
             Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
             op => eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
         };
         values.insert(value, tensor);
+        drop_dead(graph, &operands, &mut uses, &mut values);
     }
     values.remove(&value).ok_or(InterpError::Op { op: "const", reason: "has no value".into() })
+}
+
+/// What a value is computed from, each before what reads it, and the value itself.
+fn operands_first(graph: &Graph, value: ValueId) -> Vec<ValueId> {
+    let (mut order, mut seen, mut stack) = (vec![], BTreeSet::new(), vec![(value, false)]);
+    while let Some((value, read)) = stack.pop() {
+        if read {
+            order.push(value);
+        } else if seen.insert(value) {
+            stack.push((value, true));
+            stack.extend(graph.operands(value).into_iter().rev().map(|v| (v, false)));
+        }
+    }
+    order
 }
 
 /// The result of an operation; a fused one is computed as the operations that it stands for.
