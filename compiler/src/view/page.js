@@ -316,7 +316,8 @@ function scheme(type) {
   if (!levels) return `${dtype}, not quantized`;
   const words = levels.split(",").map((level) => {
     const [per, scale] = level.split(":");
-    return per === "row" ? `a ${scale} scale per row` : `a ${scale} scale per ${per.slice(1)} neighbours`;
+    const one = `${scale === "bf16" ? "a" : "an"} ${scale} scale`;
+    return per === "row" ? `${one} per row` : `${one} per ${per.slice(1)} neighbours`;
   });
   return `${dtype} codes, ${words.join(", under ")}`;
 }
