@@ -3,6 +3,8 @@
 //! A pass is a file is an id is a folder of test cases: `quantize_kv.rs`, `quantize-kv`, `tests/ir/quantize-kv/*.ir`.
 //! [`PASSES`] is the one table of them; [`pipeline()`] reads `a,b{option=value}`.
 
+mod blocks;
+mod calibration;
 mod canonicalize;
 mod const_fold;
 mod cse;
@@ -26,14 +28,16 @@ mod push_layout;
 mod quantize_activations;
 mod quantize_kv;
 mod quantize_weights;
+pub mod random;
 mod scales;
 mod sites;
 mod table;
 
+pub use calibration::{Calibration, Prepared, RunError, Runner};
 pub use error::{PipelineError, RecipeError};
 pub use named::{NamedPipeline, PIPELINES, recipe};
 pub use options::Options;
-pub use pipeline::pipeline;
+pub use pipeline::{pipeline, pipeline_with};
 pub use scales::scale_rules;
 pub use table::{OptionInfo, PASSES, PassInfo};
 

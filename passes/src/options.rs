@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use fireq_ir::text::nearest;
 
+use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::pipeline::syntax;
 use crate::table::PassInfo;
@@ -13,9 +15,15 @@ use crate::table::PassInfo;
 pub struct Options {
     info: &'static PassInfo,
     values: BTreeMap<String, String>,
+    calibration: Arc<Calibration>,
 }
 
 impl Options {
+    /// What calibrated passes look at.
+    pub(crate) fn calibration(&self) -> &Arc<Calibration> {
+        &self.calibration
+    }
+
     /// An option as text.
     pub fn text(&self, name: &str) -> Result<&str, PipelineError> {
         self.values.get(name).map(String::as_str).ok_or_else(|| unknown(self.info, name, None))
@@ -52,9 +60,10 @@ pub(crate) fn read_options(
     text: &str,
     mut at: usize,
     braced: &str,
+    calibration: &Arc<Calibration>,
 ) -> Result<Options, PipelineError> {
     let defaults = info.options.iter().map(|o| (o.name.to_string(), o.default.to_string()));
-    let mut options = Options { info, values: defaults.collect() };
+    let mut options = Options { info, values: defaults.collect(), calibration: calibration.clone() };
     for item in braced.split(',') {
         let start = at;
         at += item.len() + 1;

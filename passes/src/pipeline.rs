@@ -1,8 +1,13 @@
-//! Pipelines as text: `a,b{option=value},fixpoint(c,d)`, where a name is a pass or a named pipeline.
+//! Pipelines as text: `a,b{option=value},fixpoint(c,d),blocks(e,f)`, where a name is a pass or a named pipeline.
+//! `fixpoint` runs its passes again until none changes anything, `blocks` runs them on one block after another.
+
+use std::sync::Arc;
 
 use fireq_ir::text::nearest;
 use fireq_ir::{Pipeline, Step};
 
+use crate::blocks::Blocks;
+use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::named::{NamedPipeline, PIPELINES};
 use crate::options::read_options;
@@ -19,7 +24,12 @@ use crate::table::{PASSES, PassInfo};
 /// );
 /// ```
 pub fn pipeline(text: &str) -> Result<Pipeline, PipelineError> {
-    let mut scanner = Scanner { text, at: 0, depth: 0 };
+    pipeline_with(text, &Arc::new(Calibration::random()))
+}
+
+/// The pipeline that a text names, its calibrated passes looking at `calibration`.
+pub fn pipeline_with(text: &str, calibration: &Arc<Calibration>) -> Result<Pipeline, PipelineError> {
+    let mut scanner = Scanner { text, at: 0, depth: 0, calibration };
     let steps = scanner.steps()?;
     match scanner.peek() {
         None => Ok(Pipeline(steps)),
@@ -36,6 +46,7 @@ struct Scanner<'a> {
     /// The byte that is read next.
     at: usize,
     depth: usize,
+    calibration: &'a Arc<Calibration>,
 }
 
 /// Something that is not a pipeline, at byte `at` of `text`.
@@ -86,12 +97,12 @@ impl<'a> Scanner<'a> {
             Some('{') => {
                 let info = pass(name)?;
                 let (at, options) = self.braced()?;
-                steps.push(step(info, self.text, at, options)?);
+                steps.push(self.step(info, at, options)?);
             }
             _ if name.is_empty() => return Ok(true),
             _ => match PIPELINES.iter().find(|p| p.name == name) {
                 Some(named) => steps.extend(self.named(named)?),
-                None => steps.push(step(pass(name)?, self.text, self.at, "")?),
+                None => steps.push(self.step(pass(name)?, self.at, "")?),
             },
         }
         self.until_mark()
@@ -108,13 +119,13 @@ impl<'a> Scanner<'a> {
     }
 
     fn named(&self, named: &NamedPipeline) -> Result<Vec<Step>, PipelineError> {
-        let mut inner = Scanner { text: &named.text(), at: 0, depth: self.depth + 1 };
+        let mut inner = Scanner { text: &named.text(), at: 0, depth: self.depth + 1, calibration: self.calibration };
         inner.steps()
     }
 
     fn group(&mut self, name: &str) -> Result<Step, PipelineError> {
-        if name != "fixpoint" {
-            return Err(self.error("only `fixpoint` takes passes in parentheses"));
+        if !["fixpoint", "blocks"].contains(&name) {
+            return Err(self.error("only `fixpoint` and `blocks` take passes in parentheses"));
         }
         let open = self.at;
         self.at += 1;
@@ -128,7 +139,18 @@ impl<'a> Scanner<'a> {
             return Err(syntax(self.text, open, "`(` without `)`"));
         }
         self.at += 1;
-        Ok(Step::Fixpoint(steps))
+        Ok(if name == "fixpoint" { Step::Fixpoint(steps) } else { self.blocks(Pipeline(steps)) })
+    }
+
+    fn blocks(&self, steps: Pipeline) -> Step {
+        let text = format!("blocks({steps})");
+        Step::Pass(Box::new(Blocks { steps, calibration: self.calibration.clone() }), text)
+    }
+
+    fn step(&self, info: &'static PassInfo, at: usize, options: &str) -> Result<Step, PipelineError> {
+        let options = read_options(info, self.text, at, options, self.calibration)?;
+        let pass = info.pass(&options)?;
+        Ok(Step::Pass(pass, options.to_string()))
     }
 
     /// What stands in the braces that begin here, and where it begins.
@@ -149,10 +171,4 @@ fn pass(name: &str) -> Result<&'static PassInfo, PipelineError> {
     let names = || PASSES.iter().map(|p| p.id).chain(PIPELINES.iter().map(|p| p.name));
     let unknown = || PipelineError::UnknownPass { name: name.into(), hint: nearest(name, names()) };
     PASSES.iter().find(|p| p.id == name).ok_or_else(unknown)
-}
-
-fn step(info: &'static PassInfo, text: &str, at: usize, options: &str) -> Result<Step, PipelineError> {
-    let options = read_options(info, text, at, options)?;
-    let pass = info.pass(&options)?;
-    Ok(Step::Pass(pass, options.to_string()))
 }

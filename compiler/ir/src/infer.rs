@@ -51,6 +51,10 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
             require(matches!(p, DType::F32 | DType::E4M3), || format!("p is f32 or e4m3, found {p}"))?;
             attention(*heads, *kv_heads, q, k, v)
         }
+        (Op::Fence, [x]) => {
+            require(x.dtype.is_float(), || format!("x is not plain numbers: {x}"))?;
+            Ok((*x).clone())
+        }
         (Op::Silu, [x]) => activation("x", x).map(|()| (*x).clone()),
         (Op::Mul | Op::Add, [a, b]) => {
             activation("a", a)?;

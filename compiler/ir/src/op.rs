@@ -97,6 +97,9 @@ ops! {
     Scale = "scale" (x, scale);
     /// Multiplies each row of a weight by its own scale: `x[N,K]`, `scale[N]` → `f32[N,K]`.
     ScaleRows = "scale_rows" (x, scale);
+    /// The same numbers: what stands before a fence and what stands behind it are never multiplied out with each other, so
+    /// that a scale which an inverse elsewhere undoes stays where it was put.
+    Fence = "fence" (x);
     /// The nearest value in a number format, as codes and scales (FireQ sections 2, 3 and 6).
     Quantize = "quantize" (x) { to: Format };
     /// The numbers that codes and scales stand for, as f32.

@@ -6,7 +6,8 @@
 //! 4. Every declared type is well formed: one or two dimensions, none of them zero, a scheme that fits the dtype.
 //! 5. Names of inputs, constants and caches are not empty, and no two nodes of a kind share one (a constant may
 //!    stand twice if the types agree).
-//! 6. Every constant has data or is elided; data is as long as the type says, and constants have fixed shapes.
+//! 6. Every constant has data or is elided; data is as long as the type says (numbers; or packed codes and then scales,
+//!    level by level), and constants have fixed shapes.
 //! 7. Every cache has exactly one user, which appends to it as its first operand, and no other user.
 //! 8. There is at least one output, and every symbol of an output's shape is bound by an input or a cache.
 
@@ -15,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use thiserror::Error;
 
 use crate::infer::infer;
+use crate::plan::{Storage, parts};
 use crate::text::print_lines;
 use crate::{ConstData, Dim, Graph, Op, Type, ValueId};
 
@@ -101,17 +103,24 @@ fn check_data(ty: &Type, data: Option<&ConstData>) -> Result<(), String> {
     if ty.shape.0.iter().any(|dim| dim.fixed().is_none()) {
         return Err("a constant needs a fixed shape".into());
     }
-    let bits = ty.shape.elements().and_then(|n| n.checked_mul(ty.dtype.bits()));
-    let expected = bits.ok_or_else(|| format!("{ty} is too large"))?.div_ceil(8);
+    let expected = constant_bytes(ty).ok_or_else(|| format!("{ty} is too large"))?;
     match data {
         None => Err("has no data".into()),
         Some(ConstData::Elided { .. }) => Ok(()),
         Some(data) => {
             let found = data.bytes().map_or(0, <[u8]>::len);
-            let matches = expected == found && ty.scheme.is_plain();
-            if matches { Ok(()) } else { Err(format!("data has {found} bytes, {ty} takes {expected}")) }
+            if expected == found { Ok(()) } else { Err(format!("data has {found} bytes, {ty} takes {expected}")) }
         }
     }
+}
+
+/// Bytes of a constant: of its numbers, or of its codes and then its scales, level by level.
+fn constant_bytes(ty: &Type) -> Option<usize> {
+    if ty.scheme.is_plain() {
+        return Some(ty.shape.elements()?.checked_mul(ty.dtype.bits())?.div_ceil(8));
+    }
+    let rows = ty.shape.rows().fixed()?;
+    parts(ty, Storage::Plain)?.iter().try_fold(0usize, |sum, part| sum.checked_add(part.row_bytes().checked_mul(rows)?))
 }
 
 fn check_name(

@@ -3,6 +3,7 @@
 use half::{bf16, f16};
 
 use super::InterpError;
+use crate::plan::unpack_plain;
 use crate::quant::Quantized;
 use crate::{ConstData, DType, Dim, Shape, Type};
 
@@ -102,6 +103,10 @@ impl Tensor {
         let fail = |reason: &str| InterpError::Op { op: "const", reason: format!("`{name}`: {reason}") };
         let elements = ty.shape.elements().ok_or_else(|| fail("has no fixed shape"))?;
         let Some(ConstData::Bytes { .. }) = data else { return Ok(Self::random(name, ty, elements)) };
+        if !ty.scheme.is_plain() {
+            let tensor = data.and_then(ConstData::bytes).and_then(|bytes| unpack_plain(ty, bytes));
+            return tensor.ok_or_else(|| fail("its codes and scales do not have the sizes of its type"));
+        }
         let bytes = data.and_then(ConstData::bytes).filter(|b| b.len() == elements * ty.dtype.bits() / 8);
         let bytes = bytes.ok_or_else(|| fail("its data does not have the size of its type"))?;
         if ty.dtype == DType::I32 {

@@ -7,7 +7,8 @@ mod text;
 mod verify;
 
 pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower};
-pub use pack::{PackedPart, pack, pack_tensor, unpack};
+pub(crate) use pack::unpack_plain;
+pub use pack::{PackedPart, constant_data, pack, pack_tensor, unpack};
 pub use storage::{BLOCK, Part, Storage, parts};
 pub use text::{launch_text, parse_plan, print_plan};
 pub use verify::{PlanError, verify_plan};
@@ -93,6 +94,7 @@ impl Kernel {
             | Op::Const { .. }
             | Op::Cache { .. }
             | Op::ScaleRows
+            | Op::Fence
             | Op::Concat
             | Op::Transpose
             | Op::Reshape { .. }

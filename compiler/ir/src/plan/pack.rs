@@ -8,7 +8,7 @@ use super::storage::BLOCK;
 use super::{Part, Storage, parts};
 use crate::interp::{Data, InterpError, Tensor, eval_constant};
 use crate::quant::Quantized;
-use crate::{DType, Graph, Op, ValueId, e4m3};
+use crate::{ConstData, DType, Graph, Op, Shape, Type, ValueId, e4m3};
 
 /// A part of a weight with its bytes, `rows × row_bytes`.
 pub type PackedPart<'a> = (Part, Cow<'a, [u8]>);
@@ -17,7 +17,7 @@ pub type PackedPart<'a> = (Part, Cow<'a, [u8]>);
 /// are in their file, unchecked; everything computed comes from finite numbers only.
 pub fn pack(graph: &Graph, value: ValueId, storage: Storage) -> Result<Vec<PackedPart<'_>>, InterpError> {
     if let (Op::Const { name }, true) = (graph.op(value), graph.ty(value).scheme.is_plain())
-        && let Some(bytes) = graph.constants.get(name).and_then(crate::ConstData::bytes)
+        && let Some(bytes) = graph.constants.get(name).and_then(ConstData::bytes)
         && let Some(list) = parts(graph.ty(value), storage)
     {
         return Ok(list.into_iter().map(|part| (part, Cow::Borrowed(bytes))).collect());
@@ -40,8 +40,29 @@ pub fn pack_tensor(tensor: &Tensor, storage: Storage) -> Result<Vec<PackedPart<'
     Ok(list.into_iter().zip(arrays.into_iter().map(Cow::Owned)).collect())
 }
 
+/// The data of a quantized constant: packed codes, low nibble first, and then scales, level by level.
+pub fn constant_data(quantized: Quantized) -> ConstData {
+    let rows = quantized.rows();
+    let shape = Shape::matrix(rows, quantized.cols);
+    let ty = Type { dtype: quantized.format.dtype, scheme: quantized.format.scheme.clone(), shape };
+    let packed = pack_tensor(&Tensor { ty, data: Data::Quant(quantized) }, Storage::Plain).unwrap_or_default();
+    ConstData::from_bytes(packed.into_iter().flat_map(|(_, bytes)| bytes.into_owned()).collect())
+}
+
+/// The tensor behind the data of a quantized constant; `None` when sizes disagree. The inverse of [`constant_data`].
+pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8]) -> Option<Tensor> {
+    let rows = ty.shape.rows().fixed()?;
+    let mut arrays = vec![];
+    for part in parts(ty, Storage::Plain)? {
+        let (array, rest) = bytes.split_at_checked(part.row_bytes().checked_mul(rows)?)?;
+        arrays.push(array);
+        bytes = rest;
+    }
+    if bytes.is_empty() { unpack(ty, Storage::Plain, &arrays) } else { None }
+}
+
 /// The tensor that packed parts hold: the inverse of [`pack_tensor`] for quantized types. `None` when sizes disagree.
-pub fn unpack(ty: &crate::Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
+pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
     let list = parts(ty, storage)?;
     let (cols, rows) = (ty.shape.cols().fixed()?, ty.shape.rows().fixed()?);
     let sizes = list.iter().map(|p| p.row_bytes().checked_mul(rows));
@@ -134,7 +155,7 @@ fn signed(byte: u8, high: bool) -> i8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Format, Shape, Type};
+    use crate::Format;
 
     #[test]
     fn unpack_inverts_pack_for_every_format_and_odd_sizes() {

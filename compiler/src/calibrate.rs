@@ -1,0 +1,109 @@
+//! Calibration on compiled code: what executes graphs for passes that look at numbers, and the data that they see.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
+use fireq_codegen::llvm::{Cpu, compile};
+use fireq_ir::artifact::part_name;
+use fireq_ir::interp::{Data, Tensor};
+use fireq_ir::plan::{Lowered, Place, Plan, Step, lower, pack};
+use fireq_ir::Graph;
+use fireq_passes::random::Tensors;
+use fireq_passes::{Prepared, RunError, Runner, tokens};
+use fireq_runtime::{Executor, Limits, Weights};
+use tempfile::TempDir;
+
+/// Runs graphs as code for this machine. Blocks of equal shape share their code, whatever their weights.
+pub struct Compiled {
+    dir: TempDir,
+    threads: usize,
+    /// The library of each set of kernels.
+    libraries: Mutex<BTreeMap<String, PathBuf>>,
+}
+
+fn failed(error: &dyn std::error::Error) -> RunError {
+    let causes = std::iter::successors(error.source(), |e| e.source()).map(|e| format!(": {e}"));
+    RunError(format!("{error}{}", causes.collect::<String>()))
+}
+
+impl Compiled {
+    /// Code goes to a folder of its own, which is removed with this.
+    pub fn new(threads: usize) -> std::io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix("fireq-").tempdir()?;
+        Ok(Compiled { dir, threads, libraries: Mutex::default() })
+    }
+
+    fn library(&self, plan: &Plan) -> Result<PathBuf, RunError> {
+        let kernels: BTreeMap<&str, _> = plan.launches.iter().map(|l| (&*l.symbol, plan.signature(l))).collect();
+        let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
+        let (key, next) = (format!("{kernels:?}"), libraries.len());
+        if let Some(path) = libraries.get(&key) {
+            return Ok(path.clone());
+        }
+        let path = self.dir.path().join(format!("{next}.so"));
+        compile(plan, Cpu::Host, &path).map_err(|e| failed(&e))?;
+        libraries.insert(key, path.clone());
+        Ok(path)
+    }
+}
+
+impl Runner for Compiled {
+    fn prepare<'a>(&self, graph: &'a Graph, most: usize) -> Result<Prepared<'a>, RunError> {
+        let lowered = lower(graph).map_err(|e| failed(&e))?;
+        let library = self.library(&lowered.plan)?;
+        let limits = Limits { tokens: most, context: most, threads: self.threads };
+        let weights = Weights::Memory(packed(graph, &lowered)?);
+        let mut executor = Executor::new(lowered.plan, weights, &library, limits).map_err(|e| failed(&e))?;
+        Ok(Box::new(move |inputs| run(graph, &mut executor, inputs).map_err(|e| failed(&e))))
+    }
+}
+
+/// The weights of a plan by the names of their parts.
+fn packed(graph: &Graph, lowered: &Lowered) -> Result<BTreeMap<String, Vec<u8>>, RunError> {
+    let mut weights = BTreeMap::new();
+    for buffer in &lowered.plan.buffers {
+        let Place::Weight(name) = &buffer.place else { continue };
+        let parts = pack(graph, lowered.weights[name], buffer.storage).map_err(|e| failed(&e))?;
+        weights.extend(parts.into_iter().map(|(part, bytes)| (part_name(name, &part), bytes.into_owned())));
+    }
+    Ok(weights)
+}
+
+/// One sequence, from empty caches.
+fn run(graph: &Graph, executor: &mut Executor, inputs: &Tensors) -> Result<Vec<Tensor>, fireq_runtime::RuntimeError> {
+    for value in graph.inputs() {
+        let Some((name, tensor)) = graph.op(*value).name().and_then(|name| Some((name, inputs.get(&**name)?)))
+        else {
+            continue;
+        };
+        match &tensor.data {
+            Data::Int(indices) => executor.set_indices(name, indices.iter().copied())?,
+            _ => executor.set_input(name, &tensor.to_f32().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
+        }
+    }
+    let rows = tokens(graph, inputs);
+    executor.run(Step { tokens: rows, past: 0, selected: rows })?;
+    let output = |(n, value): (usize, &fireq_ir::ValueId)| {
+        let name = if n == 0 { "logits".to_string() } else { format!("output.{n}") };
+        let values = executor.output(&name, rows).unwrap_or(&[]).to_vec();
+        Tensor::from_rows(values, graph.ty(*value).shape.cols().fixed().unwrap_or(1))
+    };
+    Ok(graph.outputs.iter().enumerate().map(output).collect())
+}
+
+/// A language model's inputs for `ids`: windows of `tokens`, `most` of them at most, spread evenly over the text, each
+/// beginning with `start` if there is one.
+pub fn sequences(start: Option<u32>, ids: &[u32], most: usize, tokens: usize) -> Vec<Tensors> {
+    let body = tokens.saturating_sub(usize::from(start.is_some())).max(1);
+    let windows: Vec<&[u32]> = ids.chunks(body).collect();
+    let count = most.clamp(1, windows.len().max(1));
+    let chosen = (0..count).filter_map(|n| windows.get(n * windows.len() / count));
+    let inputs = |window: &&[u32]| {
+        let ids: Vec<i32> = start.iter().chain(window.iter()).map(|id| *id as i32).collect();
+        let counting: Vec<i32> = (0..ids.len() as i32).collect();
+        let named = [("tokens", &ids), ("positions", &counting), ("select", &counting)];
+        named.map(|(name, values)| (name.to_string(), Tensor::from_i32(values))).into()
+    };
+    chosen.map(inputs).collect()
+}

@@ -1,0 +1,131 @@
+//! What calibrated passes look at: the values of a graph on calibration data.
+//!
+//! A pass names the values that it wants to see, its taps, and is shown them one sequence after another, so that no more
+//! than a sequence is in memory. Graphs are always run whole and as they are: a pass that wants to know what another form
+//! of the graph would give runs that form.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use fireq_ir::interp::{Tensor, interpret};
+use fireq_ir::{Graph, Op, PassError, Type, ValueId};
+use thiserror::Error;
+
+use crate::random::{Tensors, bindings, random_inputs};
+
+/// A graph could not be run on calibration data.
+#[derive(Debug, Error)]
+#[error("{0}")]
+pub struct RunError(pub String);
+
+impl From<RunError> for PassError {
+    fn from(error: RunError) -> Self {
+        PassError::Refused { site: "calibration".into(), reason: error.0 }
+    }
+}
+
+/// A graph that is ready to run: from inputs by name to its outputs, on empty caches.
+pub type Prepared<'a> = Box<dyn FnMut(&Tensors) -> Result<Vec<Tensor>, RunError> + 'a>;
+
+/// Executes graphs on some backend.
+pub trait Runner: Send + Sync {
+    /// Makes a graph ready for sequences of at most `tokens`.
+    fn prepare<'a>(&self, graph: &'a Graph, tokens: usize) -> Result<Prepared<'a>, RunError>;
+}
+
+/// The interpreter as a backend.
+#[derive(Debug)]
+pub struct Interpreter;
+
+impl Runner for Interpreter {
+    fn prepare<'a>(&self, graph: &'a Graph, _: usize) -> Result<Prepared<'a>, RunError> {
+        let caches = graph.schedule().into_iter().filter_map(|value| match graph.op(value) {
+            Op::Cache { name } => Some((name.to_string(), Tensor::empty_cache(graph.ty(value)))),
+            _ => None,
+        });
+        let caches: Tensors = caches.collect();
+        Ok(Box::new(move |inputs| {
+            let outcome = interpret(graph, inputs, &caches).map_err(|e| RunError(e.to_string()))?;
+            Ok(outcome.outputs)
+        }))
+    }
+}
+
+/// Calibration data, and what runs graphs on it.
+pub struct Calibration {
+    runner: Box<dyn Runner>,
+    /// The inputs of each sequence; none stands for random ones.
+    sequences: Mutex<Option<Arc<Vec<Tensors>>>>,
+}
+
+/// Tokens of a random sequence, and how many of them there are.
+const RANDOM: (usize, u64) = (24, 4);
+
+impl Calibration {
+    /// Random inputs for whatever graph is looked at, on the interpreter: for graphs that stand alone.
+    pub fn random() -> Self {
+        Calibration { runner: Box::new(Interpreter), sequences: Mutex::new(None) }
+    }
+
+    /// The given inputs of each sequence: for a language model `tokens`, `positions` and `select`.
+    pub fn new(runner: Box<dyn Runner>, sequences: Vec<Tensors>) -> Self {
+        Calibration { runner, sequences: Mutex::new(Some(Arc::new(sequences))) }
+    }
+
+    /// Puts other sequences in place, and returns those that were there.
+    pub(crate) fn exchange(&self, with: Option<Arc<Vec<Tensors>>>) -> Option<Arc<Vec<Tensors>>> {
+        std::mem::replace(&mut self.sequences.lock().unwrap_or_else(PoisonError::into_inner), with)
+    }
+
+    /// The inputs of each sequence for `graph`.
+    pub(crate) fn sequences(&self, graph: &Graph) -> Arc<Vec<Tensors>> {
+        let given = self.sequences.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        given.unwrap_or_else(|| {
+            let (tokens, count) = RANDOM;
+            let sequence = |n| random_inputs(graph, &bindings(tokens, 0, tokens), 11 + n).0;
+            Arc::new((0..count).map(sequence).collect())
+        })
+    }
+
+    /// Shows `see` every tap of `graph` on each sequence: the sequence's number, the tap's place in `taps`, and its rows.
+    pub(crate) fn observe(
+        &self,
+        graph: &Graph,
+        taps: &[ValueId],
+        mut see: impl FnMut(usize, usize, &Tensor),
+    ) -> Result<(), RunError> {
+        let sequences = self.sequences(graph);
+        let input = |tap: &ValueId| match graph.op(*tap) {
+            Op::Input { name } => Some(name.to_string()),
+            _ => None,
+        };
+        let mut tapped = graph.clone();
+        tapped.outputs = taps.iter().copied().filter(|tap| input(tap).is_none()).collect();
+        tapped.outputs.sort_unstable();
+        tapped.outputs.dedup();
+        let places: Vec<usize> =
+            taps.iter().map(|tap| tapped.outputs.iter().position(|v| v == tap).unwrap_or(0)).collect();
+        let most = sequences.iter().map(|inputs| tokens(graph, inputs)).max().unwrap_or(1);
+        let mut run = self.runner.prepare(&tapped, most)?;
+        for (n, inputs) in sequences.iter().enumerate() {
+            let outputs = if tapped.outputs.is_empty() { vec![] } else { run(inputs)? };
+            for (at, tap) in taps.iter().enumerate() {
+                let tensor = match input(tap) {
+                    Some(name) => inputs.get(&name).ok_or_else(|| RunError(format!("no input `{name}`")))?,
+                    None => &outputs[places[at]],
+                };
+                see(n, at, tensor);
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `T` of a sequence: the rows of an input that has that many.
+pub fn tokens(graph: &Graph, inputs: &Tensors) -> usize {
+    let per_token = |ty: &Type| matches!(ty.shape.0.first(), Some(dim) if dim.to_string() == "T");
+    let rows = graph.inputs().iter().filter(|v| per_token(graph.ty(**v))).filter_map(|v| {
+        let tensor = inputs.get(&**graph.op(*v).name()?)?;
+        tensor.ty.shape.0.first()?.fixed()
+    });
+    rows.max().unwrap_or(1)
+}

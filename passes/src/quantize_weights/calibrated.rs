@@ -1,0 +1,107 @@
+//! Weights quantized for the inputs that they will see: a round of linears at a time, those that no other linear that is
+//! still to be quantized lies before.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fireq_ir::expression::leaf_name;
+use fireq_ir::interp::{Tensor, eval_constant};
+use fireq_ir::plan::constant_data;
+use fireq_ir::quant::Quantized;
+use fireq_ir::{Format, Graph, Op, PassError, Patch, ValueId};
+
+use super::QuantizeWeights;
+use crate::calibration::Calibration;
+use crate::pattern::Names;
+use crate::weights::{Hessian, Method, Summary, WINDOW, quantize};
+
+/// The patches of the first round: one for each weight.
+pub(super) fn round(
+    pass: &QuantizeWeights,
+    graph: &Graph,
+    method: &Method,
+    calibration: &Calibration,
+) -> Result<Vec<Patch>, PassError> {
+    let linears: Vec<ValueId> = graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
+    let first = first_round(graph, &linears);
+    let mut by_input: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
+    for linear in first {
+        by_input.entry(graph.operands(linear)[0]).or_default().push(linear);
+    }
+    let inputs: Vec<ValueId> = by_input.keys().copied().collect();
+    let hessians = hessians(graph, &inputs, pass.group, calibration)?;
+    let mut names = Names::new(graph);
+    let mut patches = vec![];
+    for (linears, hessian) in by_input.values().zip(&hessians) {
+        for linear in linears {
+            patches.push(patch(graph, *linear, pass.group, method, hessian, &mut names)?);
+        }
+    }
+    Ok(patches)
+}
+
+/// The linears that none of the others lies before.
+fn first_round(graph: &Graph, linears: &[ValueId]) -> Vec<ValueId> {
+    let wanted: BTreeSet<ValueId> = linears.iter().copied().collect();
+    let mut behind: BTreeSet<ValueId> = BTreeSet::new();
+    let mut first = vec![];
+    for value in graph.schedule() {
+        let after = graph.operands(value).iter().any(|v| behind.contains(v) || wanted.contains(v));
+        if after {
+            behind.insert(value);
+        } else if wanted.contains(&value) {
+            first.push(value);
+        }
+    }
+    first
+}
+
+/// The second moment of each input as linears will see it: behind the quantized linears before it, itself in FP8.
+fn hessians(
+    graph: &Graph,
+    inputs: &[ValueId],
+    group: usize,
+    calibration: &Calibration,
+) -> Result<Vec<Hessian>, PassError> {
+    let mut seen = graph.clone();
+    let activations = crate::pipeline("quantize-activations").expect("a pass of this name");
+    activations.run(&mut seen).map_err(|failed| failed.source)?;
+    let cols = |v: &ValueId| graph.ty(*v).shape.cols().fixed().unwrap_or(1);
+    let mut hessians: Vec<Hessian> = inputs.iter().map(|v| Hessian::new(cols(v), WINDOW, group)).collect();
+    calibration.observe(&seen, inputs, |_, tap, tensor| {
+        hessians[tap].add_rows(&in_fp8(tensor), tensor.rows());
+    })?;
+    Ok(hessians)
+}
+
+fn in_fp8(x: &Tensor) -> Vec<f32> {
+    Quantized::from_rows(&x.to_f32(), x.cols(), &Format::activation()).dequantize()
+}
+
+fn patch(
+    graph: &Graph,
+    linear: ValueId,
+    group: usize,
+    method: &Method,
+    hessian: &Hessian,
+    names: &mut Names<'_>,
+) -> Result<Patch, PassError> {
+    let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
+    let name = leaf_name(graph, weight);
+    let refuse = |reason: String| PassError::Refused { site: name.to_string(), reason };
+    let tensor = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?;
+    let (codes, summary) = quantize(&tensor.to_f32(), tensor.cols(), group, method, Some(hessian));
+    let mut patch = Patch::new(&*name);
+    let ty = graph.ty(weight).with_format(&codes.format);
+    let codes = patch.constant(&names.fresh(&name, "i4"), ty, constant_data(codes));
+    let quantized = patch.add(graph, Op::Linear, &[x.into(), codes])?;
+    patch.replace(linear, quantized);
+    patch.notes.push(note(&summary));
+    Ok(patch)
+}
+
+fn note(summary: &Summary) -> String {
+    let Summary { error, outer_min, outer_max, underflows, damping, .. } = summary;
+    format!(
+        "error {error:.4}, outer scales {outer_min:.3e} to {outer_max:.3e}, {underflows} underflows, damping {damping}"
+    )
+}
