@@ -196,6 +196,9 @@ pub struct Eval {
     /// Compare with this model: an artifact, or the unquantized reference in a model directory.
     #[arg(long, value_name = "MODEL")]
     pub against: Option<PathBuf>,
+    /// With --against, list the N predictions that diverge most; 0 lists none.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub worst: usize,
     /// Print the result as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
-use tokenizers::Tokenizer;
+use tokenizers::{Encoding, Tokenizer};
 
 /// A model's tokenizer and its rule for the first token.
 #[derive(Debug)]
@@ -13,6 +13,17 @@ pub struct Tokens {
     tokenizer: Tokenizer,
     /// Put before every text, unless the tokenizer does so itself.
     bos: Option<u32>,
+}
+
+/// A text as part of a longer one.
+#[derive(Debug)]
+pub struct Parts {
+    /// What starts a text, if anything does.
+    pub start: Option<u32>,
+    /// The text's own ids.
+    pub ids: Vec<u32>,
+    /// Where in the text each of them begins, in bytes.
+    pub offsets: Vec<usize>,
 }
 
 /// Why text cannot be tokenized.
@@ -49,18 +60,24 @@ impl Tokens {
 
     /// The ids of a text, with what starts a text in front.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>, TokensError> {
-        let mut ids = self.ids(text, true)?;
+        let mut ids = self.encoding(text, true)?.get_ids().to_vec();
         if let Some(bos) = self.bos.filter(|bos| ids.first() != Some(bos)) {
             ids.insert(0, bos);
         }
         Ok(ids)
     }
 
-    /// The ids of a text as part of a longer one, and apart from them what starts a text, if anything does.
-    pub fn encode_parts(&self, text: &str) -> Result<(Option<u32>, Vec<u32>), TokensError> {
-        let ids = self.ids(text, false)?;
+    /// The ids of a text as part of a longer one, and apart from them what starts a text.
+    pub fn encode_parts(&self, text: &str) -> Result<Parts, TokensError> {
+        let encoding = self.encoding(text, false)?;
+        let offsets = encoding.get_offsets().iter().map(|(begin, _)| *begin).collect();
         let start = self.encode("")?.first().copied();
-        Ok((start, ids))
+        Ok(Parts { start, ids: encoding.get_ids().to_vec(), offsets })
+    }
+
+    /// The text of ids; what is no whole character in them is U+FFFD.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, TokensError> {
+        self.tokenizer.decode(ids, false).map_err(|e| TokensError::Tokenizer(e.to_string()))
     }
 
     /// A decoder that takes ids one by one and gives text as soon as whole characters are known.
@@ -69,10 +86,8 @@ impl Tokens {
         move |id| stream.step(id).map_err(|e| TokensError::Tokenizer(e.to_string()))
     }
 
-    fn ids(&self, text: &str, special: bool) -> Result<Vec<u32>, TokensError> {
-        let encoding =
-            self.tokenizer.encode(text, special).map_err(|e| TokensError::Tokenizer(e.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+    fn encoding(&self, text: &str, special: bool) -> Result<Encoding, TokensError> {
+        self.tokenizer.encode(text, special).map_err(|e| TokensError::Tokenizer(e.to_string()))
     }
 }
 

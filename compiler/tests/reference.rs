@@ -116,4 +116,5 @@ fn the_model_is_as_close_to_itself_as_can_be() {
         (&result["against"]["mean_kl"], &result["against"]["top1_agreement"]),
         (&0.0.into(), &1.0.into())
     );
+    assert_eq!(result["against"]["worst"], serde_json::json!([]), "no prediction differs");
 }

@@ -16,6 +16,7 @@ mod pipeline;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;
+mod worst;
 
 use crate::cli::{Cli, Command};
 use crate::failure::Outcome;
