@@ -1,7 +1,8 @@
 //! `quantize-weights`: weights of linears to INT4 in groups under FP8 scales, and an outer scale per output channel.
 //!
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
-//! integer code (FireQ section 2). Fires for every plain weight that depends on constants only, such as one that took a
+//! integer code (FireQ section 2); `method=search` and `method=gptq` choose codes and scales for the inputs that the
+//! calibration data gives each linear, and leave codes as a constant. Fires for every plain weight that depends on constants only, such as one that took a
 //! scale, unless `keep` matches the name of its first constant; weights with fewer channels than a group keep one short
 //! group. Lossy.
 //!
@@ -25,12 +26,18 @@
 //! "#);
 //! ```
 
+use std::sync::Arc;
+
 use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
+use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::glob::matches_any;
 use crate::options::Options;
+use crate::weights::Method;
+
+mod calibrated;
 
 /// The pass with its options.
 pub(crate) struct QuantizeWeights {
@@ -38,6 +45,8 @@ pub(crate) struct QuantizeWeights {
     group: usize,
     /// Names of weights to leave alone.
     keep: String,
+    /// How codes are chosen for calibration data; the nearest integers without it.
+    method: Option<(Method, Arc<Calibration>)>,
 }
 
 impl Pass for QuantizeWeights {
@@ -50,7 +59,10 @@ impl Pass for QuantizeWeights {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        graph.schedule().into_iter().filter_map(|value| self.site(graph, value)).collect()
+        match &self.method {
+            Some((method, calibration)) => calibrated::round(self, graph, method, calibration),
+            None => graph.schedule().into_iter().filter_map(|value| self.nearest(graph, value)).collect(),
+        }
     }
 }
 
@@ -64,27 +76,36 @@ impl QuantizeWeights {
                 "scales cover a multiple of 32 channels, the run of codes that kernels decode at once",
             ));
         }
-        Ok(QuantizeWeights { group, keep: options.text("keep")?.into() })
+        let method = match options.text("method")? {
+            "nearest" => None,
+            "search" => Some(Method::searched()),
+            "gptq" => Some(Method::compensated()),
+            _ => return Err(options.refuse("method", "it is nearest, search or gptq")),
+        };
+        let method = method.map(|method| (method, options.calibration().clone()));
+        Ok(QuantizeWeights { group, keep: options.text("keep")?.into(), method })
     }
 
-    fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+    /// The weight of a linear that is to be quantized.
+    fn weight(&self, graph: &Graph, value: ValueId) -> Option<ValueId> {
         if *graph.op(value) != Op::Linear {
             return None;
         }
-        let [x, weight] = graph.operands(value)[..] else { return None };
+        let weight = graph.operands(value)[1];
         let ty = graph.ty(weight);
-        if !ty.scheme.is_plain() || ty.shape.elements().is_none() || !is_constant(graph, weight) {
-            return None;
-        }
-        let name = leaf_name(graph, weight);
-        let eligible = !matches_any(&self.keep, &name);
-        eligible.then(|| {
-            let mut patch = Patch::new(name.to_string());
-            let codes =
-                patch.add(graph, Op::Quantize { to: Format::weight(self.group) }, &[weight.into()])?;
-            let linear = patch.add(graph, Op::Linear, &[x.into(), codes])?;
+        let constant = ty.scheme.is_plain() && ty.shape.elements().is_some() && is_constant(graph, weight);
+        (constant && !matches_any(&self.keep, &leaf_name(graph, weight))).then_some(weight)
+    }
+
+    fn nearest(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+        let weight = self.weight(graph, value)?;
+        let quantize = || {
+            let mut patch = Patch::new(&*leaf_name(graph, weight));
+            let codes = patch.add(graph, Op::Quantize { to: Format::weight(self.group) }, &[weight.into()])?;
+            let linear = patch.add(graph, Op::Linear, &[graph.operands(value)[0].into(), codes])?;
             patch.replace(value, linear);
             Ok(patch)
-        })
+        };
+        Some(quantize())
     }
 }

@@ -114,6 +114,12 @@ pub const PASSES: &[PassInfo] = &[
         options: &[
             OptionInfo { name: "group", default: "128", doc: "channels per scale, a multiple of 32" },
             OptionInfo {
+                name: "method",
+                default: "nearest",
+                doc: "how codes are chosen: nearest integers; or for calibration data, by search, or gptq, where later \
+                      channels make up for errors",
+            },
+            OptionInfo {
                 name: "keep",
                 default: "lm_head*|*embed_tokens*",
                 doc: "names of weights to leave alone; * matches anything, | separates",
