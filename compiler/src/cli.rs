@@ -51,9 +51,15 @@ pub struct Compile {
     /// What to compile for: cpu.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// How to quantize: rtn (round to nearest), none, or another named pipeline.
-    #[arg(long, default_value = "rtn")]
+    /// How to quantize: fireq (calibrated), rtn (round to nearest), none, or another named pipeline.
+    #[arg(long, default_value = "fireq")]
     pub recipe: String,
+    /// A UTF-8 text like what the model will see, to calibrate on; without it bundled stories.
+    #[arg(long, value_name = "TEXT")]
+    pub calib: Option<PathBuf>,
+    /// Tokens to calibrate on.
+    #[arg(long, value_name = "N", default_value_t = 16384)]
+    pub calib_tokens: usize,
     /// Run this pipeline instead of the recipe's, such as 'a,b{opt=1}'.
     #[arg(long)]
     pub passes: Option<String>,

@@ -3,6 +3,7 @@
 pub mod bisect;
 #[cfg(feature = "llvm")]
 pub mod build;
+pub mod calibrate;
 pub mod compile;
 pub mod engine;
 pub mod evaluate;

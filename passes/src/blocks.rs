@@ -12,7 +12,7 @@ use fireq_ir::expression::{constant_values, leaf_name};
 use fireq_ir::interp::Tensor;
 use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, Pipeline, Ref, RunOptions, Unobserved, ValueId};
 
-use crate::calibration::{Calibration, RunError};
+use crate::calibration::{Calibration, RunError, Sequences};
 use crate::random::Tensors;
 
 /// The pass: a pipeline for each block.
@@ -33,9 +33,10 @@ impl Pass for Blocks {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let blocks: Vec<Block> = split(graph).into_iter().map(|cut| Block::take(graph, cut)).collect();
         let Some(last) = blocks.iter().rposition(|block| pending(&block.graph)) else { return Ok(vec![]) };
-        let given = self.calibration.exchange(None);
-        self.calibration.exchange(given.clone());
-        let result = self.walk(graph, &blocks[..=last]);
+        let mut stream = Stream::at_first(&self.calibration, graph, &blocks[..=last])?;
+        // A later run may ask for the given data again, or for random ones.
+        let given = self.calibration.exchange(Sequences::Random);
+        let result = self.walk(graph, &blocks[..=last], &mut stream);
         self.calibration.exchange(given);
         result
     }
@@ -43,12 +44,11 @@ impl Pass for Blocks {
 
 impl Blocks {
     /// Runs the passes on each block and the data through it.
-    fn walk(&self, graph: &Graph, blocks: &[Block]) -> Result<Vec<Patch>, PassError> {
-        let mut stream = Stream::at_first(&self.calibration, graph, blocks)?;
+    fn walk(&self, graph: &Graph, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Patch>, PassError> {
         let mut patches = vec![];
         for block in blocks {
             let inputs = stream.inputs(block);
-            self.calibration.exchange(Some(Arc::new(inputs)));
+            self.calibration.exchange(Sequences::Given(Arc::new(inputs)));
             let mut after = block.graph.clone();
             if pending(&after) {
                 patches.extend(self.change(graph, block, &mut after)?);

@@ -53,8 +53,18 @@ impl Runner for Interpreter {
 /// Calibration data, and what runs graphs on it.
 pub struct Calibration {
     runner: Box<dyn Runner>,
-    /// The inputs of each sequence; none stands for random ones.
-    sequences: Mutex<Option<Arc<Vec<Tensors>>>>,
+    sequences: Mutex<Sequences>,
+}
+
+/// The inputs of each sequence.
+#[derive(Clone)]
+pub(crate) enum Sequences {
+    /// Random ones for whatever graph is looked at.
+    Random,
+    /// To be made when a pass asks for the first time.
+    Awaited(Arc<dyn Fn() -> Result<Vec<Tensors>, RunError> + Send + Sync>),
+    /// As they are.
+    Given(Arc<Vec<Tensors>>),
 }
 
 /// Tokens of a random sequence, and how many of them there are.
@@ -63,26 +73,33 @@ const RANDOM: (usize, u64) = (24, 4);
 impl Calibration {
     /// Random inputs for whatever graph is looked at, on the interpreter: for graphs that stand alone.
     pub fn random() -> Self {
-        Calibration { runner: Box::new(Interpreter), sequences: Mutex::new(None) }
+        Calibration { runner: Box::new(Interpreter), sequences: Mutex::new(Sequences::Random) }
     }
 
-    /// The given inputs of each sequence: for a language model `tokens`, `positions` and `select`.
-    pub fn new(runner: Box<dyn Runner>, sequences: Vec<Tensors>) -> Self {
-        Calibration { runner, sequences: Mutex::new(Some(Arc::new(sequences))) }
+    /// What `load` gives, once a pass asks: for a language model `tokens`, `positions` and `select` of each sequence.
+    pub fn new(
+        runner: Box<dyn Runner>,
+        load: impl Fn() -> Result<Vec<Tensors>, RunError> + Send + Sync + 'static,
+    ) -> Self {
+        Calibration { runner, sequences: Mutex::new(Sequences::Awaited(Arc::new(load))) }
     }
 
     /// Puts other sequences in place, and returns those that were there.
-    pub(crate) fn exchange(&self, with: Option<Arc<Vec<Tensors>>>) -> Option<Arc<Vec<Tensors>>> {
+    pub(crate) fn exchange(&self, with: Sequences) -> Sequences {
         std::mem::replace(&mut self.sequences.lock().unwrap_or_else(PoisonError::into_inner), with)
     }
 
     /// The inputs of each sequence for `graph`.
-    pub(crate) fn sequences(&self, graph: &Graph) -> Arc<Vec<Tensors>> {
-        let given = self.sequences.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        given.unwrap_or_else(|| {
-            let (tokens, count) = RANDOM;
-            let sequence = |n| random_inputs(graph, &bindings(tokens, 0, tokens), 11 + n).0;
-            Arc::new((0..count).map(sequence).collect())
+    fn sequences(&self, graph: &Graph) -> Result<Arc<Vec<Tensors>>, RunError> {
+        let mut sequences = self.sequences.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Sequences::Awaited(load) = &*sequences {
+            *sequences = Sequences::Given(Arc::new(load()?));
+        }
+        let (tokens, count) = RANDOM;
+        let random = |n| random_inputs(graph, &bindings(tokens, 0, tokens), 11 + n).0;
+        Ok(match &*sequences {
+            Sequences::Given(given) => given.clone(),
+            _ => Arc::new((0..count).map(random).collect()),
         })
     }
 
@@ -93,7 +110,7 @@ impl Calibration {
         taps: &[ValueId],
         mut see: impl FnMut(usize, usize, &Tensor),
     ) -> Result<(), RunError> {
-        let sequences = self.sequences(graph);
+        let sequences = self.sequences(graph)?;
         let input = |tap: &ValueId| match graph.op(*tap) {
             Op::Input { name } => Some(name.to_string()),
             _ => None,

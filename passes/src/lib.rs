@@ -35,7 +35,7 @@ mod table;
 #[cfg_attr(not(test), expect(dead_code, reason = "no pass calls it yet"))]
 mod weights;
 
-pub use calibration::{Calibration, Prepared, RunError, Runner};
+pub use calibration::{Calibration, Interpreter, Prepared, RunError, Runner, tokens};
 pub use error::{PipelineError, RecipeError};
 pub use named::{NamedPipeline, PIPELINES, recipe};
 pub use options::Options;

@@ -3,13 +3,14 @@
 use std::path::Path;
 use std::time::Instant;
 
-use fireq::compile::{CompileError, Sizes, sizes};
+use fireq::calibrate::{CalibrationOptions, calibration};
+use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
 use fireq_ir::plan::{Lowered, lower, print_plan};
 use fireq_ir::text::print_graph;
-use fireq_ir::{Graph, Pipeline};
+use fireq_ir::Graph;
 use serde_json::{Value, json};
 
 use super::open::set_threads;
@@ -22,8 +23,10 @@ pub fn compile(options: &Compile) -> Outcome {
     let began = Instant::now();
     check_target(options)?;
     set_threads(options.threads)?;
-    let (recipe, pipeline) = pipeline(options)?;
+    let recipe = recipe(options)?;
     let mut model = import_with(&options.model, options.import.options())?;
+    let calibration = calibration(&model.dir, &facts(&model), calibration_options(options))?;
+    let pipeline = fireq_passes::pipeline_with(&recipe, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let lower_last = |watch: &Watch<'_>, graph: &Graph| {
         if options.run.stop_after.is_some() {
@@ -60,24 +63,36 @@ fn check_target(options: &Compile) -> Outcome {
     }
 }
 
-/// The name that the artifact records, and the passes.
-fn pipeline(options: &Compile) -> Outcome<(String, Pipeline)> {
+/// The recipe or pipeline, which the artifact records.
+fn recipe(options: &Compile) -> Outcome<String> {
     let name = options.passes.as_ref().unwrap_or(&options.recipe);
     if options.passes.is_none() {
         check_recipe(name)?;
     }
-    Ok((name.clone(), fireq_passes::pipeline(name)?))
+    // What is wrong with it is said before the model is read.
+    fireq_passes::pipeline(name)?;
+    Ok(name.clone())
 }
 
 fn check_recipe(name: &str) -> Outcome {
-    let is_file = Path::new(name).extension().is_some_and(|e| e == "toml");
-    if is_file || matches!(name, "fireq" | "paper") {
+    if Path::new(name).extension().is_some_and(|e| e == "toml") || name == "paper" {
         let message = format!("recipe `{name}` is not supported by this build yet");
-        return Err(
-            Failure::new(message).hint("use rtn (round to nearest) or none; --passes runs any pipeline")
-        );
+        return Err(Failure::new(message)
+            .hint("use fireq (calibrated), rtn (round to nearest) or none; --passes runs any pipeline"));
     }
     Ok(fireq_passes::recipe(name).map(drop)?)
+}
+
+/// Tokens of a sequence: enough for attention to have something to choose from.
+const SEQUENCE: usize = 512;
+
+fn calibration_options(options: &Compile) -> CalibrationOptions {
+    CalibrationOptions {
+        text: options.calib.clone(),
+        tokens: options.calib_tokens,
+        sequence: SEQUENCE,
+        threads: options.threads.unwrap_or_else(rayon::current_num_threads).max(1),
+    }
 }
 
 #[cfg(feature = "llvm")]

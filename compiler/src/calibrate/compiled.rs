@@ -1,4 +1,4 @@
-//! Calibration on compiled code: what executes graphs for passes that look at numbers, and the data that they see.
+//! Graphs executed as compiled code, for passes that look at numbers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -90,20 +90,4 @@ fn run(graph: &Graph, executor: &mut Executor, inputs: &Tensors) -> Result<Vec<T
         Tensor::from_rows(values, graph.ty(*value).shape.cols().fixed().unwrap_or(1))
     };
     Ok(graph.outputs.iter().enumerate().map(output).collect())
-}
-
-/// A language model's inputs for `ids`: windows of `tokens`, `most` of them at most, spread evenly over the text, each
-/// beginning with `start` if there is one.
-pub fn sequences(start: Option<u32>, ids: &[u32], most: usize, tokens: usize) -> Vec<Tensors> {
-    let body = tokens.saturating_sub(usize::from(start.is_some())).max(1);
-    let windows: Vec<&[u32]> = ids.chunks(body).collect();
-    let count = most.clamp(1, windows.len().max(1));
-    let chosen = (0..count).filter_map(|n| windows.get(n * windows.len() / count));
-    let inputs = |window: &&[u32]| {
-        let ids: Vec<i32> = start.iter().chain(window.iter()).map(|id| *id as i32).collect();
-        let counting: Vec<i32> = (0..ids.len() as i32).collect();
-        let named = [("tokens", &ids), ("positions", &counting), ("select", &counting)];
-        named.map(|(name, values)| (name.to_string(), Tensor::from_i32(values))).into()
-    };
-    chosen.map(inputs).collect()
 }
