@@ -1,9 +1,9 @@
 //! `quantize-weights`: weights of linears to INT4 in groups under FP8 scales, and an outer scale per output channel.
 //!
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
-//! integer code (FireQ section 2). Fires for every plain weight that depends on constants only, such as one that took a
-//! scale, unless `keep` matches the name of its first constant; weights with fewer channels than a group keep one short
-//! group. Lossy.
+//! integer code (FireQ section 2) under a scale chosen by `fit`. Fires for every plain weight that depends on constants
+//! only, such as one that took a scale, unless `keep` matches the name of its first constant; weights with fewer channels
+//! than a group keep one short group. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -26,7 +26,7 @@
 //! ```
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
+use fireq_ir::{Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::error::PipelineError;
 use crate::glob::matches_any;
@@ -36,6 +36,8 @@ use crate::options::Options;
 pub(crate) struct QuantizeWeights {
     /// Channels per scale.
     group: usize,
+    /// How scales of groups are chosen.
+    fit: Fit,
     /// Names of weights to leave alone.
     keep: String,
 }
@@ -55,7 +57,7 @@ impl Pass for QuantizeWeights {
 }
 
 impl QuantizeWeights {
-    /// The pass with `group` and `keep`; a group that kernels cannot decode is refused.
+    /// The pass with `group`, `fit` and `keep`; a group that kernels cannot decode is refused.
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
         let group = options.number("group")?;
         if group == 0 || !group.is_multiple_of(32) {
@@ -64,7 +66,7 @@ impl QuantizeWeights {
                 "scales cover a multiple of 32 channels, the run of codes that kernels decode at once",
             ));
         }
-        Ok(QuantizeWeights { group, keep: options.text("keep")?.into() })
+        Ok(QuantizeWeights { group, fit: options.parsed("fit")?, keep: options.text("keep")?.into() })
     }
 
     fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
@@ -80,8 +82,8 @@ impl QuantizeWeights {
         let eligible = !matches_any(&self.keep, &name);
         eligible.then(|| {
             let mut patch = Patch::new(name.to_string());
-            let codes =
-                patch.add(graph, Op::Quantize { to: Format::weight(self.group) }, &[weight.into()])?;
+            let quantize = Op::Quantize { to: Format::weight(self.group), fit: self.fit };
+            let codes = patch.add(graph, quantize, &[weight.into()])?;
             let linear = patch.add(graph, Op::Linear, &[x.into(), codes])?;
             patch.replace(value, linear);
             Ok(patch)
