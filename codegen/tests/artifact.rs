@@ -8,7 +8,7 @@ use fireq_codegen::artifact::{ArtifactError, Build, Code, write};
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Lowered, Storage, lower, parse_plan, unpack};
 use fireq_ir::text::parse_graph;
-use fireq_ir::{ConstData, DType, Format, Graph, Op, Shape, Type};
+use fireq_ir::{ConstData, DType, Fit, Format, Graph, Op, Shape, Type};
 use safetensors::SafeTensors;
 
 const MODEL: &str = r#"
@@ -219,12 +219,12 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
 fn with_constant(element: usize, value: f32) -> (Graph, Lowered) {
     let mut graph = Graph::new("bad");
     let x = graph.input("x", Type::f32(fireq_ir::Dim::sym("T"), 64));
-    let x8 = graph.add(Op::Quantize { to: Format::activation() }, &[x]).unwrap();
+    let x8 = graph.add(Op::Quantize { to: Format::activation(), fit: Fit::Absmax }, &[x]).unwrap();
     let mut values = vec![0.5; 4 * 64];
     values[element] = value;
     let ty = Type::plain(DType::F32, Shape::matrix(4, 64));
     let weight = graph.constant("bad.weight", ty, ConstData::from_f32(&values));
-    let codes = graph.add(Op::Quantize { to: Format::weight(64) }, &[weight]).unwrap();
+    let codes = graph.add(Op::Quantize { to: Format::weight(64), fit: Fit::Absmax }, &[weight]).unwrap();
     let y = graph.add(Op::Linear, &[x8, codes]).unwrap();
     graph.outputs = vec![y];
     let lowered = lower(&graph).unwrap();

@@ -28,13 +28,13 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{Format, Graph, Op, PassError, Patch, ValueId};
+use fireq_ir::{Fit, Format, Graph, Op, PassError, Patch, ValueId};
 
 use crate::pattern::fusible;
 
 /// The patch for one value, where the pass fires.
 pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
-    let Op::Quantize { to } = graph.op(value) else { return None };
+    let Op::Quantize { to, fit: Fit::Absmax } = graph.op(value) else { return None };
     let product = fusible(graph, graph.operands(value)[0], |op| *op == Op::Mul)?;
     let gate_first = *graph.op(product[0]) == Op::Silu;
     let (silu, up) = if gate_first { (product[0], product[1]) } else { (product[1], product[0]) };

@@ -23,13 +23,13 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{Fit, Graph, Op, PassError, Patch, Ref, ValueId};
 
 use crate::pattern::fusible;
 
 /// The patch for one value, where the pass fires.
 pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
-    let Op::Quantize { to } = graph.op(value) else { return None };
+    let Op::Quantize { to, fit: Fit::Absmax } = graph.op(value) else { return None };
     let norm = graph.operands(value)[0];
     let Op::RmsNorm { eps } = *graph.op(norm) else { return None };
     let operands = fusible(graph, norm, |op| matches!(op, Op::RmsNorm { .. }))?;

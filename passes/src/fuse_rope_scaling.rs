@@ -2,7 +2,7 @@
 //! attention. This is where the post-RoPE scaling of FireQ (section 5) becomes free.
 //!
 //! Contract: `quantize(scale(rope(x, table), s))` becomes `rope_quantize(x, table, s)`, and the same appended to a cache
-//! becomes `rope_append(cache, x, table, s)` in the cache's format; the scale, and for caches of plain numbers the
+//! becomes `rope_append(cache, x, table, s)` in the cache's format, with the same `fit`; the scale, and for caches of plain numbers the
 //! quantization, may be absent. What is quantized and appended without rope becomes `quantize_append`. Fires when nothing
 //! else reads what lies between. Exact.
 //!
@@ -32,7 +32,7 @@
 //! "#);
 //! ```
 
-use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{Fit, Graph, Op, PassError, Patch, Ref, ValueId};
 
 use crate::pattern::fusible;
 
@@ -40,7 +40,7 @@ use crate::pattern::fusible;
 pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
     let operands = graph.operands(value);
     match graph.op(value) {
-        Op::Quantize { to } => {
+        Op::Quantize { to, fit: Fit::Absmax } => {
             // Rows on their way into a cache are the append's to fuse.
             let appended = graph.users(value).iter().any(|user| graph.op(*user).appends());
             let rope = rope(graph, operands[0]).filter(|_| !appended)?;
@@ -53,10 +53,11 @@ pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassEr
 
 fn append(graph: &Graph, value: ValueId, cache: ValueId, rows: ValueId) -> Option<Result<Patch, PassError>> {
     let quantized = fusible(graph, rows, |op| matches!(op, Op::Quantize { .. }));
+    let fit = if let Op::Quantize { fit, .. } = graph.op(rows) { *fit } else { Fit::Absmax };
     let plain = quantized.as_ref().map_or(rows, |operands| operands[0]);
     let (op, mut operands) = match (rope(graph, plain), quantized) {
-        (Some(rope), _) => (Op::RopeAppend, rope),
-        (None, Some(operands)) => (Op::QuantizeAppend, operands),
+        (Some(rope), _) => (Op::RopeAppend { fit }, rope),
+        (None, Some(operands)) => (Op::QuantizeAppend { fit }, operands),
         (None, None) => return None,
     };
     operands.insert(0, cache);

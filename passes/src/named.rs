@@ -47,7 +47,7 @@ pub const PIPELINES: &[NamedPipeline] = &[
         name: "fireq",
         summary: "W4A8KV4 for calibration data, block by block",
         steps: &[(
-            "blocks(quantize-kv,quantize-weights{method=gptq},quantize-activations)",
+            "blocks(quantize-kv{fit=clipped},quantize-weights{method=gptq},quantize-activations)",
             "in each block the cache first, so that weights make up for its errors; activations follow weights",
         )],
     },

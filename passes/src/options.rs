@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use fireq_ir::text::nearest;
@@ -32,6 +33,11 @@ impl Options {
     /// An option as a number.
     pub fn number(&self, name: &str) -> Result<usize, PipelineError> {
         self.text(name)?.parse().map_err(|_| self.refuse(name, "a whole number is wanted"))
+    }
+
+    /// An option as what its text stands for.
+    pub fn parsed<T: FromStr<Err = String>>(&self, name: &str) -> Result<T, PipelineError> {
+        self.text(name)?.parse().map_err(|reason| self.refuse(name, reason))
     }
 
     /// The error for a value that a pass cannot use.

@@ -24,7 +24,7 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{DType, Format, Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{DType, Fit, Format, Graph, Op, PassError, Patch, Ref, ValueId};
 
 /// The patch for one value, where the pass fires.
 pub(crate) fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
@@ -41,7 +41,7 @@ fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Pat
     let mut patch = Patch::new(&*leaf_name(graph, graph.operands(linears[0])[1]));
     let codes = match existing(graph, x) {
         Some(codes) => codes.into(),
-        None => patch.add(graph, Op::Quantize { to: Format::activation() }, &[x.into()])?,
+        None => patch.add(graph, per_token(), &[x.into()])?,
     };
     for linear in linears {
         let weight = graph.operands(*linear)[1];
@@ -51,8 +51,12 @@ fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Pat
     Ok(patch)
 }
 
+fn per_token() -> Op {
+    Op::Quantize { to: Format::activation(), fit: Fit::Absmax }
+}
+
 /// A quantization of `x` to the same format that is there already.
 fn existing(graph: &Graph, x: ValueId) -> Option<ValueId> {
-    let same = |user: &ValueId| *graph.op(*user) == Op::Quantize { to: Format::activation() };
+    let same = |user: &ValueId| *graph.op(*user) == per_token();
     graph.users(x).into_iter().find(same)
 }

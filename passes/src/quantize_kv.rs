@@ -2,7 +2,8 @@
 //!
 //! Contract: `attention(q, kv_append(cache, k), kv_append(cache, v))` on plain values becomes attention over caches of
 //! INT4 codes, one group per token and kv head under an E4M3 scale, with `q` in E4M3 under a scale per token and head
-//! and `p=e4m3` (FireQ section 6). The caches keep their names. Heads wider than 128 are refused. Lossy.
+//! and `p=e4m3` (FireQ section 6). How the scales of keys and values are chosen is `fit`. The caches keep their names.
+//! Heads wider than 128 are refused. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -34,59 +35,86 @@
 //! "#);
 //! ```
 
-use fireq_ir::{DType, Format, Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{DType, Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+
+use crate::error::PipelineError;
+use crate::options::Options;
 
 /// The widest head that one scale covers.
 const WIDEST_HEAD: usize = 128;
 
-/// The patch for one value, where the pass fires.
-pub(crate) fn site(graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
-    let Op::Attention { heads, kv_heads, scale, p: DType::F32 } = *graph.op(value) else { return None };
-    let [q, k, v] = graph.operands(value)[..] else { return None };
-    let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);
-    let cached = [k, v].iter().all(|x| *graph.op(*x) == Op::KvAppend && graph.users(*x).len() == 1);
-    if !plain || !cached || graph.outputs.contains(&k) || graph.outputs.contains(&v) {
-        return None;
-    }
-    let op = Op::Attention { heads, kv_heads, scale, p: DType::E4M3 };
-    Some(quantize_site(graph, value, [q, k, v], op, heads))
+/// The pass with its option.
+pub(crate) struct QuantizeKv {
+    /// How scales of keys and values are chosen.
+    fit: Fit,
 }
 
-fn quantize_site(
-    graph: &Graph,
-    value: ValueId,
-    [q, k, v]: [ValueId; 3],
-    op: Op,
-    heads: usize,
-) -> Result<Patch, PassError> {
-    let cache_name =
-        graph.op(graph.operands(k)[0]).name().map_or_else(|| "attention".into(), ToString::to_string);
-    let head_dim = graph.ty(q).shape.cols().fixed().unwrap_or(0) / heads;
-    if head_dim > WIDEST_HEAD {
-        let reason =
-            format!("heads of {head_dim} are wider than the {WIDEST_HEAD} channels that one scale covers");
-        return Err(PassError::Refused { site: cache_name, reason });
+impl Pass for QuantizeKv {
+    fn id(&self) -> &'static str {
+        "quantize-kv"
     }
-    let mut patch = Patch::new(cache_name);
-    let q = patch.add(graph, Op::Quantize { to: Format::query(head_dim) }, &[q.into()])?;
-    let k = append_codes(graph, &mut patch, k, head_dim)?;
-    let v = append_codes(graph, &mut patch, v, head_dim)?;
-    let attention = patch.add(graph, op, &[q, k, v])?;
-    patch.replace(value, attention);
-    Ok(patch)
+
+    fn effect(&self) -> Effect {
+        Effect::Lossy
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        graph.schedule().into_iter().filter_map(|value| self.site(graph, value)).collect()
+    }
 }
 
-/// A `kv_append` of codes instead of numbers, into a cache of the same name.
-fn append_codes(
-    graph: &Graph,
-    patch: &mut Patch,
-    append: ValueId,
-    head_dim: usize,
-) -> Result<Ref, PassError> {
-    let [cache, rows] = graph.operands(append)[..] else { unreachable!("kv_append has two operands") };
-    let format = Format::kv(head_dim);
-    let name = graph.op(cache).name().cloned().unwrap_or_else(|| "cache".into());
-    let cache = patch.cache(name, graph.ty(cache).with_format(&format));
-    let codes = patch.add(graph, Op::Quantize { to: format }, &[rows.into()])?;
-    Ok(patch.add(graph, Op::KvAppend, &[cache, codes])?)
+impl QuantizeKv {
+    /// The pass with `fit`.
+    pub fn new(options: &Options) -> Result<Self, PipelineError> {
+        Ok(QuantizeKv { fit: options.parsed("fit")? })
+    }
+
+    fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
+        let Op::Attention { heads, kv_heads, scale, p: DType::F32 } = *graph.op(value) else { return None };
+        let [q, k, v] = graph.operands(value)[..] else { return None };
+        let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);
+        let cached = [k, v].iter().all(|x| *graph.op(*x) == Op::KvAppend && graph.users(*x).len() == 1);
+        if !plain || !cached || graph.outputs.contains(&k) || graph.outputs.contains(&v) {
+            return None;
+        }
+        let op = Op::Attention { heads, kv_heads, scale, p: DType::E4M3 };
+        Some(self.quantize_site(graph, value, op, heads))
+    }
+
+    fn quantize_site(&self, graph: &Graph, value: ValueId, op: Op, heads: usize) -> Result<Patch, PassError> {
+        let [q, k, v] = graph.operands(value)[..] else { unreachable!("attention has three operands") };
+        let cache = graph.op(graph.operands(k)[0]).name();
+        let name = cache.map_or_else(|| "attention".into(), ToString::to_string);
+        let head_dim = graph.ty(q).shape.cols().fixed().unwrap_or(0) / heads;
+        if head_dim > WIDEST_HEAD {
+            let reason = format!(
+                "heads of {head_dim} are wider than the {WIDEST_HEAD} channels that one scale covers"
+            );
+            return Err(PassError::Refused { site: name, reason });
+        }
+        let mut patch = Patch::new(name);
+        let query = Op::Quantize { to: Format::query(head_dim), fit: Fit::Absmax };
+        let q = patch.add(graph, query, &[q.into()])?;
+        let k = self.append_codes(graph, &mut patch, k, head_dim)?;
+        let v = self.append_codes(graph, &mut patch, v, head_dim)?;
+        let attention = patch.add(graph, op, &[q, k, v])?;
+        patch.replace(value, attention);
+        Ok(patch)
+    }
+
+    /// A `kv_append` of codes instead of numbers, into a cache of the same name.
+    fn append_codes(
+        &self,
+        graph: &Graph,
+        patch: &mut Patch,
+        append: ValueId,
+        head_dim: usize,
+    ) -> Result<Ref, PassError> {
+        let [cache, rows] = graph.operands(append)[..] else { unreachable!("kv_append has two operands") };
+        let to = Format::kv(head_dim);
+        let name = graph.op(cache).name().cloned().unwrap_or_else(|| "cache".into());
+        let cache = patch.cache(name, graph.ty(cache).with_format(&to));
+        let codes = patch.add(graph, Op::Quantize { to, fit: self.fit }, &[rows.into()])?;
+        Ok(patch.add(graph, Op::KvAppend, &[cache, codes])?)
+    }
 }

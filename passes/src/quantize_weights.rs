@@ -1,10 +1,10 @@
 //! `quantize-weights`: weights of linears to INT4 in groups under FP8 scales, and an outer scale per output channel.
 //!
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
-//! integer code (FireQ section 2); `method=search` and `method=gptq` choose codes and scales for the inputs that the
-//! calibration data gives each linear, and leave codes as a constant. Fires for every plain weight that depends on constants only, such as one that took a
-//! scale, unless `keep` matches the name of its first constant; weights with fewer channels than a group keep one short
-//! group. Lossy.
+//! integer code (FireQ section 2) under a scale chosen by `fit`; `method=search` and `method=gptq` choose codes and scales
+//! for the inputs that calibration data gives each linear, and leave codes as a constant. Fires for every plain weight that
+//! depends on constants only, such as one that took a scale, unless `keep` matches the name of its first constant; weights
+//! with fewer channels than a group keep one short group. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -29,7 +29,7 @@
 use std::sync::Arc;
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{Effect, Format, Graph, Op, Pass, PassError, Patch, ValueId};
+use fireq_ir::{Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
@@ -43,6 +43,8 @@ mod calibrated;
 pub(crate) struct QuantizeWeights {
     /// Channels per scale.
     group: usize,
+    /// How scales of groups are chosen.
+    fit: Fit,
     /// Names of weights to leave alone.
     keep: String,
     /// How codes are chosen for calibration data; the nearest integers without it.
@@ -67,7 +69,7 @@ impl Pass for QuantizeWeights {
 }
 
 impl QuantizeWeights {
-    /// The pass with `group` and `keep`; a group that kernels cannot decode is refused.
+    /// The pass with `group`, `fit` and `keep`; a group that kernels cannot decode is refused.
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
         let group = options.number("group")?;
         if group == 0 || !group.is_multiple_of(32) {
@@ -83,7 +85,7 @@ impl QuantizeWeights {
             _ => return Err(options.refuse("method", "it is nearest, search or gptq")),
         };
         let method = method.map(|method| (method, options.calibration().clone()));
-        Ok(QuantizeWeights { group, keep: options.text("keep")?.into(), method })
+        Ok(QuantizeWeights { group, fit: options.parsed("fit")?, keep: options.text("keep")?.into(), method })
     }
 
     /// The weight of a linear that is to be quantized.
@@ -101,7 +103,8 @@ impl QuantizeWeights {
         let weight = self.weight(graph, value)?;
         let quantize = || {
             let mut patch = Patch::new(&*leaf_name(graph, weight));
-            let codes = patch.add(graph, Op::Quantize { to: Format::weight(self.group) }, &[weight.into()])?;
+            let to = Op::Quantize { to: Format::weight(self.group), fit: self.fit };
+            let codes = patch.add(graph, to, &[weight.into()])?;
             let linear = patch.add(graph, Op::Linear, &[graph.operands(value)[0].into(), codes])?;
             patch.replace(value, linear);
             Ok(patch)

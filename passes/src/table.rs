@@ -8,6 +8,7 @@ use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::fold_norm_weights::FoldNormWeights;
 use crate::fold_scales::FoldScales;
+use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::Build;
 
@@ -33,6 +34,10 @@ pub struct OptionInfo {
     /// What it means.
     pub doc: &'static str,
 }
+
+/// What `fit` means, wherever something becomes INT4.
+const FIT: &str =
+    "how INT4 scales are chosen: absmax, signed (one level more), clipped (of four signed ones the best)";
 
 /// Every pass: exact ones, quantizations, fusions.
 pub const PASSES: &[PassInfo] = &[
@@ -113,6 +118,7 @@ pub const PASSES: &[PassInfo] = &[
         effect: Effect::Lossy,
         options: &[
             OptionInfo { name: "group", default: "128", doc: "channels per scale, a multiple of 32" },
+            OptionInfo { name: "fit", default: "absmax", doc: FIT },
             OptionInfo {
                 name: "method",
                 default: "nearest",
@@ -138,8 +144,8 @@ pub const PASSES: &[PassInfo] = &[
         id: "quantize-kv",
         summary: "keys and values to INT4, queries and probabilities to FP8",
         effect: Effect::Lossy,
-        options: &[],
-        build: Build::Sites(crate::quantize_kv::site),
+        options: &[OptionInfo { name: "fit", default: "absmax", doc: FIT }],
+        build: Build::Pass(|options| Ok(Box::new(QuantizeKv::new(options)?))),
     },
     PassInfo {
         id: "fuse-norm-quantize",

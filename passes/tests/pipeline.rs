@@ -36,6 +36,19 @@ fn values_are_refused_with_a_reason() {
 }
 
 #[test]
+fn a_fit_is_one_of_a_few_words() {
+    let wanted = "`absmax`, `signed` or `clipped` is wanted";
+    for pass in ["quantize-weights", "quantize-kv"] {
+        let refused = |value: &str| message(&format!("{pass}{{fit={value}}}"));
+        let start = format!("pass `{pass}`: option `fit` is ");
+        assert_eq!(refused("clip"), format!("{start}`clip`; {wanted}; did you mean `clipped`?"));
+        assert_eq!(refused("7"), format!("{start}`7`; {wanted}"));
+    }
+    assert_eq!(pipeline("quantize-kv{fit=absmax}").unwrap().to_string(), "quantize-kv");
+    assert_eq!(pipeline("quantize-kv{fit=signed}").unwrap().to_string(), "quantize-kv{fit=signed}");
+}
+
+#[test]
 fn broken_lists_say_where() {
     let broken = |text: &str, column: usize, reason: &str| {
         assert_eq!(message(text), format!("`{text}`, column {column}: {reason}"));

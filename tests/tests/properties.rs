@@ -2,7 +2,7 @@
 
 use fireq_ir::text::{parse_and_verify, print_graph};
 use fireq_ir::verify::verify;
-use fireq_ir::{ConstData, DType, Dim, Effect, Format, Graph, Op, Shape, Type, ValueId};
+use fireq_ir::{ConstData, DType, Dim, Effect, FITS, Fit, Format, Graph, Op, Scheme, Shape, Type, ValueId};
 use fireq_passes::{PASSES, pipeline};
 use fireq_tests::difference;
 use proptest::prelude::*;
@@ -89,6 +89,34 @@ impl Grow<'_> {
         self.add(Op::Attention { heads: HEADS, kv_heads: 1, scale: 0.5, p: DType::F32 }, &[q, k, v])
     }
 
+    fn fit(&mut self) -> Fit {
+        FITS[self.byte() % FITS.len()]
+    }
+
+    fn quantize(&mut self) -> Op {
+        let to = [Format::activation(), Format { scheme: Scheme::row(DType::BF16), dtype: DType::I4 }];
+        Op::Quantize { to: to[self.byte() % 2].clone(), fit: self.fit() }
+    }
+
+    /// Rows into a cache of codes, and back: fused, or as passes fuse it.
+    fn append(&mut self, x: ValueId) -> ValueId {
+        self.names += 1;
+        let to = Format::kv(WIDTH / HEADS);
+        let ty = Type::f32(Dim::sym("P"), WIDTH).with_format(&to);
+        let cache = self.graph.cache(&format!("cache.{}", self.names), ty);
+        let fit = self.fit();
+        let rows = match self.byte() % 3 {
+            0 => self.add(Op::QuantizeAppend { fit }, &[cache, x]),
+            1 => self.add(Op::RopeAppend { fit }, &[cache, x, self.table]),
+            _ => {
+                let codes = self.add(Op::Quantize { to, fit }, &[x]);
+                self.add(Op::KvAppend, &[cache, codes])
+            }
+        };
+        let op = Op::Attention { heads: HEADS, kv_heads: HEADS, scale: 0.5, p: DType::F32 };
+        self.add(op, &[x, rows, rows])
+    }
+
     fn mlp(&mut self, x: ValueId) -> ValueId {
         let (gate, up) = (self.linear(x), self.linear(x));
         let gate = self.add(Op::Silu, &[gate]);
@@ -97,7 +125,7 @@ impl Grow<'_> {
 
     fn step(&mut self, lossy: bool) {
         let x = self.pick();
-        let value = match self.byte() % 12 {
+        let value = match self.byte() % 13 {
             0 => self.linear(x),
             1 | 2 => {
                 let scale = self.vector(WIDTH);
@@ -122,9 +150,11 @@ impl Grow<'_> {
                 if op.is_source() { x } else { self.add(op, &operands) }
             }
             10 if lossy => {
-                let codes = self.add(Op::Quantize { to: Format::activation() }, &[x]);
+                let quantize = self.quantize();
+                let codes = self.add(quantize, &[x]);
                 self.linear(codes)
             }
+            11 if lossy => self.append(x),
             _ => self.add(Op::Silu, &[x]),
         };
         // Products of products would leave the range of f32.

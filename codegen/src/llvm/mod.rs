@@ -7,6 +7,7 @@
 mod attention;
 mod codes;
 mod emit;
+mod fit;
 mod linear;
 mod operand;
 mod quantize;
@@ -176,7 +177,7 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
     }
     match (kernel, types) {
         (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
-        (Kernel::Quantize { to }, _) if to.scheme.0.len() > 1 => {
+        (Kernel::Quantize { to, .. }, _) if to.scheme.0.len() > 1 => {
             Err(format!("run-time quantization to {to}"))
         }
         _ => Ok(()),
@@ -204,7 +205,7 @@ fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -
                 attention::Shape { heads: *heads, kv_heads: *kv_heads, scale: *scale, p: *p, past: dim(1) };
             attention::attention(e, &shape, [q, k, v, out]);
         }
-        (Kernel::Quantize { .. }, [x, out]) => quantize::quantize(e, x, out),
+        (Kernel::Quantize { fit, .. }, [x, out]) => quantize::quantize(e, *fit, x, out),
         (Kernel::Dequantize, [x, out]) => rows::dequantize(e, x, out),
         (Kernel::Slice { start, .. }, [x, out]) => rows::slice(e, *start, x, out),
         _ => return None,

@@ -3,9 +3,10 @@
 use inkwell::values::{IntValue, PointerValue, VectorValue};
 
 use fireq_ir::plan::BLOCK;
-use fireq_ir::{DType, Level, e4m3};
+use fireq_ir::{DType, Fit, e4m3};
 
 use super::emit::{Emit, LANES, ok};
+use super::fit::i4_scale;
 use super::operand::Operand;
 
 /// Calls `body(group, channels)` for each group of a row; the last may be short.
@@ -21,55 +22,65 @@ pub(super) fn for_groups<'c>(
     }
 }
 
+/// The numbers under one scale.
+pub(super) struct Group<'c> {
+    row: PointerValue<'c>,
+    first: IntValue<'c>,
+    dtype: DType,
+    pub channels: usize,
+}
+
+impl<'c> Group<'c> {
+    /// `have` numbers from channel `c` of the group, zeros in the lanes beyond.
+    pub fn load(&self, e: &Emit<'c, '_>, c: IntValue<'c>, have: u32) -> VectorValue<'c> {
+        e.load_floats(self.row, e.add(self.first, c), self.dtype, have)
+    }
+}
+
 /// Codes and scales of the rows `begin..end`, bit for bit what [`fireq_ir::quant`] computes.
-pub(super) fn quantize<'c>(e: &Emit<'c, '_>, x: &Operand<'c>, out: &Operand<'c>) {
+pub(super) fn quantize<'c>(e: &Emit<'c, '_>, fit: Fit, x: &Operand<'c>, out: &Operand<'c>) {
     let level = out.ty.scheme.0[0];
     let extent = level.extent(x.cols());
-    let max = e.slot(e.vec_type());
     e.for_range(e.int_param(2), e.int_param(3), 1, |row| {
         let (from, codes, scales) = (x.row(e, 0, row), out.row(e, 0, row), out.row(e, 1, row));
         for_groups(e, x.cols(), extent, |index, channels| {
-            let first = e.mul(index, extent);
+            let group = Group { row: from, first: e.mul(index, extent), dtype: x.stored(0), channels };
             let stored = e.mul(index, extent.next_multiple_of(BLOCK));
-            let scale = group_scale(e, absmax(e, x, from, first, channels, max), out.ty.dtype, level);
+            let scale = match out.ty.dtype {
+                DType::I4 => i4_scale(e, &group, fit, level.dtype),
+                _ => e4m3_scale(e, &group, level.dtype),
+            };
             store_scale(e, scales, index, scale, level.dtype);
-            let load = |c: IntValue<'c>, have| e.load_floats(from, e.add(first, c), x.stored(0), have);
             match out.ty.dtype {
-                DType::I4 => store_i4(e, load, channels, scale, e.at(codes, e.div(stored, 2))),
-                _ => store_e4m3(e, load, channels, scale, e.at(codes, e.mul(stored, 4))),
+                DType::I4 => store_i4(e, &group, scale, e.at(codes, e.div(stored, 2))),
+                _ => store_e4m3(e, &group, scale, e.at(codes, e.mul(stored, 4))),
             }
         });
     });
 }
 
-fn absmax<'c>(
-    e: &Emit<'c, '_>,
-    x: &Operand<'c>,
-    row: PointerValue<'c>,
-    first: IntValue<'c>,
-    channels: usize,
-    max: PointerValue<'c>,
-) -> VectorValue<'c> {
+/// The largest magnitude of a group, in every lane.
+pub(super) fn absmax<'c>(e: &Emit<'c, '_>, group: &Group<'c>) -> VectorValue<'c> {
+    let max = e.slot(e.vec_type());
     e.set(max, e.constant(0.0));
-    e.for_chunks(channels, |c, have| {
-        let v = e.fabs(e.load_floats(row, e.add(first, c), x.stored(0), have));
-        e.set(max, e.fmax(e.get(max), v));
+    e.for_chunks(group.channels, |c, have| {
+        e.set(max, e.fmax(e.get(max), e.fabs(group.load(e, c, have))));
     });
     e.splat(e.reduce_max(e.get(max)))
 }
 
-/// absmax/7 for I4, absmax/448 for E4M3, 1 for all zeros; rounded as it is stored.
-fn group_scale<'c>(e: &Emit<'c, '_>, absmax: VectorValue<'c>, dtype: DType, level: Level) -> VectorValue<'c> {
-    let top = if dtype == DType::I4 { 7.0 } else { e4m3::MAX };
-    let scale = e.fdiv(absmax, e.constant(top));
-    let scale = match level.dtype {
+/// The nearest scale that its dtype can store.
+pub(super) fn round_scale<'c>(e: &Emit<'c, '_>, scale: VectorValue<'c>, dtype: DType) -> VectorValue<'c> {
+    match dtype {
         DType::E4M3 => e.round_e4m3(scale),
         DType::BF16 => e.round_bf16(scale),
         _ => scale,
-    };
-    if dtype == DType::I4 {
-        return scale;
     }
+}
+
+/// absmax/448 as its dtype stores it; 1 for all zeros.
+fn e4m3_scale<'c>(e: &Emit<'c, '_>, group: &Group<'c>, dtype: DType) -> VectorValue<'c> {
+    let scale = round_scale(e, e.fdiv(absmax(e, group), e.constant(e4m3::MAX)), dtype);
     e.select(e.less(e.constant(0.0), scale), scale, e.constant(1.0))
 }
 
@@ -95,15 +106,10 @@ fn store_scale<'c>(
 }
 
 /// E4M3 values widened to f32; whole blocks, zeros after the last channel.
-fn store_e4m3<'c>(
-    e: &Emit<'c, '_>,
-    load: impl Fn(IntValue<'c>, u32) -> VectorValue<'c>,
-    channels: usize,
-    scale: VectorValue<'c>,
-    to: PointerValue<'c>,
-) {
+fn store_e4m3<'c>(e: &Emit<'c, '_>, group: &Group<'c>, scale: VectorValue<'c>, to: PointerValue<'c>) {
+    let channels = group.channels;
     e.for_chunks(channels, |c, have| {
-        e.store_floats(to, c, e.round_e4m3(e.fdiv(load(c, have), scale)), LANES);
+        e.store_floats(to, c, e.round_e4m3(e.fdiv(group.load(e, c, have), scale)), LANES);
     });
     for c in
         (channels.next_multiple_of(LANES as usize)..channels.next_multiple_of(BLOCK)).step_by(LANES as usize)
@@ -113,20 +119,16 @@ fn store_e4m3<'c>(
 }
 
 /// I4 codes in whole blocks, zero codes after the last channel.
-fn store_i4<'c>(
-    e: &Emit<'c, '_>,
-    load: impl Fn(IntValue<'c>, u32) -> VectorValue<'c>,
-    channels: usize,
-    scale: VectorValue<'c>,
-    to: PointerValue<'c>,
-) {
-    let lanes = LANES as usize;
+fn store_i4<'c>(e: &Emit<'c, '_>, group: &Group<'c>, scale: VectorValue<'c>, to: PointerValue<'c>) {
+    let (lanes, channels) = (LANES as usize, group.channels);
     let block = |index: IntValue<'c>, have: usize| {
         let first = e.mul(index, BLOCK);
         let half = |skip: usize| {
             let have = have.saturating_sub(skip).min(lanes) as u32;
-            let zeros = e.int(0);
-            if have == 0 { zeros } else { nearest_i4(e, load(e.add(first, e.index(skip)), have), scale) }
+            if have == 0 {
+                return e.int(0);
+            }
+            e.to_int(nearest_i4(e, group.load(e, e.add(first, e.index(skip)), have), scale))
         };
         let bytes = e.or(e.and(half(0), 15), e.shl(half(lanes), 4));
         let bytes = ok(e.b.build_int_truncate(bytes, e.ctx.i8_type().vec_type(LANES), ""));
@@ -138,9 +140,13 @@ fn store_i4<'c>(
     }
 }
 
-/// The nearest integer code, ties to even; zero under a scale of zero.
-fn nearest_i4<'c>(e: &Emit<'c, '_>, x: VectorValue<'c>, scale: VectorValue<'c>) -> VectorValue<'c> {
+/// The nearest integer code as f32, ties to even; zero under a scale of zero.
+pub(super) fn nearest_i4<'c>(
+    e: &Emit<'c, '_>,
+    x: VectorValue<'c>,
+    scale: VectorValue<'c>,
+) -> VectorValue<'c> {
     let code = e.round_even(e.fdiv(x, scale));
     let code = e.fmax(e.fmin(code, e.constant(7.0)), e.constant(-8.0));
-    e.select(e.less(e.constant(0.0), scale), e.to_int(code), e.int(0))
+    e.select(e.equal(scale, e.constant(0.0)), e.constant(0.0), code)
 }

@@ -127,6 +127,10 @@ impl<'c> Emit<'c, '_> {
         ok(self.b.build_float_compare(FloatPredicate::OLT, a, b, ""))
     }
 
+    pub fn equal(&self, a: V<'c>, b: V<'c>) -> V<'c> {
+        ok(self.b.build_float_compare(FloatPredicate::OEQ, a, b, ""))
+    }
+
     /// Rounds to the nearest integer, ties to even, for |x| < 2²²; beyond that the result stays as large.
     pub fn round_even(&self, x: V<'c>) -> V<'c> {
         let magic = self.constant(12582912.0);

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{DType, Format};
+use crate::text::nearest;
+use crate::{DTYPES, DType, Format};
 
 /// The value of an attribute.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +19,8 @@ pub enum Attr {
     Float(f32),
     /// A dtype with its scheme.
     Format(Format),
+    /// One of a few words, none of them a dtype.
+    Word(Arc<str>),
     /// Inline data of a small constant.
     List(Vec<f32>),
 }
@@ -29,24 +32,59 @@ pub enum AttrError {
     #[error("attribute `{0}` is missing")]
     Missing(String),
     /// The value is of another kind.
-    #[error("attribute `{0}` wants {1}, found `{2}`")]
-    Kind(String, &'static str, String),
+    #[error("attribute `{name}` wants {wanted}, found `{found}`")]
+    Kind {
+        /// The attribute.
+        name: String,
+        /// What a value is called.
+        wanted: &'static str,
+        /// The value.
+        found: String,
+        /// The word that was probably meant.
+        hint: Option<String>,
+    },
+}
+
+impl AttrError {
+    /// What would be right, where that can be guessed.
+    pub fn hint(&self) -> Option<String> {
+        if let AttrError::Kind { hint, .. } = self { hint.clone() } else { None }
+    }
 }
 
 /// A Rust type that an attribute can hold.
-pub trait Attribute: Sized {
+pub trait Attribute: Sized + PartialEq {
     /// What a value of this kind is called in errors.
     const KIND: &'static str;
+    /// The value that stands where none is written. Canonical text leaves it out; without it, one must be written.
+    const OMITTED: Option<Self> = None;
+
+    /// The words that values of this kind begin with, where they are words.
+    fn words() -> Vec<&'static str> {
+        vec![]
+    }
     /// As an attribute.
     fn to_attr(&self) -> Attr;
     /// From an attribute of the right kind.
     fn from_attr(attr: &Attr) -> Option<Self>;
 
-    /// The attribute `name` from `get`, or why not.
-    fn required(name: &str, get: &dyn Fn(&str) -> Option<Attr>) -> Result<Self, AttrError> {
-        let attr = get(name).ok_or_else(|| AttrError::Missing(name.into()))?;
-        Self::from_attr(&attr).ok_or_else(|| AttrError::Kind(name.into(), Self::KIND, attr.to_string()))
+    /// As canonical text has it: `None` for the value that it leaves out.
+    fn shown(&self) -> Option<Attr> {
+        (Self::OMITTED.as_ref() != Some(self)).then(|| self.to_attr())
     }
+
+    /// The attribute `name` from `get`, or why not.
+    fn read(name: &str, get: &dyn Fn(&str) -> Option<Attr>) -> Result<Self, AttrError> {
+        let Some(attr) = get(name) else {
+            return Self::OMITTED.ok_or_else(|| AttrError::Missing(name.into()));
+        };
+        Self::from_attr(&attr).ok_or_else(|| wrong_kind::<Self>(name, &attr))
+    }
+}
+
+fn wrong_kind<A: Attribute>(name: &str, attr: &Attr) -> AttrError {
+    let hint = if let Attr::Word(word) = attr { nearest(word, A::words()) } else { None };
+    AttrError::Kind { name: name.into(), wanted: A::KIND, found: attr.to_string(), hint }
 }
 
 impl Attribute for Arc<str> {
@@ -85,6 +123,9 @@ impl Attribute for f32 {
 
 impl Attribute for Format {
     const KIND: &'static str = "a format such as e4m3<row:f32>";
+    fn words() -> Vec<&'static str> {
+        DTYPES.map(DType::name).to_vec()
+    }
     fn to_attr(&self) -> Attr {
         Attr::Format(self.clone())
     }
@@ -95,6 +136,9 @@ impl Attribute for Format {
 
 impl Attribute for DType {
     const KIND: &'static str = "a dtype";
+    fn words() -> Vec<&'static str> {
+        DTYPES.map(DType::name).to_vec()
+    }
     fn to_attr(&self) -> Attr {
         Attr::Format(Format { dtype: *self, scheme: crate::Scheme::PLAIN })
     }
@@ -113,6 +157,7 @@ impl fmt::Display for Attr {
             Attr::Int(n) => write!(f, "{n}"),
             Attr::Float(x) => write!(f, "{x:?}"),
             Attr::Format(format) => write!(f, "{format}"),
+            Attr::Word(word) => f.write_str(word),
             Attr::List(items) => write!(f, "{items:?}"),
         }
     }

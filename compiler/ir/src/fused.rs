@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::infer::{InferError, infer as infer_one};
-use crate::{Dim, Graph, Op, Patch, PatchError, Ref, Type, ValueId};
+use crate::{Dim, Fit, Format, Graph, Op, Patch, PatchError, Ref, Type, ValueId};
 
 /// Where a part gets an operand from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +33,7 @@ pub fn parts(op: &Op, types: &[&Type]) -> Option<Vec<Part>> {
     match op {
         Op::NormQuantize { eps, to } => {
             let normed = list.push(Op::RmsNorm { eps: *eps }, &[In(0), In(1)]);
-            list.push(Op::Quantize { to: to.clone() }, &[normed]);
+            list.quantize(to.clone(), Fit::Absmax, normed);
         }
         Op::LinearAdd => {
             let y = list.push(Op::Linear, &[In(0), In(1)]);
@@ -47,17 +47,17 @@ pub fn parts(op: &Op, types: &[&Type]) -> Option<Vec<Part>> {
             let up = list.push(Op::Slice { start: rows / 2, size: rows - rows / 2 }, &[both]);
             let gate = list.push(Op::Silu, &[gate]);
             let product = list.push(Op::Mul, &[gate, up]);
-            list.push(Op::Quantize { to: to.clone() }, &[product]);
+            list.quantize(to.clone(), Fit::Absmax, product);
         }
         Op::RopeQuantize { to } => {
             let turned = list.rope(In(0), In(1), types.len() > 2, In(2));
-            list.push(Op::Quantize { to: to.clone() }, &[turned]);
+            list.quantize(to.clone(), Fit::Absmax, turned);
         }
-        Op::RopeAppend => {
+        Op::RopeAppend { fit } => {
             let turned = list.rope(In(1), In(2), types.len() > 3, In(3));
-            list.append(types[0], turned);
+            list.append(types[0], *fit, turned);
         }
-        Op::QuantizeAppend => list.append(types[0], In(1)),
+        Op::QuantizeAppend { fit } => list.append(types[0], *fit, In(1)),
         _ => return None,
     }
     Some(list.0)
@@ -76,10 +76,14 @@ impl Parts {
         if scaled { self.push(Op::Scale, &[turned, scale]) } else { turned }
     }
 
+    fn quantize(&mut self, to: Format, fit: Fit, x: Slot) -> Slot {
+        self.push(Op::Quantize { to, fit }, &[x])
+    }
+
     /// Rows into the cache that is the first operand, in its format.
-    fn append(&mut self, cache: &Type, rows: Slot) {
+    fn append(&mut self, cache: &Type, fit: Fit, rows: Slot) {
         let plain = cache.scheme.is_plain();
-        let rows = if plain { rows } else { self.push(Op::Quantize { to: cache.format() }, &[rows]) };
+        let rows = if plain { rows } else { self.quantize(cache.format(), fit, rows) };
         self.push(Op::KvAppend, &[In(0), rows]);
     }
 }

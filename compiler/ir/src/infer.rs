@@ -61,7 +61,7 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
             require(a == b, || format!("operands differ: {a} and {b}"))?;
             Ok((*a).clone())
         }
-        (Op::Quantize { to }, [x]) => quantize(to, x),
+        (Op::Quantize { to, .. }, [x]) => quantize(to, x),
         (Op::Dequantize, [x]) => {
             require(x.dtype.is_code(), || format!("x is not quantized: {x}"))?;
             Ok(Type::plain(DType::F32, x.shape.clone()))

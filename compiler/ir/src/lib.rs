@@ -5,7 +5,7 @@
 //!
 //! ```
 //! use fireq_ir::interp::{Tensor, interpret};
-//! use fireq_ir::{ConstData, DType, Dim, Format, Graph, Op, Patch, Shape, Type, plan, text, verify};
+//! use fireq_ir::{ConstData, DType, Dim, Fit, Format, Graph, Op, Patch, Shape, Type, plan, text, verify};
 //! use std::collections::BTreeMap;
 //!
 //! let mut graph = Graph::new("example");
@@ -18,7 +18,7 @@
 //!
 //! // A patch adds nodes and replaces values; the gate refuses one that changes a type.
 //! let mut patch = Patch::new("w");
-//! let codes = patch.add(&graph, Op::Quantize { to: Format::weight(128) }, &[weight.into()])?;
+//! let codes = patch.add(&graph, Op::Quantize { to: Format::weight(128), fit: Fit::Absmax }, &[weight.into()])?;
 //! let quantized = patch.add(&graph, Op::Linear, &[x.into(), codes])?;
 //! patch.replace(y, quantized);
 //! graph.apply(patch, &mut BTreeMap::new())?;
@@ -65,7 +65,7 @@
 //! | `infer`, `verify` | the type of each operation; every invariant, stated in prose first |
 //! | `text` | the canonical text, its parser and errors |
 //! | `patch`, `pass`, `pipeline` | the unit of change and its gate; passes, and what is seen of them while they run |
-//! | `e4m3`, `quant` | the numeric contract: FP8 rounding and the quantizers, shared by all that must agree to the bit |
+//! | `e4m3`, `quant`, `fit` | the numeric contract: FP8 rounding, the quantizers and how they choose scales, shared by all that must agree to the bit |
 //! | `interp` | the oracle: one operation at a time, sums in f64 rounded once |
 //! | `plan` | lowering, storage orders, weight packing, the plan's text and verifier |
 //! | `artifact` | the manifest: what an artifact directory vouches for |
@@ -104,6 +104,7 @@ pub mod verify;
 mod attr;
 mod constant;
 mod dtype;
+mod fit;
 mod graph;
 mod op;
 mod pass;
@@ -115,6 +116,7 @@ mod types;
 pub use attr::{Attr, AttrError, Attribute, Quoted};
 pub use constant::{ByteSource, ConstData, SharedBytes};
 pub use dtype::{DTYPES, DType};
+pub use fit::{CLIP_RATIOS, FITS, Fit};
 pub use graph::{Graph, Node, ValueId};
 pub use op::{OPS, Op, OpInfo};
 pub use pass::{Applied, Effect, Pass, PassError};

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::attr::{Attr, AttrError, Attribute};
-use crate::{DType, Format};
+use crate::{DType, Fit, Format};
 
 /// Name, operands, attributes and documentation of an operation.
 #[derive(Debug)]
@@ -45,22 +45,26 @@ macro_rules! ops {
                 unreachable!("{row} rows, one for each variant")
             }
 
-            /// The attributes by name, in print order.
+            /// The attributes by name, in print order, without those that have the value of an omitted one.
             pub fn attrs(&self) -> Vec<(&'static str, Attr)> {
                 match self {
-                    $( Op::$variant $({ $($attr),+ })? => vec![$($((stringify!($attr), $attr.to_attr())),+)?], )*
+                    $( Op::$variant $({ $($attr),+ })? => shown([$($((stringify!($attr), $attr.shown())),+)?]), )*
                 }
             }
 
             /// The operation named `mnemonic`, its attributes looked up in `get`. `None` when there is none.
             pub fn build(mnemonic: &str, get: &dyn Fn(&str) -> Option<Attr>) -> Result<Option<Op>, AttrError> {
                 Ok(Some(match mnemonic {
-                    $( $mnemonic => Op::$variant $({ $($attr: Attribute::required(stringify!($attr), get)?),+ })?, )*
+                    $( $mnemonic => Op::$variant $({ $($attr: Attribute::read(stringify!($attr), get)?),+ })?, )*
                     _ => return Ok(None),
                 }))
             }
         }
     };
+}
+
+fn shown<const N: usize>(attrs: [(&'static str, Option<Attr>); N]) -> Vec<(&'static str, Attr)> {
+    attrs.into_iter().filter_map(|(name, attr)| attr.map(|attr| (name, attr))).collect()
 }
 
 ops! {
@@ -100,8 +104,9 @@ ops! {
     /// The same numbers: what stands before a fence and what stands behind it are never multiplied out with each other, so
     /// that a scale which an inverse elsewhere undoes stays where it was put.
     Fence = "fence" (x);
-    /// The nearest value in a number format, as codes and scales (FireQ sections 2, 3 and 6).
-    Quantize = "quantize" (x) { to: Format };
+    /// The nearest value in a number format, as codes and scales (FireQ sections 2, 3 and 6). How scales of I4 codes are
+    /// chosen is `fit`: `absmax` where nothing is written, `signed` or `clipped`.
+    Quantize = "quantize" (x) { to: Format, fit: Fit };
     /// The numbers that codes and scales stand for, as f32.
     Dequantize = "dequantize" (x);
     /// The rows of `a`, then those of `b`: `a[N,K]`, `b[M,K]` of one format → `[N+M,K]`; or two vectors end to end.
@@ -121,9 +126,9 @@ ops! {
     /// Fused: `quantize(scale(rope(x, table), scale))`; without `scale`, nothing is multiplied.
     RopeQuantize = "rope_quantize" (x, table; scale) { to: Format };
     /// Fused: `kv_append(cache, quantize(scale(rope(x, table), scale)))` in the cache's format; without `scale`, nothing is multiplied.
-    RopeAppend = "rope_append" (cache, x, table; scale);
+    RopeAppend = "rope_append" (cache, x, table; scale) { fit: Fit };
     /// Fused: `kv_append(cache, quantize(x))` in the cache's format.
-    QuantizeAppend = "quantize_append" (cache, x);
+    QuantizeAppend = "quantize_append" (cache, x) { fit: Fit };
 }
 
 impl Op {
@@ -154,7 +159,7 @@ impl Op {
 
     /// True for what reads a cache and makes the next step's: the operations whose first operand is one.
     pub fn appends(&self) -> bool {
-        matches!(self, Op::KvAppend | Op::RopeAppend | Op::QuantizeAppend)
+        matches!(self, Op::KvAppend | Op::RopeAppend { .. } | Op::QuantizeAppend { .. })
     }
 
     /// True for operations whose type is declared rather than inferred.
@@ -181,6 +186,16 @@ mod tests {
         let attrs = op.attrs();
         let get = |name: &str| attrs.iter().find(|(n, _)| *n == name).map(|(_, a)| a.clone());
         assert_eq!(Op::build(op.mnemonic(), &get), Ok(Some(op)));
+    }
+
+    #[test]
+    fn an_omitted_attribute_has_its_default() {
+        let op = |fit| Op::QuantizeAppend { fit };
+        let written = Op::build("quantize_append", &|_| Some(Attr::Word("absmax".into())));
+        assert_eq!(written, Ok(Some(op(Fit::Absmax))));
+        assert_eq!(Op::build("quantize_append", &|_| None), Ok(Some(op(Fit::Absmax))));
+        assert_eq!(op(Fit::Absmax).attrs(), []);
+        assert_eq!(op(Fit::Signed).attrs(), [("fit", Attr::Word("signed".into()))]);
     }
 
     #[test]

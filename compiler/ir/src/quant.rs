@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use crate::{DType, Format, Level, e4m3};
+use crate::fit::extreme;
+use crate::{DType, Fit, Format, Level, e4m3};
 
-/// The largest scale of a weight row in units of its outer scale. A power of two: the group that sets it keeps every
-/// table entry exact, and 8·32 stays far below the largest E4M3 value.
+/// The largest magnitude of a scale of a weight row in units of its outer scale. A power of two: the group that sets it
+/// keeps every table entry exact, and 8·32 stays far below the largest E4M3 value.
 pub const WEIGHT_SCALE_TOP: f32 = 32.0;
 
 /// Codes and scales of a matrix. Scales are the values that were stored, already rounded to their dtype.
@@ -24,11 +25,11 @@ pub struct Quantized {
 impl Quantized {
     /// Quantizes rows of `cols` numbers (section 2 for two levels, sections 3 and 6 for one). Rows are independent and
     /// run in parallel; the result does not depend on the number of threads.
-    pub fn from_rows(x: &[f32], cols: usize, format: &Format) -> Self {
+    pub fn from_rows(x: &[f32], cols: usize, format: &Format, fit: Fit) -> Self {
         let cols = cols.max(1);
         let counts: Vec<usize> = format.scheme.0.iter().map(|l| l.count(cols)).collect();
         let rows: Vec<(Vec<i8>, Vec<Vec<f32>>)> =
-            x.par_chunks(cols).map(|row| quantize_row(row, format)).collect();
+            x.par_chunks(cols).map(|row| quantize_row(row, format, fit)).collect();
         let mut codes = Vec::with_capacity(x.len());
         let mut scales: Vec<Vec<f32>> = counts.iter().map(|n| Vec::with_capacity(n * rows.len())).collect();
         for (row_codes, row_scales) in rows {
@@ -99,54 +100,50 @@ pub fn round_scale(scale: f32, dtype: DType) -> f32 {
     }
 }
 
-fn quantize_row(row: &[f32], format: &Format) -> (Vec<i8>, Vec<Vec<f32>>) {
+fn quantize_row(row: &[f32], format: &Format, fit: Fit) -> (Vec<i8>, Vec<Vec<f32>>) {
     let levels = &format.scheme.0;
     if levels.len() == 1 {
-        let (codes, scales) = quantize_groups(row, format.dtype, levels[0]);
+        let (codes, scales) = quantize_groups(row, format.dtype, levels[0], fit);
         return (codes, vec![scales]);
     }
-    let outer = outer_scale(row);
+    let outer = outer_scale(row, fit);
     let scaled: Vec<f32> = row.iter().map(|w| w / outer).collect();
-    let (codes, scales) = quantize_groups(&scaled, format.dtype, levels[0]);
+    let (codes, scales) = quantize_groups(&scaled, format.dtype, levels[0], fit);
     (codes, vec![scales, vec![outer]])
 }
 
 /// The outer scale of a weight row: puts the row's largest group scale at [`WEIGHT_SCALE_TOP`]; 1 for a zero row.
-fn outer_scale(row: &[f32]) -> f32 {
-    let outer = absmax(row) / (7.0 * WEIGHT_SCALE_TOP);
+fn outer_scale(row: &[f32], fit: Fit) -> f32 {
+    let outer = extreme(row).abs() / (fit.top() * WEIGHT_SCALE_TOP);
     if outer >= f32::MIN_POSITIVE { outer } else { 1.0 }
 }
 
-fn quantize_groups(row: &[f32], dtype: DType, level: Level) -> (Vec<i8>, Vec<f32>) {
+fn quantize_groups(row: &[f32], dtype: DType, level: Level, fit: Fit) -> (Vec<i8>, Vec<f32>) {
     let mut codes = Vec::with_capacity(row.len());
     let mut scales = Vec::with_capacity(level.count(row.len()));
     for group in row.chunks(level.extent(row.len())) {
-        let scale = group_scale(absmax(group), dtype, level.dtype);
-        scales.push(scale);
-        match dtype {
-            DType::I4 => codes.extend(group.iter().map(|x| nearest_i4(*x, scale))),
-            _ => codes.extend(group.iter().map(|x| e4m3::encode(e4m3::round(x / scale)) as i8)),
+        if dtype == DType::I4 {
+            let scale = fit.scale(group, level.dtype);
+            scales.push(scale);
+            codes.extend(group.iter().map(|x| nearest_i4(*x, scale)));
+        } else {
+            let scale = e4m3_scale(group, level.dtype);
+            scales.push(scale);
+            codes.extend(group.iter().map(|x| e4m3::encode(e4m3::round(x / scale)) as i8));
         }
     }
     (codes, scales)
 }
 
-/// σ = absmax/7 for I4, absmax/448 for E4M3 (1 for all zeros, so that nothing is divided by zero), as its dtype stores it.
-fn group_scale(absmax: f32, dtype: DType, scale_dtype: DType) -> f32 {
-    if dtype == DType::I4 {
-        return round_scale(absmax / 7.0, scale_dtype);
-    }
-    let scale = round_scale(absmax / e4m3::MAX, scale_dtype);
+/// absmax/448 as its dtype stores it; 1 for all zeros, so that nothing is divided by zero.
+fn e4m3_scale(group: &[f32], dtype: DType) -> f32 {
+    let scale = round_scale(extreme(group).abs() / e4m3::MAX, dtype);
     if scale > 0.0 { scale } else { 1.0 }
 }
 
 /// The nearest integer code, ties to even. A scale that rounded to zero has only zeros under it.
-fn nearest_i4(x: f32, scale: f32) -> i8 {
+pub(crate) fn nearest_i4(x: f32, scale: f32) -> i8 {
     if scale == 0.0 { 0 } else { (x / scale).round_ties_even().clamp(-8.0, 7.0) as i8 }
-}
-
-fn absmax(values: &[f32]) -> f32 {
-    values.iter().fold(0.0f32, |m, v| m.max(v.abs()))
 }
 
 #[cfg(test)]
@@ -166,7 +163,7 @@ mod tests {
     fn small_weights_do_not_underflow() {
         for scale in [1.0, 1e-3, 1e-6, 1e4] {
             let x = wave(4 * 256, scale);
-            let q = Quantized::from_rows(&x, 256, &Format::weight(128));
+            let q = Quantized::from_rows(&x, 256, &Format::weight(128), Fit::Absmax);
             assert!(error(&x, &q.dequantize()) < 0.12, "scale {scale}");
         }
     }
@@ -174,7 +171,7 @@ mod tests {
     #[test]
     fn the_group_that_sets_the_outer_scale_is_exact_at_its_extremes() {
         let x: Vec<f32> = (0..128).map(|i| 0.001 * (i % 15) as f32 - 0.007).collect();
-        let q = Quantized::from_rows(&x, 128, &Format::weight(128));
+        let q = Quantized::from_rows(&x, 128, &Format::weight(128), Fit::Absmax);
         assert_eq!(q.scales[0], [WEIGHT_SCALE_TOP]);
         assert!(error(&x, &q.dequantize()) < 1e-6);
     }
@@ -182,7 +179,7 @@ mod tests {
     #[test]
     fn zero_rows_give_zero_codes_and_finite_scales() {
         for format in [Format::weight(128), Format::activation(), Format::kv(64), Format::query(64)] {
-            let q = Quantized::from_rows(&[0.0; 128], 128, &format);
+            let q = Quantized::from_rows(&[0.0; 128], 128, &format, Fit::Absmax);
             assert!(q.dequantize().iter().all(|v| *v == 0.0), "{format}");
             assert!(q.scales.iter().flatten().all(|s| s.is_finite()));
         }
@@ -191,14 +188,14 @@ mod tests {
     #[test]
     fn a_short_last_group_has_its_own_scale() {
         let x = wave(2 * 200, 0.1);
-        let q = Quantized::from_rows(&x, 200, &Format::weight(128));
+        let q = Quantized::from_rows(&x, 200, &Format::weight(128), Fit::Absmax);
         assert_eq!(q.scales[0].len(), 4);
         assert!(error(&x, &q.dequantize()) < 0.12);
     }
 
     #[test]
     fn activations_reach_the_top_of_the_range() {
-        let q = Quantized::from_rows(&[0.5, -2.0, 1.0, 0.25], 4, &Format::activation());
+        let q = Quantized::from_rows(&[0.5, -2.0, 1.0, 0.25], 4, &Format::activation(), Fit::Absmax);
         assert_eq!(q.scales[0], [2.0 / 448.0]);
         assert_eq!(q.mainloop_row(0), [112.0, -448.0, 224.0, 56.0]);
     }

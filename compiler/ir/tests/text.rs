@@ -2,7 +2,7 @@
 
 use fireq_ir::plan::{lower, parse_plan, print_plan, verify_plan};
 use fireq_ir::text::{TextError, parse_and_verify, parse_graph, print_graph};
-use fireq_ir::{ConstData, DType, Dim, Format, Graph, Op, Shape, Type, ValueId};
+use fireq_ir::{ConstData, DType, Dim, FITS, Format, Graph, Op, Shape, Type, ValueId};
 use proptest::prelude::*;
 
 const SMALL: &str = r#"graph "small" {
@@ -44,6 +44,9 @@ fn errors_say_what_and_where() {
         ("{eps=1e-6}", "{esp=1e-6}", "`rms_norm` has no attribute `esp`", 4, 25),
         (" {eps=1e-6}", "", "attribute `eps` is missing", 4, 8),
         ("eps=1e-6", "eps=\"a\"", "attribute `eps` wants a number", 4, 8),
+        ("row:f32>}", "row:f32>, fit=singed}", "attribute `fit` wants `absmax`, `signed` or", 5, 8),
+        ("{to=e4m3<row:f32>}", "{to=e4m4}", "attribute `to` wants a format such as", 5, 8),
+        ("{to=e4m3<", "{to=e4m4<", "unknown dtype `e4m4`", 5, 24),
         ("%6, %6", "%6, %9", "%9 is not defined before this line", 9, 16),
         ("%4 = const", "%2 = const", "%2 is defined twice", 6, 3),
         ("bf16[8,64]", "bf17[8,64]", "unknown dtype `bf17`", 6, 52),
@@ -82,6 +85,25 @@ unknown operation `rms_nrm`
 }
 
 #[test]
+fn words_are_answered_with_the_nearest() {
+    for (from, to, hint) in [
+        ("row:f32>}", "row:f32>, fit=singed}", "did you mean `signed`?"),
+        ("{to=e4m3<row:f32>}", "{to=e4m4}", "did you mean `e4m3`?"),
+    ] {
+        let error = parse_graph(&SMALL.replacen(from, to, 1)).unwrap_err();
+        assert_eq!(error.hint.as_deref(), Some(hint));
+    }
+}
+
+#[test]
+fn a_default_may_be_written_and_is_not_printed() {
+    let written = SMALL.replace("row:f32>}", "row:f32>, fit=absmax}");
+    assert_eq!(print_graph(&parse_and_verify(&written).unwrap()), SMALL);
+    let other = SMALL.replace("row:f32>}", "row:f32>, fit=clipped}");
+    assert_eq!(print_graph(&parse_and_verify(&other).unwrap()), other);
+}
+
+#[test]
 fn a_verifier_error_points_at_its_line() {
     let error = parse_and_verify(&SMALL.replace("%7 = mul %6, %6 : f32[T,8]", "%7 = mul %6, %6 : f32[T,9]"))
         .unwrap_err();
@@ -117,7 +139,9 @@ fn grow(bytes: &[u8]) -> Graph {
                 g.add(Op::RmsNorm { eps: 1e-5 }, &[pick(0), c]).unwrap()
             }
             5 => {
-                let q = g.add(Op::Quantize { to: Format::query(32) }, &[pick(0)]).unwrap();
+                let to = if byte & 64 == 0 { Format::query(32) } else { Format::kv(32) };
+                let fit = FITS[*byte as usize / 8 % FITS.len()];
+                let q = g.add(Op::Quantize { to, fit }, &[pick(0)]).unwrap();
                 g.add(Op::Dequantize, &[q]).unwrap()
             }
             6 => {

@@ -7,7 +7,7 @@ use fireq_ir::expression::leaf_name;
 use fireq_ir::interp::{Tensor, eval_constant};
 use fireq_ir::plan::constant_data;
 use fireq_ir::quant::Quantized;
-use fireq_ir::{Format, Graph, Op, PassError, Patch, ValueId};
+use fireq_ir::{Fit, Format, Graph, Op, PassError, Patch, ValueId};
 
 use super::QuantizeWeights;
 use crate::calibration::Calibration;
@@ -74,7 +74,7 @@ fn hessians(
 }
 
 fn in_fp8(x: &Tensor) -> Vec<f32> {
-    Quantized::from_rows(&x.to_f32(), x.cols(), &Format::activation()).dequantize()
+    Quantized::from_rows(&x.to_f32(), x.cols(), &Format::activation(), Fit::Absmax).dequantize()
 }
 
 fn patch(

@@ -36,7 +36,9 @@ fn eval_data(op: &Op, operands: &[&Tensor], ty: &Type) -> Checked<Data> {
         (Op::Silu, [x]) => Ok(Data::Float(x.floats()?.iter().map(|v| silu(*v)).collect())),
         (Op::Mul, [a, b]) => elementwise(a, b, |a, b| a * b),
         (Op::Add, [a, b]) => elementwise(a, b, |a, b| a + b),
-        (Op::Quantize { to }, [x]) => Ok(Data::Quant(Quantized::from_rows(x.floats()?, x.cols(), to))),
+        (Op::Quantize { to, fit }, [x]) => {
+            Ok(Data::Quant(Quantized::from_rows(x.floats()?, x.cols(), to, *fit)))
+        }
         (Op::Dequantize, [x]) => Ok(Data::Float(x.to_f32())),
         (Op::Concat, [a, b]) => append(&a.data, &b.data),
         (Op::Slice { start, size }, [x]) => Ok(Data::Float(

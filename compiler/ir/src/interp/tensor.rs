@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use super::InterpError;
 use crate::plan::unpack_plain;
 use crate::quant::Quantized;
-use crate::{ConstData, DType, Dim, Shape, Type};
+use crate::{ConstData, DType, Dim, Fit, Shape, Type};
 
 /// The elements of a tensor, row-major.
 #[derive(Clone, Debug, PartialEq)]
@@ -48,7 +48,7 @@ impl Tensor {
     pub fn filled(ty: &Type, values: Vec<f32>) -> Self {
         let cols = ty.shape.cols().fixed().unwrap_or(1);
         let data = if ty.dtype.is_code() {
-            Data::Quant(Quantized::from_rows(&values, cols, &ty.format()))
+            Data::Quant(Quantized::from_rows(&values, cols, &ty.format(), Fit::Absmax))
         } else {
             Data::Float(values)
         };

@@ -15,7 +15,7 @@ pub use verify::{PlanError, verify_plan};
 
 use std::sync::Arc;
 
-use crate::{DType, Dim, Format, Op, Type};
+use crate::{DType, Dim, Fit, Format, Op, Type};
 
 /// Index into [`Plan::buffers`].
 pub type BufferId = usize;
@@ -78,7 +78,7 @@ pub enum Kernel {
     /// Per-channel product.
     Scale,
     /// To codes and scales.
-    Quantize { to: Format },
+    Quantize { to: Format, fit: Fit },
     /// From codes and scales.
     Dequantize,
     /// Channels of each row.
@@ -102,8 +102,8 @@ impl Kernel {
             | Op::LinearAdd
             | Op::LinearSwiglu { .. }
             | Op::RopeQuantize { .. }
-            | Op::RopeAppend
-            | Op::QuantizeAppend => return None,
+            | Op::RopeAppend { .. }
+            | Op::QuantizeAppend { .. } => return None,
             Op::Gather => Kernel::Gather,
             Op::RmsNorm { eps } => Kernel::RmsNorm { eps },
             Op::Linear => Kernel::Linear,
@@ -116,7 +116,7 @@ impl Kernel {
             Op::Mul => Kernel::Mul,
             Op::Add => Kernel::Add,
             Op::Scale => Kernel::Scale,
-            Op::Quantize { to } => Kernel::Quantize { to },
+            Op::Quantize { to, fit } => Kernel::Quantize { to, fit },
             Op::Dequantize => Kernel::Dequantize,
             Op::Slice { start, size } => Kernel::Slice { start, size },
         })
@@ -137,7 +137,7 @@ impl Kernel {
             Kernel::Mul => Op::Mul,
             Kernel::Add => Op::Add,
             Kernel::Scale => Op::Scale,
-            Kernel::Quantize { to } => Op::Quantize { to },
+            Kernel::Quantize { to, fit } => Op::Quantize { to, fit },
             Kernel::Dequantize => Op::Dequantize,
             Kernel::Slice { start, size } => Op::Slice { start, size },
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::lex::lex;
 use super::{ParseError, nearest};
-use crate::{Attr, DTYPES, DType, Dim, Format, Level, OPS, Op, Per, Scheme, Shape, Type};
+use crate::{Attr, AttrError, DTYPES, DType, Dim, Format, Level, OPS, Op, Per, Scheme, Shape, Type};
 
 pub(crate) use super::lex::Token;
 
@@ -212,9 +212,18 @@ impl<'t> Cursor<'t> {
             }
             Token::Number(_) => self.float().map(Attr::Float),
             Token::Mark('[') => self.list('[', ']', Self::float).map(Attr::List),
+            Token::Word(word) if word.parse::<DType>().is_err() && !self.before_scheme() => {
+                self.next();
+                Ok(Attr::Word(word.into()))
+            }
             Token::Word(_) => self.format().map(Attr::Format),
             _ => self.expected("an attribute's value"),
         }
+    }
+
+    /// Whether a `<` follows the next token, so that it can only be meant as a dtype.
+    fn before_scheme(&self) -> bool {
+        self.tokens.get(self.at + 1).is_some_and(|(token, _)| *token == Token::Mark('<'))
     }
 
     fn float(&mut self) -> Parsed<f32> {
@@ -237,7 +246,8 @@ impl<'t> Cursor<'t> {
             let message = format!("`{mnemonic}` has no attribute `{name}`");
             return Err(self.error(at.clone(), message).with_hint(nearest(name, known())));
         }
-        let built = Op::build(mnemonic, &get).map_err(|e| self.error(span.clone(), e.to_string()))?;
+        let wrong = |e: AttrError| self.error(span.clone(), e.to_string()).with_hint(e.hint());
+        let built = Op::build(mnemonic, &get).map_err(wrong)?;
         built.ok_or_else(|| self.error(span, format!("unknown operation `{mnemonic}`")))
     }
 }
