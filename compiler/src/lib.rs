@@ -11,6 +11,8 @@ pub mod generate;
 pub mod import;
 pub mod interpreted;
 pub mod numerics;
+mod page;
+pub mod report;
 pub mod reproducer;
 pub mod source;
 pub mod summary;

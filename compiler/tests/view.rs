@@ -1,11 +1,12 @@
 //! Graphs to look at: Graphviz text, and the page, driven in a headless browser where there is one.
 
+mod browser;
 mod tiny;
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
+use browser::{data, seen};
 use fireq::view::{State, dot, page};
 use fireq_ir::text::parse_and_verify;
 use serde_json::{Value, json};
@@ -28,13 +29,6 @@ const GRAPH: &str = r#"graph "a \"graph\" </script><b>" {
 
 fn state(text: &str) -> State {
     State { title: "import".into(), graph: parse_and_verify(text).unwrap(), patches: vec![] }
-}
-
-/// The JSON in a page.
-fn data(page: &str) -> Value {
-    let start = page.find("id=\"data\">").unwrap() + "id=\"data\">".len();
-    let end = start + page[start..].find("</script>").unwrap();
-    serde_json::from_str(&page[start..end]).unwrap()
 }
 
 #[test]
@@ -129,11 +123,7 @@ fn a_configuration_alone_gives_the_shapes_of_its_model() {
 }
 
 /// What a person would do, and what they would see then.
-const DRIVER: &str = r#"<script>
-const seen = [];
-const element = (id) => document.getElementById(id);
-const look = (selector) => [...document.querySelectorAll(selector)].map((e) => e.textContent);
-const key = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const DRIVER: &str = r#"
 seen.push(["blocks", look(".block > h2").map((text) => text.replace(/hide|show/, ""))]);
 element("slider").value = "1";
 element("slider").dispatchEvent(new Event("input"));
@@ -151,57 +141,16 @@ select.dispatchEvent(new Event("change"));
 seen.push(["layer", look(".chip").filter((text) => text.startsWith("cache")), location.hash]);
 document.querySelector(".node").click();
 seen.push(["click", document.querySelectorAll(".node.on").length > 0, look("aside h2")]);
-seen.push(["errors", element("errors").hidden, element("errors").textContent]);
-document.body.dataset.seen = JSON.stringify(seen);
-</script></body>"#;
-
-fn browser() -> Option<&'static str> {
-    let names = ["chromium", "chromium-browser", "google-chrome"];
-    names
-        .into_iter()
-        .find(|name| Command::new(name).arg("--version").output().is_ok_and(|o| o.status.success()))
-}
-
-/// The page as a browser has it after its scripts ran. Fails on anything the browser complains about.
-fn rendered(browser: &str, path: &Path) -> String {
-    let profile = TempDir::new().unwrap();
-    let output = Command::new(browser)
-        .args(["--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom"])
-        .arg("--virtual-time-budget=5000")
-        .arg(format!("--user-data-dir={}", profile.path().display()))
-        .arg(format!("file://{}", path.display()))
-        .output()
-        .unwrap();
-    let log = String::from_utf8_lossy(&output.stderr).into_owned();
-    let complaints: Vec<&str> =
-        log.lines().filter(|l| l.contains("CONSOLE") || l.contains("Uncaught")).collect();
-    assert!(complaints.is_empty(), "{complaints:#?}");
-    String::from_utf8(output.stdout).unwrap()
-}
+"#;
 
 #[test]
 fn the_page_works_in_a_browser() {
-    let Some(browser) = browser() else {
-        eprintln!("skipped: the page in a browser: no chromium");
-        return;
-    };
     let dir = TempDir::new().unwrap();
     tiny::write(dir.path(), &tiny::config(), &tiny::tensors());
     let out = dir.path().join("out.html");
     let args = ["--passes", "rtn", "--html", out.to_str().unwrap()];
     assert!(fireq(&[&["inspect", dir.path().to_str().unwrap()][..], &args].concat()).status.success());
-    let page = fs::read_to_string(&out).unwrap().replace("</body>", DRIVER);
-    fs::write(&out, page).unwrap();
-    let dom = rendered(browser, &out);
-    let start = dom.find("data-seen=\"").expect("the page ran to its end") + "data-seen=\"".len();
-    let seen = dom[start..]
-        .split('"')
-        .next()
-        .unwrap()
-        .replace("&quot;", "\"")
-        .replace("&lt;", "<")
-        .replace("&gt;", ">");
-    let seen: Value = serde_json::from_str(&seen.replace("&amp;", "&")).unwrap();
+    let Some(seen) = seen(&fs::read_to_string(&out).unwrap(), DRIVER) else { return };
     let expected = json!([
         [
             "blocks",
@@ -217,7 +166,6 @@ fn the_page_works_in_a_browser() {
         ["enter", "model.layers.0.mlp.down_proj.weight", ["type", "statistics", "read by"]],
         ["layer", ["cache k.1", "cache v.1"], "#step=2&search=down_proj"],
         ["click", true, ["%0 input"]],
-        ["errors", true, ""],
     ]);
     assert_eq!(seen, expected, "{seen:#}");
 }

@@ -14,6 +14,8 @@ use fireq_ir::Graph;
 #[allow(unused_imports, reason = "named in the documentation")]
 use fireq_ir::ValueId;
 
+use crate::page::{self, Parts};
+
 /// A graph at one point of a pipeline.
 pub struct State {
     /// The pass that made it what it is; `import` for the first.
@@ -27,13 +29,8 @@ pub struct State {
 /// The page that shows `states` in order. With `statistics`, those of constants with data, and for small models of all
 /// other values, on random inputs.
 pub fn page(states: &[State], statistics: bool) -> String {
-    // In a script element only `<` could end it.
-    let data = model::encode(states, statistics).to_string().replace('<', "\\u003c");
     let name = states.first().map_or("", |state| state.graph.name.as_str());
-    let title = name.replace('&', "&amp;").replace('<', "&lt;");
-    include_str!("page.html")
-        .replace("/* page.css */", include_str!("page.css"))
-        .replace("/* page.js */", include_str!("page.js"))
-        .replace("<!-- title -->", &title)
-        .replace("<!-- data -->", &data)
+    let parts =
+        Parts { body: include_str!("page.html"), css: include_str!("page.css"), js: include_str!("page.js") };
+    page::page(&parts, name, &model::encode(states, statistics))
 }

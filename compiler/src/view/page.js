@@ -1,24 +1,5 @@
-"use strict";
-// Whatever goes wrong is shown: a page that fails in silence would show a wrong graph.
-window.addEventListener("error", (event) => {
-  const box = document.getElementById("errors");
-  box.hidden = false;
-  box.textContent += event.message + "\n";
-});
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const byId = (id) => document.getElementById(id);
 // What is shown: step, selected value, search, and which layer stands for each group of equal blocks.
 const view = { step: 0, value: null, search: "", layer: {}, closed: new Set() };
-
-// An element with classes, text and children. Names come from files: text is never markup.
-function make(tag, classes, text, children) {
-  const element = document.createElement(tag);
-  if (classes) element.className = classes;
-  if (text !== undefined && text !== null) element.textContent = text;
-  if (children) element.append(...children);
-  return element;
-}
 
 // A state with its values by id, made when it is first looked at.
 const decoded = new Map();
@@ -304,10 +285,6 @@ function link(value) {
   element.title = value.type;
   element.addEventListener("click", () => show({ value: value.id }));
   return element;
-}
-
-function section(panel, title, children) {
-  if (children.length) panel.append(make("h3", "", title), ...children);
 }
 
 // `i4<g128:e4m3,row:f32>` in words.
