@@ -11,7 +11,8 @@ mod test;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use xtask::outliers::{self, Factors, Kind, Request};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands")]
@@ -62,6 +63,49 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         shard_gib: u64,
     },
+    /// Write the twin of a checkpoint: the same logits, with outliers for smoothing to undo.
+    Outliers(Outliers),
+}
+
+#[derive(Args)]
+struct Outliers {
+    /// The model: config.json and safetensors files of f32, f16 or bf16.
+    model: PathBuf,
+    /// The directory to write.
+    #[arg(short, long)]
+    output: PathBuf,
+    /// Which channels get outliers.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where outliers are put.
+    #[arg(long, value_enum, default_value_t = Where::All)]
+    kind: Where,
+    /// How large they are in norms.
+    #[arg(long, default_value_t = Factors::default().norms)]
+    factor_norms: f32,
+    /// How large they are in rows of up projections.
+    #[arg(long, default_value_t = Factors::default().mlp)]
+    factor_mlp: f32,
+    /// How large they are in rope pairs of keys.
+    #[arg(long, default_value_t = Factors::default().keys)]
+    factor_keys: f32,
+    /// How large they are in single channels of keys.
+    #[arg(long, default_value_t = Factors::default().key_bias)]
+    factor_key_bias: f32,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Where {
+    /// 4 channels of every norm of a block.
+    Norms,
+    /// 8 rows of every up projection.
+    Mlp,
+    /// 2 rope pairs of every key head.
+    Keys,
+    /// One channel each of slow rope pairs of every key head, which gets wider for it.
+    KeyBias,
+    /// All of them.
+    All,
 }
 
 fn main() -> ExitCode {
@@ -75,6 +119,7 @@ fn main() -> ExitCode {
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
+        Command::Outliers(options) => write_outliers(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -83,4 +128,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn write_outliers(options: &Outliers) -> Result<(), String> {
+    let kind = match options.kind {
+        Where::Norms => Kind::Norms,
+        Where::Mlp => Kind::Mlp,
+        Where::Keys => Kind::Keys,
+        Where::KeyBias => Kind::KeyBias,
+        Where::All => Kind::All,
+    };
+    let factors = Factors {
+        norms: options.factor_norms,
+        mlp: options.factor_mlp,
+        keys: options.factor_keys,
+        key_bias: options.factor_key_bias,
+    };
+    let request = Request { kind, seed: options.seed, factors };
+    if let Some(left_out) = outliers::write(&options.model, &options.output, &request)? {
+        eprintln!("{left_out}");
+    }
+    Ok(())
 }

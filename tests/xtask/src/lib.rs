@@ -1,0 +1,3 @@
+//! What `cargo xtask` does to checkpoints and tests want too. Needs no LLVM.
+
+pub mod outliers;
