@@ -28,15 +28,15 @@ pub enum Kind {
     /// Both channels of 2 rope pairs of each key head, undone in its query heads. A scale that a pair shares commutes
     /// with the rotation. Where keys are normalized (Qwen3), the norms' weights are scaled: one vector for all heads.
     Keys,
-    /// One channel of 8 rope pairs of each key head, and not the other: what no scale shared by a pair can undo.
+    /// One channel of 16 rope pairs of each key head, and not the other: what no scale shared by a pair can undo.
     ///
     /// At a given head size nothing gives this. Frequencies differ from pair to pair, so a pair's part of a logit,
     /// `Re(q̄·k·e^{iωδ})`, must stay as it is for each pair on its own; this leaves `k·c` and `q/c̄` with one complex number
     /// `c`: a scale and a rotation that the pair shares. So heads are made wider: the slowest pairs get a double that
     /// turns with the same frequency ω and reads the same rows of k, and q is halved in both. Then `k + b` in one and
-    /// `k − b` in the other leave `q̄/2·(k + b) + q̄/2·(k − b) = q̄·k` for every `b`, whatever ω. A slow pair barely
-    /// turns within the context, so a constant `b` stays in one channel after rope too. Nothing in it is dead weight: the
-    /// other channel of the pair still carries half of what the logit needs.
+    /// `k − b` in the other leave `q̄/2·(k + b) + q̄/2·(k − b) = q̄·k` for every `b`, whatever ω. A slow pair turns
+    /// little in some hundred tokens, so a constant `b` stays in one channel after rope too (up to 15 degrees after 256
+    /// in heads of 64 with a base of 10000). The other channel carries what logits need, which a scale shared by the pair would lose.
     ///
     /// The wider head's frequencies are Llama's: `theta` is raised so that the old pairs keep theirs, and the rope type
     /// `llama3`, which divides the frequencies of long wavelengths by a factor, gets one below 1 that takes the new

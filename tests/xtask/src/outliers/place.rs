@@ -103,7 +103,9 @@ impl<'a> Place<'a> {
         let part = format!("{module}.weight");
         let edit = edit(&mut self.edits, self.config, self.checkpoint, layer, &part)?;
         if let Some(axis) = &mut edit.columns {
-            columns.iter().for_each(|column| axis.scale(*column, factor));
+            for column in columns {
+                axis.scale(*column, factor);
+            }
         }
         Ok(())
     }

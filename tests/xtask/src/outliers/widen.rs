@@ -14,7 +14,7 @@ const WIDEST: usize = 128;
 /// Pairs that are doubled: with their doubles, 32 channels, the run of codes that kernels decode at once.
 const DOUBLED: usize = 16;
 /// Doubled pairs that get a bias, the slowest.
-const BIASED: usize = 4;
+const BIASED: usize = 8;
 /// What a channel reaches over some hundred tokens, in standard deviations.
 const REACH: f64 = 3.0;
 
@@ -50,15 +50,16 @@ pub fn widen(
         let modules = [("q", &query, heads), ("k", &key, kv_heads), ("v", &value, kv_heads)];
         for (name, head, count) in modules {
             let axis = head.per_head(count, head_dim);
-            for part in ["weight", "bias"].map(|end| format!("self_attn.{name}_proj.{end}")) {
-                let edit = edit_or_zeros(edits, config, checkpoint, layer, &part)?;
-                edit.rows = edit.rows.take(&axis);
-            }
+            let module = format!("self_attn.{name}_proj");
+            let weight = edit(edits, config, checkpoint, layer, &format!("{module}.weight"))?;
+            weight.rows = weight.rows.take(&axis);
+            let added = bias(edits, config, checkpoint, layer, &module)?;
+            added.rows = added.rows.take(&axis);
         }
         let output = edit(edits, config, checkpoint, layer, "self_attn.o_proj.weight")?;
         output.columns = output.columns.as_ref().map(|axis| axis.take(&value.per_head(heads, head_dim)));
         if config.family == "llama" {
-            edit_or_zeros(edits, config, checkpoint, layer, "self_attn.o_proj.bias")?;
+            bias(edits, config, checkpoint, layer, "self_attn.o_proj")?;
         }
         add_biases(config, checkpoint, layer, factor, edits)?;
     }
@@ -82,19 +83,20 @@ fn channels(dim: usize, doubled: usize) -> [Axis; 3] {
     [Axis(query.collect()), Axis(key.collect()), Axis(value.collect())]
 }
 
-/// The edit of a tensor; biases that the original does not have are zeros, as long as the original's would be.
-fn edit_or_zeros<'e>(
+/// The edit of a module's bias; one that the original does not have is zeros.
+fn bias<'e>(
     edits: &'e mut Edits,
     config: &Config,
     checkpoint: &Checkpoint,
     layer: usize,
-    part: &str,
+    module: &str,
 ) -> Result<&'e mut Edit, String> {
-    let name = block(layer, part);
-    if part.ends_with(".bias") && !checkpoint.has(&name) {
-        return Ok(edits.entry(name).or_insert_with(|| Edit::zeros(config.shape(part)[0])));
+    let part = format!("{module}.bias");
+    let name = block(layer, &part);
+    if !checkpoint.has(&name) {
+        return Ok(edits.entry(name).or_insert_with(|| Edit::zeros(config.shape(&part)[0])));
     }
-    edit(edits, config, checkpoint, layer, part)
+    edit(edits, config, checkpoint, layer, &part)
 }
 
 fn add_biases(
@@ -107,7 +109,7 @@ fn add_biases(
     let (old, doubled) = (config.head_dim / 2, doubled(config));
     let wide = 2 * (old + doubled);
     let deviations = deviations(config, checkpoint, layer)?;
-    let bias = edit_or_zeros(edits, config, checkpoint, layer, "self_attn.k_proj.bias")?;
+    let bias = bias(edits, config, checkpoint, layer, "self_attn.k_proj")?;
     for (head, deviations) in deviations.chunks(config.head_dim).enumerate() {
         let reach = f64::from(factor) * REACH * median(deviations);
         for pair in old - BIASED.min(doubled)..old {
