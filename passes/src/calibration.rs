@@ -103,11 +103,12 @@ impl Calibration {
         })
     }
 
-    /// Shows `see` every tap of `graph` on each sequence: the sequence's number, the tap's place in `taps`, and its rows.
+    /// Shows `see` every tap of `graph` on each of the first `most` sequences: the sequence's number, the tap's place in `taps`, and its rows.
     pub(crate) fn observe(
         &self,
         graph: &Graph,
         taps: &[ValueId],
+        most: usize,
         mut see: impl FnMut(usize, usize, &Tensor),
     ) -> Result<(), RunError> {
         let sequences = self.sequences(graph)?;
@@ -121,9 +122,9 @@ impl Calibration {
         tapped.outputs.dedup();
         let places: Vec<usize> =
             taps.iter().map(|tap| tapped.outputs.iter().position(|v| v == tap).unwrap_or(0)).collect();
-        let most = sequences.iter().map(|inputs| tokens(graph, inputs)).max().unwrap_or(1);
-        let mut run = self.runner.prepare(&tapped, most)?;
-        for (n, inputs) in sequences.iter().enumerate() {
+        let longest = sequences.iter().map(|inputs| tokens(graph, inputs)).max().unwrap_or(1);
+        let mut run = self.runner.prepare(&tapped, longest)?;
+        for (n, inputs) in sequences.iter().take(most).enumerate() {
             let outputs = if tapped.outputs.is_empty() { vec![] } else { run(inputs)? };
             for (at, tap) in taps.iter().enumerate() {
                 let tensor = match input(tap) {

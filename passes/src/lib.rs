@@ -31,6 +31,7 @@ mod quantize_weights;
 pub mod random;
 mod scales;
 mod sites;
+mod smooth;
 mod table;
 #[cfg_attr(not(test), expect(dead_code, reason = "no pass calls it yet"))]
 mod weights;

@@ -11,6 +11,7 @@ use crate::fold_scales::FoldScales;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::Build;
+use crate::smooth::rope::{SmoothRope, Stage};
 
 /// A row of the table.
 pub struct PassInfo {
@@ -97,6 +98,20 @@ pub const PASSES: &[PassInfo] = &[
             doc: "e-nodes at which the search in a block stops",
         }],
         build: Build::Pass(|options| Ok(Box::new(FoldScales::new(options)?))),
+    },
+    PassInfo {
+        id: "smooth-rope-pre",
+        summary: "keys that are easier to round: a scale per rope pair, undone in queries, for calibration data",
+        effect: Effect::Reassociates,
+        options: &[],
+        build: Build::Pass(|options| Ok(Box::new(SmoothRope::new(options, Stage::Pre)))),
+    },
+    PassInfo {
+        id: "smooth-rope-post",
+        summary: "the same behind rope, where each of the largest channels has a scale of its own",
+        effect: Effect::Reassociates,
+        options: &[],
+        build: Build::Pass(|options| Ok(Box::new(SmoothRope::new(options, Stage::Post)))),
     },
     PassInfo {
         id: "merge-qkv",
