@@ -51,8 +51,8 @@ pub struct Compile {
     /// What to compile for: cpu.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// How to quantize: fireq (calibrated), rtn (round to nearest), none, or another named pipeline.
-    #[arg(long, default_value = "fireq")]
+    /// How to quantize: rtn (round to nearest), fireq (calibrated on a text), none, or another named pipeline.
+    #[arg(long, default_value = "rtn")]
     pub recipe: String,
     /// A UTF-8 text like what the model will see, to calibrate on; without it bundled stories.
     #[arg(long, value_name = "TEXT")]

@@ -2,8 +2,8 @@
 
 use fireq_ir::interp::{InterpError, Tensor, interpret};
 use fireq_ir::{DimBindings, Graph, Op, Type};
-pub use fireq_passes::random::{Tensors, bindings, random_inputs};
 use fireq_passes::random::size;
+pub use fireq_passes::random::{Tensors, bindings, random_inputs};
 
 /// How far an output is off.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -84,9 +84,12 @@ struct Stream {
 
 impl Stream {
     fn at_first(calibration: &Calibration, graph: &Graph, blocks: &[Block]) -> Result<Self, PassError> {
-        let beside: BTreeSet<ValueId> =
-            blocks.iter().flat_map(|block| block.inputs.values().copied().filter(|v| *v != block.start)).collect();
-        let taps: Vec<ValueId> = blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
+        let beside: BTreeSet<ValueId> = blocks
+            .iter()
+            .flat_map(|block| block.inputs.values().copied().filter(|v| *v != block.start))
+            .collect();
+        let taps: Vec<ValueId> =
+            blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
         let mut found = values(calibration, graph, &taps)?.into_iter();
         let x = found.next().unwrap_or_default();
         Ok(Stream { x, beside: beside.into_iter().zip(found).collect() })
@@ -166,13 +169,21 @@ impl Block {
     /// What lies between two values.
     fn take(whole: &Graph, (start, end): (ValueId, ValueId)) -> Self {
         let inside = between(whole, start, end);
-        let mut block =
-            Block { name: String::new(), graph: Graph::new(&whole.name), start, end, inputs: BTreeMap::new() };
+        let mut block = Block {
+            name: String::new(),
+            graph: Graph::new(&whole.name),
+            start,
+            end,
+            inputs: BTreeMap::new(),
+        };
         let mut copies = BTreeMap::from([(start, block.input(whole, start, "x"))]);
         for value in whole.schedule() {
             if inside.contains(&value) {
                 let operands: Vec<ValueId> = whole.operands(value).iter().map(|v| copies[v]).collect();
-                copies.insert(value, block.graph.push(whole.op(value).clone(), whole.ty(value).clone(), &operands));
+                copies.insert(
+                    value,
+                    block.graph.push(whole.op(value).clone(), whole.ty(value).clone(), &operands),
+                );
             } else if value != start && reads(whole, value, &inside) {
                 let copy = match whole.op(value) {
                     Op::Const { name } => {
@@ -189,7 +200,8 @@ impl Block {
         block.graph.outputs.push(copies[&end]);
         let weight = |v: &ValueId| *whole.op(*v) == Op::Linear && inside.contains(v);
         let linear = whole.schedule().into_iter().find(weight);
-        block.name = linear.map_or_else(|| "block".into(), |v| leaf_name(whole, whole.operands(v)[1]).to_string());
+        block.name =
+            linear.map_or_else(|| "block".into(), |v| leaf_name(whole, whole.operands(v)[1]).to_string());
         block
     }
 

@@ -47,8 +47,11 @@ pub const PIPELINES: &[NamedPipeline] = &[
         name: "fireq",
         summary: "W4A8KV4 for calibration data, block by block",
         steps: &[(
-            "blocks(quantize-kv{fit=clipped},quantize-weights{method=gptq},quantize-activations)",
-            "in each block the cache first, so that weights make up for its errors; activations follow weights",
+            "blocks(smooth-rope-pre,fold-scales,smooth-rope-post,smooth-linears,fold-scales,quantize-kv{fit=clipped},\
+             quantize-weights{method=gptq},quantize-activations)",
+            "block by block, so that each makes up for errors before it. Scales of keys first, pairs before channels: what a \
+             pair shares costs nothing once it is folded; those of linears are judged with keys as they will be. Then the \
+             cache, so that weights make up for its errors, too; activations follow weights",
         )],
     },
     NamedPipeline {

@@ -119,7 +119,8 @@ impl<'a> Scanner<'a> {
     }
 
     fn named(&self, named: &NamedPipeline) -> Result<Vec<Step>, PipelineError> {
-        let mut inner = Scanner { text: &named.text(), at: 0, depth: self.depth + 1, calibration: self.calibration };
+        let mut inner =
+            Scanner { text: &named.text(), at: 0, depth: self.depth + 1, calibration: self.calibration };
         inner.steps()
     }
 

@@ -11,6 +11,7 @@ use crate::fold_scales::FoldScales;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::Build;
+use crate::smooth::linears::SmoothLinears;
 use crate::smooth::rope::{SmoothRope, Stage};
 
 /// A row of the table.
@@ -98,6 +99,13 @@ pub const PASSES: &[PassInfo] = &[
             doc: "e-nodes at which the search in a block stops",
         }],
         build: Build::Pass(|options| Ok(Box::new(FoldScales::new(options)?))),
+    },
+    PassInfo {
+        id: "smooth-linears",
+        summary: "inputs and weights of linears that are easier to round: a scale per channel, for calibration data",
+        effect: Effect::Reassociates,
+        options: &[],
+        build: Build::Pass(|options| Ok(Box::new(SmoothLinears::new(options)))),
     },
     PassInfo {
         id: "smooth-rope-pre",

@@ -84,6 +84,9 @@
 //! A fused operation is defined as the operations that it stands for, once, in `fused`. Its type and its numbers follow,
 //! and so does what a backend without a kernel for it launches: the CPU's plan of a fused graph is that of the unfused one.
 //!
+//! A constant may hold codes: packed, and then its scales, level by level, as calibrated passes leave them. A `fence` keeps
+//! scales on its two sides apart that would otherwise be multiplied out.
+//!
 //! A pass proposes patches for a graph that it cannot change. [`Pipeline`] runs passes to their fixpoints, verifies after
 //! each, and shows an [`Observer`] what happens; what a failed pass leaves behind is enough to see it fail again.
 //!

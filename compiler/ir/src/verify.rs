@@ -109,7 +109,11 @@ fn check_data(ty: &Type, data: Option<&ConstData>) -> Result<(), String> {
         Some(ConstData::Elided { .. }) => Ok(()),
         Some(data) => {
             let found = data.bytes().map_or(0, <[u8]>::len);
-            if expected == found { Ok(()) } else { Err(format!("data has {found} bytes, {ty} takes {expected}")) }
+            if expected == found {
+                Ok(())
+            } else {
+                Err(format!("data has {found} bytes, {ty} takes {expected}"))
+            }
         }
     }
 }
@@ -120,7 +124,9 @@ fn constant_bytes(ty: &Type) -> Option<usize> {
         return Some(ty.shape.elements()?.checked_mul(ty.dtype.bits())?.div_ceil(8));
     }
     let rows = ty.shape.rows().fixed()?;
-    parts(ty, Storage::Plain)?.iter().try_fold(0usize, |sum, part| sum.checked_add(part.row_bytes().checked_mul(rows)?))
+    parts(ty, Storage::Plain)?
+        .iter()
+        .try_fold(0usize, |sum, part| sum.checked_add(part.row_bytes().checked_mul(rows)?))
 }
 
 fn check_name(

@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use fireq_codegen::llvm::{Cpu, compile};
+use fireq_ir::Graph;
 use fireq_ir::artifact::part_name;
 use fireq_ir::interp::{Data, Tensor};
 use fireq_ir::plan::{Lowered, Place, Plan, Step, lower, pack};
-use fireq_ir::Graph;
 use fireq_passes::random::Tensors;
 use fireq_passes::{Prepared, RunError, Runner, tokens};
 use fireq_runtime::{Executor, Limits, Weights};
@@ -35,7 +35,8 @@ impl Compiled {
     }
 
     fn library(&self, plan: &Plan) -> Result<PathBuf, RunError> {
-        let kernels: BTreeMap<&str, _> = plan.launches.iter().map(|l| (&*l.symbol, plan.signature(l))).collect();
+        let kernels: BTreeMap<&str, _> =
+            plan.launches.iter().map(|l| (&*l.symbol, plan.signature(l))).collect();
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
         let (key, next) = (format!("{kernels:?}"), libraries.len());
         if let Some(path) = libraries.get(&key) {
@@ -71,15 +72,21 @@ fn packed(graph: &Graph, lowered: &Lowered) -> Result<BTreeMap<String, Vec<u8>>,
 }
 
 /// One sequence, from empty caches.
-fn run(graph: &Graph, executor: &mut Executor, inputs: &Tensors) -> Result<Vec<Tensor>, fireq_runtime::RuntimeError> {
+fn run(
+    graph: &Graph,
+    executor: &mut Executor,
+    inputs: &Tensors,
+) -> Result<Vec<Tensor>, fireq_runtime::RuntimeError> {
     for value in graph.inputs() {
-        let Some((name, tensor)) = graph.op(*value).name().and_then(|name| Some((name, inputs.get(&**name)?)))
+        let Some((name, tensor)) =
+            graph.op(*value).name().and_then(|name| Some((name, inputs.get(&**name)?)))
         else {
             continue;
         };
         match &tensor.data {
             Data::Int(indices) => executor.set_indices(name, indices.iter().copied())?,
-            _ => executor.set_input(name, &tensor.to_f32().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
+            _ => executor
+                .set_input(name, &tensor.to_f32().iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>())?,
         }
     }
     let rows = tokens(graph, inputs);

@@ -33,7 +33,11 @@ pub struct CalibrationOptions {
 }
 
 /// Calibration data for the model in `dir`. The text is read, and a tokenizer needed, when a pass first asks for it.
-pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) -> std::io::Result<Arc<Calibration>> {
+pub fn calibration(
+    dir: &Path,
+    facts: &ModelFacts,
+    options: CalibrationOptions,
+) -> std::io::Result<Arc<Calibration>> {
     let runner = runner(options.threads)?;
     let (dir, facts) = (dir.to_path_buf(), facts.clone());
     Ok(Arc::new(Calibration::new(runner, move || read(&dir, &facts, &options))))
@@ -52,11 +56,11 @@ fn runner(_: usize) -> std::io::Result<Box<dyn Runner>> {
 fn read(dir: &Path, facts: &ModelFacts, options: &CalibrationOptions) -> Result<Vec<Tensors>, RunError> {
     let text = match &options.text {
         None => BUNDLED.to_string(),
-        Some(path) => {
-            std::fs::read_to_string(path).map_err(|e| RunError(format!("cannot read `{}`: {e}", path.display())))?
-        }
+        Some(path) => std::fs::read_to_string(path)
+            .map_err(|e| RunError(format!("cannot read `{}`: {e}", path.display())))?,
     };
-    let tokens = Tokens::load(dir, facts.bos).map_err(|e| RunError(format!("calibration reads text: {e}")))?;
+    let tokens =
+        Tokens::load(dir, facts.bos).map_err(|e| RunError(format!("calibration reads text: {e}")))?;
     let parts = tokens.encode_parts(&text).map_err(|e| RunError(e.to_string()))?;
     let sequence = options.sequence.min(facts.context).max(2);
     if let Some(id) = parts.ids.iter().find(|id| **id as usize >= facts.vocab) {

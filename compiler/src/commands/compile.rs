@@ -8,9 +8,9 @@ use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
+use fireq_ir::Graph;
 use fireq_ir::plan::{Lowered, lower, print_plan};
 use fireq_ir::text::print_graph;
-use fireq_ir::Graph;
 use serde_json::{Value, json};
 
 use super::open::set_threads;

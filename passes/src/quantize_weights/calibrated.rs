@@ -21,7 +21,8 @@ pub(super) fn round(
     method: &Method,
     calibration: &Calibration,
 ) -> Result<Vec<Patch>, PassError> {
-    let linears: Vec<ValueId> = graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
+    let linears: Vec<ValueId> =
+        graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
     let first = first_round(graph, &linears);
     let mut by_input: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
     for linear in first {

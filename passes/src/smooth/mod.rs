@@ -1,6 +1,7 @@
 //! Smoothing: scales that change no number, put where they make numbers easier to round. Which ones is searched on
 //! calibration data, by the error that quantization then makes.
 
+pub(crate) mod linears;
 pub(crate) mod rope;
 
 use fireq_ir::{Graph, PassError, ValueId};

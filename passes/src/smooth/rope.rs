@@ -36,7 +36,9 @@
 
 use std::sync::Arc;
 
-use fireq_ir::{ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Ref, Shape, Type, ValueId};
+use fireq_ir::{
+    ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Ref, Shape, Type, ValueId,
+};
 
 use super::{error, rows};
 use crate::calibration::Calibration;
@@ -44,7 +46,7 @@ use crate::options::Options;
 use crate::pattern::{Names, used_once};
 
 /// The share of the error that a scale must take away.
-pub(crate) const WORTH: f64 = 0.01;
+pub(crate) const WORTH: f64 = 0.03;
 
 /// Which of the two passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,7 +141,9 @@ impl SmoothRope {
                 best = Some((found, candidate));
             }
         }
-        let Some((after, best)) = best.filter(|(after, _)| *after < before * (1.0 - WORTH)) else { return Ok(None) };
+        let Some((after, best)) = best.filter(|(after, _)| *after < before * (1.0 - WORTH)) else {
+            return Ok(None);
+        };
         let mut patch = site.patch(graph, &best.scale, names)?;
         patch.notes.push(format!("{}: error {before:.4} to {after:.4}", best.form));
         Ok(Some(patch))
@@ -160,7 +164,10 @@ const CHANNELS: [usize; 4] = [2, 4, 8, 16];
 fn candidates(stage: Stage, site: &Site, keys: &[f32]) -> Vec<Candidate> {
     match stage {
         Stage::Pre => {
-            let sizes = [("largest", pair_sizes(site, keys, f32::max)), ("rms", pair_sizes(site, keys, |sum, x| sum + x * x))];
+            let sizes = [
+                ("largest", pair_sizes(site, keys, f32::max)),
+                ("rms", pair_sizes(site, keys, |sum, x| sum + x * x)),
+            ];
             let scaled = |(name, sizes): &(&str, Vec<f32>)| {
                 let exponent = if *name == "rms" { 0.5 } else { 1.0 };
                 let of = |power: f32| Candidate {
@@ -214,7 +221,8 @@ fn pair_sizes(site: &Site, keys: &[f32], add: impl Fn(f32, f32) -> f32) -> Vec<f
 
 /// The largest size of a channel in any head, in all heads.
 fn share(sizes: &mut [f32], head: usize) {
-    let largest: Vec<f32> = (0..head).map(|i| sizes.iter().skip(i).step_by(head).copied().fold(0.0, f32::max)).collect();
+    let largest: Vec<f32> =
+        (0..head).map(|i| sizes.iter().skip(i).step_by(head).copied().fold(0.0, f32::max)).collect();
     sizes.chunks_mut(head).for_each(|one| one.copy_from_slice(&largest));
 }
 

@@ -111,7 +111,10 @@ fn the_nearest_method_is_what_quantize_does() {
     for (cols, group) in [(512, 128), (200, 128), (96, 32), (1, 128)] {
         let linear = Linear::new(7, 19, cols, 2);
         let (found, _) = linear.quantize(group, &Method::nearest(), None);
-        assert_eq!(found, Quantized::from_rows(&linear.w, cols, &Format::weight(group)));
+        assert_eq!(
+            found,
+            Quantized::from_rows(&linear.w, cols, &Format::weight(group), fireq_ir::Fit::Absmax)
+        );
     }
 }
 

@@ -45,7 +45,8 @@ pub fn constant_data(quantized: Quantized) -> ConstData {
     let rows = quantized.rows();
     let shape = Shape::matrix(rows, quantized.cols);
     let ty = Type { dtype: quantized.format.dtype, scheme: quantized.format.scheme.clone(), shape };
-    let packed = pack_tensor(&Tensor { ty, data: Data::Quant(quantized) }, Storage::Plain).unwrap_or_default();
+    let packed =
+        pack_tensor(&Tensor { ty, data: Data::Quant(quantized) }, Storage::Plain).unwrap_or_default();
     ConstData::from_bytes(packed.into_iter().flat_map(|(_, bytes)| bytes.into_owned()).collect())
 }
 
