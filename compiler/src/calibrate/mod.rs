@@ -49,6 +49,7 @@ fn runner(threads: usize) -> std::io::Result<Box<dyn Runner>> {
 }
 
 #[cfg(not(feature = "llvm"))]
+#[expect(clippy::unnecessary_wraps, reason = "compiled code needs a folder, which may fail")]
 fn runner(_: usize) -> std::io::Result<Box<dyn Runner>> {
     Ok(Box::new(fireq_passes::Interpreter))
 }
