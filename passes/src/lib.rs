@@ -32,6 +32,9 @@ pub mod random;
 mod scales;
 mod sites;
 mod smooth;
+mod smooth_linears;
+mod smooth_rope_post;
+mod smooth_rope_pre;
 mod table;
 #[cfg_attr(not(test), expect(dead_code, reason = "no pass calls it yet"))]
 mod weights;

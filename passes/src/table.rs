@@ -11,8 +11,7 @@ use crate::fold_scales::FoldScales;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::Build;
-use crate::smooth::linears::SmoothLinears;
-use crate::smooth::rope::{SmoothRope, Stage};
+use crate::smooth_linears::SmoothLinears;
 
 /// A row of the table.
 pub struct PassInfo {
@@ -112,14 +111,14 @@ pub const PASSES: &[PassInfo] = &[
         summary: "keys that are easier to round: a scale per rope pair, undone in queries, for calibration data",
         effect: Effect::Reassociates,
         options: &[],
-        build: Build::Pass(|options| Ok(Box::new(SmoothRope::new(options, Stage::Pre)))),
+        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_pre::build(options)))),
     },
     PassInfo {
         id: "smooth-rope-post",
         summary: "the same behind rope, where each of the largest channels has a scale of its own",
         effect: Effect::Reassociates,
         options: &[],
-        build: Build::Pass(|options| Ok(Box::new(SmoothRope::new(options, Stage::Post)))),
+        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_post::build(options)))),
     },
     PassInfo {
         id: "merge-qkv",
@@ -145,8 +144,7 @@ pub const PASSES: &[PassInfo] = &[
             OptionInfo {
                 name: "method",
                 default: "nearest",
-                doc: "how codes are chosen: nearest integers; or for calibration data, by search, or gptq, where later \
-                      channels make up for errors",
+                doc: "nearest integers; or for calibration data: search, or gptq, which makes up for errors",
             },
             OptionInfo {
                 name: "keep",

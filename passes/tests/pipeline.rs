@@ -64,7 +64,7 @@ fn broken_lists_say_where() {
     broken("quantize-weights{keep=ä}x", 25, "text after `}` or `)`");
     broken("fixpoint(cse", 9, "`(` without `)`");
     broken("cse)", 4, "`)` without `(`");
-    broken("repeat(cse)", 7, "only `fixpoint` takes passes in parentheses");
+    broken("repeat(cse)", 7, "only `fixpoint` and `blocks` take passes in parentheses");
     broken("fixpoint(cse)dce", 14, "text after `}` or `)`");
     broken(&"fixpoint(".repeat(100), 17 * 9, "too many groups in each other");
 }

@@ -1,18 +1,24 @@
 //! Smoothing: scales that change no number, put where they make numbers easier to round. Which ones is searched on
 //! calibration data, by the error that quantization then makes.
 
-pub(crate) mod linears;
-pub(crate) mod rope;
+pub(crate) mod keys;
 
 use fireq_ir::{Graph, PassError, ValueId};
 
 use crate::calibration::Calibration;
 
+/// The share of the error that a scale must take away: less than that is noise of the data.
+pub(crate) const WORTH: f64 = 0.03;
+
 /// Sequences that candidates are compared on.
 const COMPARED: usize = 8;
 
 /// The relative L2 error of `value` in `candidate`, whose one output stands for it, against `graph`.
-fn error(calibration: &Calibration, reference: &[f32], candidate: &Graph) -> Result<f64, PassError> {
+pub(crate) fn error(
+    calibration: &Calibration,
+    reference: &[f32],
+    candidate: &Graph,
+) -> Result<f64, PassError> {
     let (mut off, mut norm, mut at) = (0.0, 0.0, 0);
     calibration.observe(candidate, &candidate.outputs, COMPARED, |_, _, tensor| {
         let found = tensor.to_f32();
@@ -26,7 +32,7 @@ fn error(calibration: &Calibration, reference: &[f32], candidate: &Graph) -> Res
 }
 
 /// The rows of a value on the sequences that candidates are compared on, one after another.
-fn rows(calibration: &Calibration, graph: &Graph, value: ValueId) -> Result<Vec<f32>, PassError> {
+pub(crate) fn rows(calibration: &Calibration, graph: &Graph, value: ValueId) -> Result<Vec<f32>, PassError> {
     let mut all = vec![];
     calibration.observe(graph, &[value], COMPARED, |_, _, tensor| all.extend(tensor.to_f32()))?;
     Ok(all)

@@ -5,7 +5,7 @@
 //! divided by λ, one for each channel, and columns of the weights are multiplied by it, behind a fence: `fold-scales` then
 //! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)`; behind attention it is equal in
 //! all query heads of a kv head. α is the one of the least error of the graph's first output under nearest-integer weights
-//! and INT4 caches, on calibration data. Fires when that error falls by [`WORTH`] or more, and once for each linear: a weight behind a
+//! and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight behind a
 //! fence is left alone. Reassociates.
 //!
 //! ```
@@ -29,11 +29,10 @@ use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::interp::eval_constant;
 use fireq_ir::{ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Shape, Type, ValueId};
 
-use super::{error, rows};
 use crate::calibration::Calibration;
 use crate::options::Options;
 use crate::pattern::Names;
-use crate::smooth::rope::WORTH;
+use crate::smooth::{WORTH, error, rows};
 
 /// The pass.
 pub(crate) struct SmoothLinears {

@@ -1,0 +1,78 @@
+//! `smooth-rope-pre`: scales on keys, and their inverses on queries, that the two channels of a rope pair share and that
+//! make keys easier to round to INT4 (N of FireQ section 5).
+//!
+//! Contract: where attention reads `q` and, appended to a cache, `k`, both turned by rope, `k` is multiplied by a scale per
+//! channel behind the rope, and `q` by its inverse in every query head of the kv head. Both channels of a pair have the same
+//! scale, so `fold-scales` moves it through the rope into the weights. It is an inverse power of the pair's largest or
+//! root-mean-square length, the one of the least error of the attention's output under `quantize-kv{fit=clipped}`, on
+//! calibration data. Fires when that error falls by 3 % or more, and neither keys nor queries are scaled behind the rope
+//! already. Where a norm per head stands before the rope, all heads share a scale. Reassociates.
+//!
+//! ```
+//! let text = r#"graph "g" {
+//!   %0 = input {name="q"} : f32[T,4]
+//!   %1 = input {name="k"} : f32[T,4]
+//!   %2 = input {name="positions"} : i32[T]
+//!   %3 = const {name="spread", data=[1.0, 32.0, 1.0, 32.0]} : f32[4]
+//!   %4 = scale %1, %3 : f32[T,4]
+//!   %5 = const {name="inv_freq", data=[1.0, 0.1]} : f32[2]
+//!   %6 = rope_table %2, %5 : f32[T,4]
+//!   %7 = rope %0, %6 : f32[T,4]
+//!   %8 = rope %4, %6 : f32[T,4]
+//!   %9 = cache {name="k.0"} : f32[P,4]
+//!   %10 = kv_append %9, %8 : f32[P+T,4]
+//!   %11 = cache {name="v.0"} : f32[P,4]
+//!   %12 = kv_append %11, %1 : f32[P+T,4]
+//!   %13 = attention %7, %10, %12 {heads=1, kv_heads=1, scale=0.5, p=f32} : f32[T,4]
+//!   return %13
+//! }
+//! "#;
+//! let mut graph = fireq_ir::text::parse_graph(text).unwrap();
+//! assert_eq!(fireq_passes::pipeline("smooth-rope-pre").unwrap().run(&mut graph).unwrap(), 1);
+//! assert_eq!(fireq_passes::pipeline("smooth-rope-pre").unwrap().run(&mut graph).unwrap(), 0);
+//! ```
+
+use crate::options::Options;
+use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
+
+/// The pass.
+pub(crate) fn build(options: &Options) -> SmoothKeys {
+    SmoothKeys { id: "smooth-rope-pre", candidates, calibration: options.calibration().clone() }
+}
+
+fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
+    let sizes = [
+        ("largest", pair_sizes(site, keys, f32::max)),
+        ("rms", pair_sizes(site, keys, |sum, x| sum + x * x)),
+    ];
+    let scaled = |(name, sizes): &(&str, Vec<f32>)| {
+        let exponent = if *name == "rms" { 0.5 } else { 1.0 };
+        let of = |power: f32| Candidate {
+            form: format!("{name} to the power of -{power}"),
+            scale: inverse_powers(sizes, power * exponent),
+        };
+        POWERS.map(of)
+    };
+    sizes.iter().flat_map(scaled).collect()
+}
+
+/// What `add` makes of the lengths of rope pairs of all rows, on both of their channels; for all heads together where they share a scale.
+fn pair_sizes(site: &Site, keys: &[f32], add: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+    let half = site.head / 2;
+    let lengths = |head: &[f32]| -> Vec<f32> {
+        let pair = |i: usize| head[i].hypot(head[i + half]);
+        (0..2 * half).map(|i| pair(i % half)).collect()
+    };
+    let rows: Vec<f32> = keys.chunks(site.head).flat_map(lengths).collect();
+    let mut found = sizes(site, &rows, add);
+    if site.shared {
+        share(&mut found, site.head);
+    }
+    found
+}
+
+/// `size^−power` in units of their mean; 1 for channels without any size.
+fn inverse_powers(sizes: &[f32], power: f32) -> Vec<f32> {
+    let mean = sizes.iter().sum::<f32>() / sizes.len().max(1) as f32;
+    sizes.iter().map(|size| if *size > 1e-6 * mean { (size / mean).powf(-power) } else { 1.0 }).collect()
+}
