@@ -32,7 +32,7 @@ use fireq_ir::{ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patc
 use crate::calibration::Calibration;
 use crate::options::Options;
 use crate::pattern::Names;
-use crate::smooth::{WORTH, error, rows};
+use crate::smooth::{best, error, rows};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
@@ -152,15 +152,9 @@ impl SmoothLinears {
             error(&self.calibration, &reference, &candidate)
         };
         let before = quantized(None)?;
-        let mut best: Option<(f64, f32, Vec<f32>)> = None;
-        for alpha in ALPHAS {
-            let lambda = site.lambda(&means, &columns, alpha);
-            let found = quantized(Some(&lambda))?;
-            if best.as_ref().is_none_or(|(least, ..)| found < *least) {
-                best = Some((found, alpha, lambda));
-            }
-        }
-        let Some((after, alpha, lambda)) = best.filter(|(after, ..)| *after < before * (1.0 - WORTH)) else {
+        let tried = ALPHAS.map(|alpha| (alpha, site.lambda(&means, &columns, alpha)));
+        let Some((after, (alpha, lambda))) = best(before, tried, |(_, lambda)| quantized(Some(lambda)))?
+        else {
             return Ok(None);
         };
         let mut patch = site.patch(graph, &lambda, names)?;

@@ -6,7 +6,7 @@ use fireq_ir::{
     ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Ref, Shape, Type, ValueId,
 };
 
-use super::{WORTH, error, rows};
+use super::{best, error, rows};
 use crate::calibration::Calibration;
 use crate::pattern::{Names, used_once};
 
@@ -79,14 +79,8 @@ impl SmoothKeys {
             error(&self.calibration, &reference, &candidate)
         };
         let before = quantized(None)?;
-        let mut best: Option<(f64, Candidate)> = None;
-        for candidate in (self.candidates)(site, &keys) {
-            let found = quantized(Some(&candidate.scale))?;
-            if best.as_ref().is_none_or(|(least, _)| found < *least) {
-                best = Some((found, candidate));
-            }
-        }
-        let Some((after, best)) = best.filter(|(after, _)| *after < before * (1.0 - WORTH)) else {
+        let tried = (self.candidates)(site, &keys);
+        let Some((after, best)) = best(before, tried, |one| quantized(Some(&one.scale)))? else {
             return Ok(None);
         };
         let mut patch = site.patch(graph, &best.scale, names)?;

@@ -8,7 +8,7 @@ use fireq_ir::{Graph, PassError, ValueId};
 use crate::calibration::Calibration;
 
 /// The share of the error that a scale must take away: less than that is noise of the data.
-pub(crate) const WORTH: f64 = 0.03;
+const WORTH: f64 = 0.03;
 
 /// Sequences that candidates are compared on.
 const COMPARED: usize = 8;
@@ -36,4 +36,20 @@ pub(crate) fn rows(calibration: &Calibration, graph: &Graph, value: ValueId) -> 
     let mut all = vec![];
     calibration.observe(graph, &[value], COMPARED, |_, _, tensor| all.extend(tensor.to_f32()))?;
     Ok(all)
+}
+
+/// The candidate of the least error, with that error, where it is worth having instead of an error of `before`.
+pub(crate) fn best<C>(
+    before: f64,
+    candidates: impl IntoIterator<Item = C>,
+    error: impl Fn(&C) -> Result<f64, PassError>,
+) -> Result<Option<(f64, C)>, PassError> {
+    let mut best: Option<(f64, C)> = None;
+    for candidate in candidates {
+        let found = error(&candidate)?;
+        if best.as_ref().is_none_or(|(least, _)| found < *least) {
+            best = Some((found, candidate));
+        }
+    }
+    Ok(best.filter(|(after, _)| *after < before * (1.0 - WORTH)))
 }
