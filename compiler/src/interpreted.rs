@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use fireq_ir::interp::{InterpError, Tensor, interpret};
-use fireq_ir::{Graph, Op};
+use fireq_ir::Graph;
+use fireq_ir::interp::{InterpError, Tensor, empty_caches, interpret};
 use fireq_runtime::Select;
 
 /// A sequence in progress on the interpreter.
@@ -39,12 +39,4 @@ impl Interpreted {
         self.past += tokens.len();
         Ok(outcome.outputs.first().map(Tensor::to_f32).unwrap_or_default())
     }
-}
-
-fn empty_caches(graph: &Graph) -> BTreeMap<String, Tensor> {
-    let caches = graph.schedule().into_iter().filter_map(|value| match graph.op(value) {
-        Op::Cache { name } => Some((name.to_string(), Tensor::empty_cache(graph.ty(value)))),
-        _ => None,
-    });
-    caches.collect()
 }

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use fireq_ir::interp::{Tensor, interpret};
+use fireq_ir::interp::{Tensor, empty_caches, interpret};
 use fireq_ir::{Graph, Op, PassError, Type, ValueId};
 use thiserror::Error;
 
@@ -38,11 +38,7 @@ pub struct Interpreter;
 
 impl Runner for Interpreter {
     fn prepare<'a>(&self, graph: &'a Graph, _: usize) -> Result<Prepared<'a>, RunError> {
-        let caches = graph.schedule().into_iter().filter_map(|value| match graph.op(value) {
-            Op::Cache { name } => Some((name.to_string(), Tensor::empty_cache(graph.ty(value)))),
-            _ => None,
-        });
-        let caches: Tensors = caches.collect();
+        let caches = empty_caches(graph);
         Ok(Box::new(move |inputs| {
             let outcome = interpret(graph, inputs, &caches).map_err(|e| RunError(e.to_string()))?;
             Ok(outcome.outputs)
@@ -103,13 +99,14 @@ impl Calibration {
         })
     }
 
-    /// Shows `see` every tap of `graph` on each of the first `most` sequences: the sequence's number, the tap's place in `taps`, and its rows.
+    /// Shows `see` every tap of `graph` on each of the first `most` sequences: the tap's
+    /// place in `taps`, and its rows.
     pub(crate) fn observe(
         &self,
         graph: &Graph,
         taps: &[ValueId],
         most: usize,
-        mut see: impl FnMut(usize, usize, &Tensor),
+        mut see: impl FnMut(usize, &Tensor),
     ) -> Result<(), RunError> {
         let sequences = self.sequences(graph)?;
         let input = |tap: &ValueId| match graph.op(*tap) {
@@ -124,14 +121,14 @@ impl Calibration {
             taps.iter().map(|tap| tapped.outputs.iter().position(|v| v == tap).unwrap_or(0)).collect();
         let longest = sequences.iter().map(|inputs| tokens(graph, inputs)).max().unwrap_or(1);
         let mut run = self.runner.prepare(&tapped, longest)?;
-        for (n, inputs) in sequences.iter().take(most).enumerate() {
+        for inputs in sequences.iter().take(most) {
             let outputs = if tapped.outputs.is_empty() { vec![] } else { run(inputs)? };
             for (at, tap) in taps.iter().enumerate() {
                 let tensor = match input(tap) {
                     Some(name) => inputs.get(&name).ok_or_else(|| RunError(format!("no input `{name}`")))?,
                     None => &outputs[places[at]],
                 };
-                see(n, at, tensor);
+                see(at, tensor);
             }
         }
         Ok(())

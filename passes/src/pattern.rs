@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use fireq_ir::{Graph, Op, ValueId};
+use fireq_ir::{ConstData, DType, Graph, Op, Patch, Ref, Shape, Type, ValueId};
 
 /// True when one operand slot of one operation reads a value, and nothing else does: it may be fused into its user.
 pub(crate) fn used_once(graph: &Graph, value: ValueId) -> bool {
@@ -37,6 +37,12 @@ pub(crate) struct Names<'a> {
 impl<'a> Names<'a> {
     pub fn new(graph: &'a Graph) -> Self {
         Names { graph, given: BTreeSet::new() }
+    }
+
+    /// A new constant with these numbers, named `base.suffix`.
+    pub fn vector(&mut self, patch: &mut Patch, base: &str, suffix: &str, numbers: &[f32]) -> Ref {
+        let ty = Type::plain(DType::F32, Shape::vector(numbers.len()));
+        patch.constant(&self.fresh(base, suffix), ty, ConstData::from_f32(numbers))
     }
 
     /// `base.suffix`, numbered where that is taken.

@@ -5,8 +5,8 @@
 //! divided by λ, one for each channel, and columns of the weights are multiplied by it, behind a fence: `fold-scales` then
 //! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)`; behind attention it is equal in
 //! all query heads of a kv head. α is the one of the least error of the graph's first output under nearest-integer weights
-//! and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight behind a
-//! fence is left alone. Reassociates.
+//! and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight
+//! behind a fence is left alone. Reassociates.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -27,12 +27,12 @@ use std::sync::Arc;
 
 use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::interp::eval_constant;
-use fireq_ir::{ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Shape, Type, ValueId};
+use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
 use crate::options::Options;
 use crate::pattern::Names;
-use crate::smooth::{best, error, rows};
+use crate::smooth::{Judged, best, rows};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
@@ -96,12 +96,8 @@ impl Site {
         let name = leaf_name(graph, graph.operands(self.linears[0])[1]);
         let mut patch = Patch::new(&*name);
         let inverse: Vec<f32> = lambda.iter().map(|l| 1.0 / l).collect();
-        let mut vector = |numbers: &[f32], what: &str, patch: &mut Patch| {
-            let ty = Type::plain(DType::F32, Shape::vector(numbers.len()));
-            patch.constant(&names.fresh(&name, what), ty, ConstData::from_f32(numbers))
-        };
-        let lambda = vector(lambda, "smooth", &mut patch);
-        let inverse = vector(&inverse, "smooth.x", &mut patch);
+        let lambda = names.vector(&mut patch, &name, "smooth", lambda);
+        let inverse = names.vector(&mut patch, &name, "smooth.x", &inverse);
         let x = patch.add(graph, Op::Scale, &[self.x.into(), inverse])?;
         for linear in &self.linears {
             let scaled = patch.add(graph, Op::Scale, &[graph.operands(*linear)[1].into(), lambda])?;
@@ -140,23 +136,12 @@ impl SmoothLinears {
         for row in rows(&self.calibration, graph, site.x)?.chunks(columns.len()) {
             means.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(x.abs()));
         }
-        let reference = rows(&self.calibration, graph, graph.outputs[0])?;
-        let quantized = |lambda: Option<&[f32]>| {
-            let mut candidate = graph.clone();
-            candidate.outputs.truncate(1);
-            if let Some(lambda) = lambda {
-                candidate.apply(site.patch(graph, lambda, &mut Names::new(graph))?, &mut Moved::new())?;
-            }
-            let quantize = crate::pipeline(QUANTIZED).expect("a pipeline of known passes");
-            quantize.run(&mut candidate).map_err(|failed| failed.source)?;
-            error(&self.calibration, &reference, &candidate)
-        };
-        let before = quantized(None)?;
+        let judged = Judged::new(&self.calibration, graph, graph.outputs[0], QUANTIZED)?;
+        let before = judged.error(None)?;
+        let patch = |lambda: &[f32]| site.patch(graph, lambda, &mut Names::new(graph));
         let tried = ALPHAS.map(|alpha| (alpha, site.lambda(&means, &columns, alpha)));
-        let Some((after, (alpha, lambda))) = best(before, tried, |(_, lambda)| quantized(Some(lambda)))?
-        else {
-            return Ok(None);
-        };
+        let found = best(before, tried, |(_, lambda)| judged.error(Some(patch(lambda)?)))?;
+        let Some((after, (alpha, lambda))) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &lambda, names)?;
         patch.notes.push(format!("alpha {alpha}: error {before:.4} to {after:.4}"));
         Ok(Some(patch))

@@ -8,7 +8,7 @@ use fireq_codegen::llvm::{Cpu, compile};
 use fireq_ir::Graph;
 use fireq_ir::artifact::part_name;
 use fireq_ir::interp::{Data, Tensor};
-use fireq_ir::plan::{Lowered, Place, Plan, Step, lower, pack};
+use fireq_ir::plan::{Lowered, Place, Plan, Step, lower, output_name, pack};
 use fireq_passes::random::Tensors;
 use fireq_passes::{Prepared, RunError, Runner, tokens};
 use fireq_runtime::{Executor, Limits, Weights};
@@ -16,10 +16,15 @@ use tempfile::TempDir;
 
 /// Runs graphs as code for this machine. Blocks of equal shape share their code, whatever their weights.
 pub struct Compiled {
-    dir: TempDir,
     threads: usize,
-    /// The library of each set of kernels.
-    libraries: Mutex<BTreeMap<String, PathBuf>>,
+    libraries: Mutex<Libraries>,
+}
+
+/// The library of each set of kernels, in a folder that is made for the first and removed with this.
+#[derive(Default)]
+struct Libraries {
+    dir: Option<TempDir>,
+    paths: BTreeMap<String, PathBuf>,
 }
 
 fn failed(error: &dyn std::error::Error) -> RunError {
@@ -28,23 +33,27 @@ fn failed(error: &dyn std::error::Error) -> RunError {
 }
 
 impl Compiled {
-    /// Code goes to a folder of its own, which is removed with this.
-    pub fn new(threads: usize) -> std::io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("fireq-").tempdir()?;
-        Ok(Compiled { dir, threads, libraries: Mutex::default() })
+    /// Nothing is made before the first graph.
+    pub fn new(threads: usize) -> Self {
+        Compiled { threads, libraries: Mutex::default() }
     }
 
     fn library(&self, plan: &Plan) -> Result<PathBuf, RunError> {
         let kernels: BTreeMap<&str, _> =
             plan.launches.iter().map(|l| (&*l.symbol, plan.signature(l))).collect();
         let mut libraries = self.libraries.lock().unwrap_or_else(PoisonError::into_inner);
-        let (key, next) = (format!("{kernels:?}"), libraries.len());
-        if let Some(path) = libraries.get(&key) {
+        let key = format!("{kernels:?}");
+        if let Some(path) = libraries.paths.get(&key) {
             return Ok(path.clone());
         }
-        let path = self.dir.path().join(format!("{next}.so"));
+        let dir = match libraries.dir.take() {
+            Some(dir) => dir,
+            None => tempfile::Builder::new().prefix("fireq-").tempdir().map_err(|e| failed(&e))?,
+        };
+        let path = dir.path().join(format!("{}.so", libraries.paths.len()));
+        libraries.dir = Some(dir);
         compile(plan, Cpu::Host, &path).map_err(|e| failed(&e))?;
-        libraries.insert(key, path.clone());
+        libraries.paths.insert(key, path.clone());
         Ok(path)
     }
 }
@@ -92,8 +101,7 @@ fn run(
     let rows = tokens(graph, inputs);
     executor.run(Step { tokens: rows, past: 0, selected: rows })?;
     let output = |(n, value): (usize, &fireq_ir::ValueId)| {
-        let name = if n == 0 { "logits".to_string() } else { format!("output.{n}") };
-        let values = executor.output(&name, rows).unwrap_or(&[]).to_vec();
+        let values = executor.output(&output_name(n), rows).unwrap_or(&[]).to_vec();
         Tensor::from_rows(values, graph.ty(*value).shape.cols().fixed().unwrap_or(1))
     };
     Ok(graph.outputs.iter().enumerate().map(output).collect())

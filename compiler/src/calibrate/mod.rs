@@ -33,25 +33,19 @@ pub struct CalibrationOptions {
 }
 
 /// Calibration data for the model in `dir`. The text is read, and a tokenizer needed, when a pass first asks for it.
-pub fn calibration(
-    dir: &Path,
-    facts: &ModelFacts,
-    options: CalibrationOptions,
-) -> std::io::Result<Arc<Calibration>> {
-    let runner = runner(options.threads)?;
+pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) -> Arc<Calibration> {
     let (dir, facts) = (dir.to_path_buf(), facts.clone());
-    Ok(Arc::new(Calibration::new(runner, move || read(&dir, &facts, &options))))
+    Arc::new(Calibration::new(runner(options.threads), move || read(&dir, &facts, &options)))
 }
 
 #[cfg(feature = "llvm")]
-fn runner(threads: usize) -> std::io::Result<Box<dyn Runner>> {
-    Ok(Box::new(Compiled::new(threads)?))
+fn runner(threads: usize) -> Box<dyn Runner> {
+    Box::new(Compiled::new(threads))
 }
 
 #[cfg(not(feature = "llvm"))]
-#[expect(clippy::unnecessary_wraps, reason = "compiled code needs a folder, which may fail")]
-fn runner(_: usize) -> std::io::Result<Box<dyn Runner>> {
-    Ok(Box::new(fireq_passes::Interpreter))
+fn runner(_: usize) -> Box<dyn Runner> {
+    Box::new(fireq_passes::Interpreter)
 }
 
 fn read(dir: &Path, facts: &ModelFacts, options: &CalibrationOptions) -> Result<Vec<Tensors>, RunError> {

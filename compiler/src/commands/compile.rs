@@ -25,7 +25,7 @@ pub fn compile(options: &Compile) -> Outcome {
     set_threads(options.threads)?;
     let recipe = recipe(options)?;
     let mut model = import_with(&options.model, options.import.options())?;
-    let calibration = calibration(&model.dir, &facts(&model), calibration_options(options))?;
+    let calibration = calibration(&model.dir, &facts(&model), calibration_options(options));
     let pipeline = fireq_passes::pipeline_with(&recipe, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let lower_last = |watch: &Watch<'_>, graph: &Graph| {

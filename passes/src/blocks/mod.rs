@@ -76,7 +76,7 @@ impl Blocks {
 /// Every sequence's value of each tap.
 fn values(calibration: &Calibration, graph: &Graph, taps: &[ValueId]) -> Result<Vec<Vec<Tensor>>, RunError> {
     let mut found = vec![vec![]; taps.len()];
-    calibration.observe(graph, taps, usize::MAX, |_, tap, tensor| found[tap].push(tensor.clone()))?;
+    calibration.observe(graph, taps, usize::MAX, |tap, tensor| found[tap].push(tensor.clone()))?;
     Ok(found)
 }
 

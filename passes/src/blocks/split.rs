@@ -12,8 +12,7 @@ pub(super) fn split(graph: &Graph) -> Vec<(ValueId, ValueId)> {
     for value in &stream {
         graph.operands(*value).into_iter().for_each(|v| *uses.entry(v).or_default() += 1);
     }
-    let (members, mut live, mut cuts): (BTreeSet<ValueId>, _, _) =
-        (stream.iter().copied().collect(), BTreeSet::new(), vec![]);
+    let (mut live, mut cuts) = (BTreeSet::new(), vec![]);
     for value in stream {
         for operand in graph.operands(value) {
             let left = uses.entry(operand).or_insert(1);
@@ -22,7 +21,7 @@ pub(super) fn split(graph: &Graph) -> Vec<(ValueId, ValueId)> {
                 live.remove(&operand);
             }
         }
-        if uses.contains_key(&value) && members.contains(&value) {
+        if uses.contains_key(&value) {
             live.insert(value);
         }
         if matches!(graph.op(value), Op::Add | Op::LinearAdd | Op::Gather) && live.iter().eq([&value]) {

@@ -68,7 +68,7 @@ fn hessians(
     activations.run(&mut seen).map_err(|failed| failed.source)?;
     let cols = |v: &ValueId| graph.ty(*v).shape.cols().fixed().unwrap_or(1);
     let mut hessians: Vec<Hessian> = inputs.iter().map(|v| Hessian::new(cols(v), WINDOW, group)).collect();
-    calibration.observe(&seen, inputs, usize::MAX, |_, tap, tensor| {
+    calibration.observe(&seen, inputs, usize::MAX, |tap, tensor| {
         hessians[tap].add_rows(&in_fp8(tensor), tensor.rows());
     })?;
     Ok(hessians)

@@ -2,11 +2,9 @@
 
 use std::sync::Arc;
 
-use fireq_ir::{
-    ConstData, DType, Effect, Graph, Moved, Op, Pass, PassError, Patch, Ref, Shape, Type, ValueId,
-};
+use fireq_ir::{DType, Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
-use super::{best, error, rows};
+use super::{Judged, best, rows};
 use crate::calibration::Calibration;
 use crate::pattern::{Names, used_once};
 
@@ -67,22 +65,12 @@ impl Site {
 impl SmoothKeys {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let keys = rows(&self.calibration, graph, site.k)?;
-        let reference = rows(&self.calibration, graph, site.attention)?;
-        let quantized = |scale: Option<&[f32]>| {
-            let mut candidate = graph.clone();
-            candidate.outputs = vec![site.attention];
-            if let Some(scale) = scale {
-                candidate.apply(site.patch(graph, scale, &mut Names::new(graph))?, &mut Moved::new())?;
-            }
-            let quantize = crate::pipeline("quantize-kv{fit=clipped}").expect("a pass of this name");
-            quantize.run(&mut candidate).map_err(|failed| failed.source)?;
-            error(&self.calibration, &reference, &candidate)
-        };
-        let before = quantized(None)?;
+        let judged = Judged::new(&self.calibration, graph, site.attention, "quantize-kv{fit=clipped}")?;
+        let before = judged.error(None)?;
+        let patch = |scale: &[f32]| site.patch(graph, scale, &mut Names::new(graph));
         let tried = (self.candidates)(site, &keys);
-        let Some((after, best)) = best(before, tried, |one| quantized(Some(&one.scale)))? else {
-            return Ok(None);
-        };
+        let found = best(before, tried, |one| judged.error(Some(patch(&one.scale)?)))?;
+        let Some((after, best)) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &best.scale, names)?;
         patch.notes.push(format!("{}: error {before:.4} to {after:.4}", best.form));
         Ok(Some(patch))
@@ -124,8 +112,7 @@ impl Site {
             .collect();
         let mut patch = Patch::new(self.name.clone());
         for (value, numbers, what) in [(self.k, scale, "smooth"), (self.q, &inverse, "smooth.q")] {
-            let ty = Type::plain(DType::F32, Shape::vector(numbers.len()));
-            let vector = patch.constant(&names.fresh(&self.name, what), ty, ConstData::from_f32(numbers));
+            let vector = names.vector(&mut patch, &self.name, what, numbers);
             let turned: Vec<Ref> = graph.operands(value).into_iter().map(Ref::from).collect();
             let turned = patch.add(graph, Op::Rope, &turned)?;
             let scaled = patch.add(graph, Op::Scale, &[turned, vector])?;

@@ -3,7 +3,7 @@
 
 pub(crate) mod keys;
 
-use fireq_ir::{Graph, PassError, ValueId};
+use fireq_ir::{Graph, Moved, PassError, Patch, Pipeline, ValueId};
 
 use crate::calibration::Calibration;
 
@@ -13,14 +13,44 @@ const WORTH: f64 = 0.03;
 /// Sequences that candidates are compared on.
 const COMPARED: usize = 8;
 
-/// The relative L2 error of `value` in `candidate`, whose one output stands for it, against `graph`.
-pub(crate) fn error(
-    calibration: &Calibration,
-    reference: &[f32],
-    candidate: &Graph,
-) -> Result<f64, PassError> {
+/// A value that candidates are judged by, and its rows on the graph as it is.
+pub(crate) struct Judged<'a> {
+    calibration: &'a Calibration,
+    graph: &'a Graph,
+    value: ValueId,
+    reference: Vec<f32>,
+    /// What candidates go through before their error is taken.
+    quantize: Pipeline,
+}
+
+impl<'a> Judged<'a> {
+    pub fn new(
+        calibration: &'a Calibration,
+        graph: &'a Graph,
+        value: ValueId,
+        quantize: &str,
+    ) -> Result<Self, PassError> {
+        let reference = rows(calibration, graph, value)?;
+        let quantize = crate::pipeline(quantize).expect("a pipeline of known passes");
+        Ok(Judged { calibration, graph, value, reference, quantize })
+    }
+
+    /// The relative L2 error of the value once the graph is patched and quantized.
+    pub fn error(&self, patch: Option<Patch>) -> Result<f64, PassError> {
+        let mut candidate = self.graph.clone();
+        candidate.outputs = vec![self.value];
+        if let Some(patch) = patch {
+            candidate.apply(patch, &mut Moved::new())?;
+        }
+        self.quantize.run(&mut candidate).map_err(|failed| failed.source)?;
+        error(self.calibration, &self.reference, &candidate)
+    }
+}
+
+/// The relative L2 error of a candidate's output against `reference`.
+fn error(calibration: &Calibration, reference: &[f32], candidate: &Graph) -> Result<f64, PassError> {
     let (mut off, mut norm, mut at) = (0.0, 0.0, 0);
-    calibration.observe(candidate, &candidate.outputs, COMPARED, |_, _, tensor| {
+    calibration.observe(candidate, &candidate.outputs, COMPARED, |_, tensor| {
         let found = tensor.to_f32();
         for (a, b) in reference[at..].iter().zip(&found) {
             off += (f64::from(*a) - f64::from(*b)).powi(2);
@@ -34,7 +64,7 @@ pub(crate) fn error(
 /// The rows of a value on the sequences that candidates are compared on, one after another.
 pub(crate) fn rows(calibration: &Calibration, graph: &Graph, value: ValueId) -> Result<Vec<f32>, PassError> {
     let mut all = vec![];
-    calibration.observe(graph, &[value], COMPARED, |_, _, tensor| all.extend(tensor.to_f32()))?;
+    calibration.observe(graph, &[value], COMPARED, |_, tensor| all.extend(tensor.to_f32()))?;
     Ok(all)
 }
 

@@ -58,6 +58,15 @@ pub enum InterpError {
     },
 }
 
+/// Every cache of a graph by name, without rows; rows must have a fixed length.
+pub fn empty_caches(graph: &Graph) -> BTreeMap<String, Tensor> {
+    let caches = graph.schedule().into_iter().filter_map(|value| match graph.op(value) {
+        Op::Cache { name } => Some((name.to_string(), Tensor::empty_cache(graph.ty(value)))),
+        _ => None,
+    });
+    caches.collect()
+}
+
 /// Runs a graph. `inputs` and `caches` give a tensor for each by name; elided constants get random data that depends
 /// on their name only, so that graphs without data can be compared before and after a pass.
 pub fn interpret(

@@ -137,7 +137,7 @@ impl Lowering<'_> {
 
     fn place(&mut self, at: usize, value: ValueId, op: &Op, operands: &[ValueId]) -> Result<Place, String> {
         if let Some(index) = self.graph.outputs.iter().position(|v| *v == value) {
-            let name = if index == 0 { "logits".into() } else { format!("output.{index}").into() };
+            let name = output_name(index).into();
             return if matches!(op, Op::KvAppend) {
                 Err("a cache cannot be an output".into())
             } else {
@@ -200,6 +200,11 @@ impl Lowering<'_> {
 /// How the CPU stores a value: codes in blocks, all else plain.
 fn storage_of(ty: &Type) -> Storage {
     if ty.dtype.is_code() { Storage::Blocked32 } else { Storage::Plain }
+}
+
+/// The name of the n-th output of a graph in its plan.
+pub fn output_name(index: usize) -> String {
+    if index == 0 { "logits".into() } else { format!("output.{index}") }
 }
 
 /// Bytes per token of an arena buffer: each part rounded up to [`ARENA_ALIGN`]. `None` when rows have no fixed size.

@@ -6,7 +6,7 @@ mod storage;
 mod text;
 mod verify;
 
-pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower};
+pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, output_name};
 pub(crate) use pack::unpack_plain;
 pub use pack::{PackedPart, constant_data, pack, pack_tensor, unpack};
 pub use storage::{BLOCK, Part, Storage, parts};
