@@ -10,6 +10,7 @@ use fireq_ir::interp::{Tensor, empty_caches, interpret};
 use fireq_ir::{Graph, Op, PassError, Type, ValueId};
 use thiserror::Error;
 
+use crate::piece::Piece;
 use crate::random::{Tensors, bindings, random_inputs};
 
 /// A graph could not be run on calibration data.
@@ -48,7 +49,7 @@ impl Runner for Interpreter {
 
 /// Calibration data, and what runs graphs on it.
 pub struct Calibration {
-    runner: Box<dyn Runner>,
+    runner: Arc<dyn Runner>,
     sequences: Mutex<Sequences>,
 }
 
@@ -69,15 +70,40 @@ const RANDOM: (usize, u64) = (24, 4);
 impl Calibration {
     /// Random inputs for whatever graph is looked at, on the interpreter: for graphs that stand alone.
     pub fn random() -> Self {
-        Calibration { runner: Box::new(Interpreter), sequences: Mutex::new(Sequences::Random) }
+        Calibration { runner: Arc::new(Interpreter), sequences: Mutex::new(Sequences::Random) }
     }
 
     /// What `load` gives, once a pass asks: for a language model `tokens`, `positions` and `select` of each sequence.
     pub fn new(
-        runner: Box<dyn Runner>,
+        runner: Arc<dyn Runner>,
         load: impl Fn() -> Result<Vec<Tensors>, RunError> + Send + Sync + 'static,
     ) -> Self {
         Calibration { runner, sequences: Mutex::new(Sequences::Awaited(Arc::new(load))) }
+    }
+
+    /// The same runner with other sequences.
+    pub(crate) fn on(&self, sequences: Vec<Tensors>) -> Self {
+        let given = Sequences::Given(Arc::new(sequences));
+        Calibration { runner: self.runner.clone(), sequences: Mutex::new(given) }
+    }
+
+    /// The inputs of a piece of `graph` on each of the first `most` sequences.
+    pub(crate) fn inputs_of(
+        &self,
+        graph: &Graph,
+        piece: &Piece,
+        most: usize,
+    ) -> Result<Vec<Tensors>, RunError> {
+        let taps: Vec<ValueId> = piece.inputs.values().copied().collect();
+        let mut found: Vec<Tensors> = vec![];
+        self.observe(graph, &taps, most, |tap, tensor| {
+            if tap == 0 {
+                found.push(Tensors::new());
+            }
+            let name = piece.inputs.keys().nth(tap).cloned();
+            found.last_mut().zip(name).map(|(inputs, name)| inputs.insert(name, tensor.clone()));
+        })?;
+        Ok(found)
     }
 
     /// Puts other sequences in place, and returns those that were there.

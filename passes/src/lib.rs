@@ -23,6 +23,7 @@ mod merge_qkv;
 mod named;
 mod options;
 mod pattern;
+mod piece;
 mod pipeline;
 mod push_layout;
 mod quantize_activations;

@@ -26,13 +26,14 @@
 use std::sync::Arc;
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::interp::eval_constant;
 use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
 use crate::options::Options;
-use crate::pattern::Names;
-use crate::smooth::{Judged, best, rows};
+use crate::pattern::{Names, numbers};
+use crate::piece::Piece;
+use crate::smooth::sample::sample;
+use crate::smooth::{Bench, best};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
@@ -108,18 +109,18 @@ impl Site {
         Ok(patch)
     }
 
-    /// The largest magnitude in each column of the weights.
-    fn columns(&self, graph: &Graph) -> Result<Vec<f32>, PassError> {
-        let mut largest = vec![0.0f32; graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
+    /// `x`, what it is made of as far as 1/λ goes, and the linears with some of their output channels.
+    fn piece(&self, graph: &Graph) -> Result<Piece, PassError> {
+        let mut piece = Piece::behind(graph, &[self.x], &[self.x]);
+        let x = piece.graph.outputs.pop().unwrap_or_else(|| piece.copies[&self.x]);
         for linear in &self.linears {
             let weight = graph.operands(*linear)[1];
-            let refuse = |reason| PassError::Refused { site: leaf_name(graph, weight).to_string(), reason };
-            let weight = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?.to_f32();
-            for row in weight.chunks(largest.len()) {
-                largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
-            }
+            let (ty, data) = sample(graph, weight)?;
+            let weight = piece.graph.constant(&leaf_name(graph, weight), ty, data);
+            let linear = piece.graph.add(Op::Linear, &[x, weight]).expect("some rows fit where all did");
+            piece.graph.outputs.push(linear);
         }
-        Ok(largest)
+        Ok(piece)
     }
 }
 
@@ -131,16 +132,15 @@ const QUANTIZED: &str = "fold-scales,quantize-kv{fit=clipped},quantize-weights,q
 
 impl SmoothLinears {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
-        let columns = site.columns(graph)?;
-        let mut means = vec![0.0f64; columns.len()];
-        for row in rows(&self.calibration, graph, site.x)?.chunks(columns.len()) {
-            means.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(x.abs()));
-        }
-        let judged = Judged::new(&self.calibration, graph, graph.outputs[0], QUANTIZED)?;
-        let before = judged.error(None)?;
-        let patch = |lambda: &[f32]| site.patch(graph, lambda, &mut Names::new(graph));
+        let piece = site.piece(graph)?;
+        let x = piece.copies[&site.x];
+        let bench = Bench::new(&self.calibration, graph, piece, QUANTIZED)?;
+        let local = Site { x, linears: bench.graph.outputs.clone(), ..*site };
+        let (means, columns) = (local.means(&bench)?, local.columns(&bench.graph));
+        let before = bench.error(None)?;
+        let patch = |lambda: &[f32]| local.patch(&bench.graph, lambda, &mut Names::new(&bench.graph));
         let tried = ALPHAS.map(|alpha| (alpha, site.lambda(&means, &columns, alpha)));
-        let found = best(before, tried, |(_, lambda)| judged.error(Some(patch(lambda)?)))?;
+        let found = best(before, tried, |(_, lambda)| bench.error(Some(patch(lambda)?)))?;
         let Some((after, (alpha, lambda))) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &lambda, names)?;
         patch.notes.push(format!("alpha {alpha}: error {before:.4} to {after:.4}"));
@@ -149,6 +149,27 @@ impl SmoothLinears {
 }
 
 impl Site {
+    /// The mean magnitude of each input channel.
+    fn means(&self, bench: &Bench) -> Result<Vec<f64>, PassError> {
+        let mut means = vec![0.0f64; bench.graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
+        for row in bench.rows(self.x)?.chunks(means.len().max(1)) {
+            means.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(x.abs()));
+        }
+        Ok(means)
+    }
+
+    /// The largest magnitude in each column of the weights.
+    fn columns(&self, graph: &Graph) -> Vec<f32> {
+        let mut largest = vec![0.0f32; graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
+        for linear in &self.linears {
+            let weight = numbers(graph, graph.operands(*linear)[1]).unwrap_or_default();
+            for row in weight.chunks(largest.len().max(1)) {
+                largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
+            }
+        }
+        largest
+    }
+
     /// `mean|x|^α / max|w|^(1−α)` in units of its geometric mean; 1 where a channel has no inputs or no weights.
     fn lambda(&self, means: &[f64], columns: &[f32], alpha: f32) -> Vec<f32> {
         let alpha = f64::from(alpha);

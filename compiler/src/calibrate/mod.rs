@@ -39,13 +39,13 @@ pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) 
 }
 
 #[cfg(feature = "llvm")]
-fn runner(threads: usize) -> Box<dyn Runner> {
-    Box::new(Compiled::new(threads))
+fn runner(threads: usize) -> Arc<dyn Runner> {
+    Arc::new(Compiled::new(threads))
 }
 
 #[cfg(not(feature = "llvm"))]
-fn runner(_: usize) -> Box<dyn Runner> {
-    Box::new(fireq_passes::Interpreter)
+fn runner(_: usize) -> Arc<dyn Runner> {
+    Arc::new(fireq_passes::Interpreter)
 }
 
 fn read(dir: &Path, facts: &ModelFacts, options: &CalibrationOptions) -> Result<Vec<Tensors>, RunError> {

@@ -1,7 +1,7 @@
 //! `blocks(a,b,…)`: passes on one block after another, each on what the blocks before it now give.
 //!
 //! A block is what lies between two sums of the residual stream: attention with its norm, or the MLP with its. It is taken
-//! out of the graph as a graph of its own, whose input `x` is the stream; passes run on it with calibration data that went
+//! out of the graph as a graph of its own, of which the stream is an input; passes run on it with calibration data that went
 //! through every block before it as these are by then, quantized or not. So errors that earlier blocks make are known to
 //! later ones, and nothing is measured on a graph that is half changed. Fires for blocks with linears of plain weights.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use fireq_ir::interp::Tensor;
 use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, Pipeline, RunOptions, Unobserved, ValueId};
 
-use crate::blocks::piece::Block;
+use crate::blocks::piece::{Block, take};
 use crate::blocks::split::split;
 use crate::calibration::{Calibration, RunError, Sequences};
 use crate::random::Tensors;
@@ -35,7 +35,7 @@ impl Pass for Blocks {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let blocks: Vec<Block> = split(graph).into_iter().map(|cut| Block::take(graph, cut)).collect();
+        let blocks = take(graph, &split(graph));
         let Some(last) = blocks.iter().rposition(|block| pending(&block.graph)) else { return Ok(vec![]) };
         let mut stream = Stream::at_first(&self.calibration, graph, &blocks[..=last])?;
         // A later run may ask for the given data again, or for random ones.

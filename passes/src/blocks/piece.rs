@@ -6,9 +6,11 @@ use fireq_ir::expression::{constant_values, leaf_name};
 use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
 use super::split::stream_values;
+use crate::piece::Piece;
 
-/// A piece of a graph as a graph of its own.
+/// A piece of a graph between two values of the residual stream.
 pub(super) struct Block {
+    /// The first of its weights.
     pub name: String,
     pub graph: Graph,
     /// Where the stream comes from, and what the block makes of it.
@@ -18,51 +20,24 @@ pub(super) struct Block {
     pub inputs: BTreeMap<String, ValueId>,
 }
 
+/// Every block between two values of `cuts`.
+pub(super) fn take(whole: &Graph, cuts: &[(ValueId, ValueId)]) -> Vec<Block> {
+    let stream: BTreeSet<ValueId> = stream_values(whole).into_iter().collect();
+    let constants = constant_values(whole);
+    // Expressions over constants that are used here are part of it, and so are caches.
+    let part = |v: ValueId| {
+        stream.contains(&v) || constants.contains(&v) || matches!(whole.op(v), Op::Cache { .. })
+    };
+    let block = |&(start, end): &(ValueId, ValueId)| {
+        let Piece { graph, inputs, .. } = Piece::back_to(whole, &[end], |v| v == start || !part(v));
+        let linear = graph.schedule().into_iter().find(|v| *graph.op(*v) == Op::Linear);
+        let name = linear.map_or_else(|| "block".into(), |v| leaf_name(&graph, graph.operands(v)[1]));
+        Block { name: name.to_string(), graph, start, end, inputs }
+    };
+    cuts.iter().map(block).collect()
+}
+
 impl Block {
-    /// What lies between two values.
-    pub fn take(whole: &Graph, (start, end): (ValueId, ValueId)) -> Self {
-        let inside = between(whole, start, end);
-        let mut block = Block {
-            name: String::new(),
-            graph: Graph::new(&whole.name),
-            start,
-            end,
-            inputs: BTreeMap::new(),
-        };
-        let mut copies = BTreeMap::from([(start, block.input(whole, start, "x"))]);
-        for value in whole.schedule() {
-            if inside.contains(&value) {
-                let operands: Vec<ValueId> = whole.operands(value).iter().map(|v| copies[v]).collect();
-                copies.insert(
-                    value,
-                    block.graph.push(whole.op(value).clone(), whole.ty(value).clone(), &operands),
-                );
-            } else if value != start && reads(whole, value, &inside) {
-                let copy = match whole.op(value) {
-                    Op::Const { name } => {
-                        let data = whole.constants.get(name).cloned();
-                        block.graph.constants.extend(data.map(|data| (name.clone(), data)));
-                        block.graph.push(whole.op(value).clone(), whole.ty(value).clone(), &[])
-                    }
-                    Op::Input { name } => block.input(whole, value, name),
-                    _ => block.input(whole, value, &format!("beside.{}", block.inputs.len())),
-                };
-                copies.insert(value, copy);
-            }
-        }
-        block.graph.outputs.push(copies[&end]);
-        let weight = |v: &ValueId| *whole.op(*v) == Op::Linear && inside.contains(v);
-        let linear = whole.schedule().into_iter().find(weight);
-        block.name =
-            linear.map_or_else(|| "block".into(), |v| leaf_name(whole, whole.operands(v)[1]).to_string());
-        block
-    }
-
-    fn input(&mut self, whole: &Graph, value: ValueId, name: &str) -> ValueId {
-        self.inputs.insert(name.into(), value);
-        self.graph.input(name, whole.ty(value).clone())
-    }
-
     /// The patch that puts `after` where the block was taken from.
     pub fn give_back(&self, whole: &Graph, after: &Graph) -> Result<Patch, PassError> {
         let mut patch = Patch::new(self.name.clone());
@@ -94,25 +69,4 @@ fn constants_by_name(graph: &Graph) -> BTreeMap<&str, ValueId> {
         _ => None,
     };
     graph.schedule().into_iter().filter_map(constant).collect()
-}
-
-/// What `end` is computed from, back to `start`, to what depends on neither, and to constants; expressions over constants
-/// that are used here are part of it.
-fn between(graph: &Graph, start: ValueId, end: ValueId) -> BTreeSet<ValueId> {
-    let stream: BTreeSet<ValueId> = stream_values(graph).into_iter().collect();
-    let constants = constant_values(graph);
-    let (mut inside, mut stack) = (BTreeSet::new(), vec![end]);
-    while let Some(value) = stack.pop() {
-        let source = matches!(graph.op(value), Op::Const { .. } | Op::Input { .. });
-        let cache = matches!(graph.op(value), Op::Cache { .. });
-        let part = cache || stream.contains(&value) || constants.contains(&value);
-        if value != start && part && !source && inside.insert(value) {
-            stack.extend(graph.operands(value));
-        }
-    }
-    inside
-}
-
-fn reads(graph: &Graph, value: ValueId, inside: &BTreeSet<ValueId>) -> bool {
-    graph.users(value).iter().any(|user| inside.contains(user))
 }

@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use fireq_ir::{DType, Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
-use super::{Judged, best, rows};
+use super::{Bench, best};
 use crate::calibration::Calibration;
 use crate::pattern::{Names, used_once};
+use crate::piece::Piece;
 
 /// A pass that tries scales for keys.
 pub(crate) struct SmoothKeys {
@@ -64,12 +65,13 @@ impl Site {
 
 impl SmoothKeys {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
-        let keys = rows(&self.calibration, graph, site.k)?;
-        let judged = Judged::new(&self.calibration, graph, site.attention, "quantize-kv{fit=clipped}")?;
-        let before = judged.error(None)?;
-        let patch = |scale: &[f32]| site.patch(graph, scale, &mut Names::new(graph));
-        let tried = (self.candidates)(site, &keys);
-        let found = best(before, tried, |one| judged.error(Some(patch(&one.scale)?)))?;
+        let piece = Piece::behind(graph, &[site.q, site.k], &[site.attention]);
+        let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
+        let local = Site::find(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
+        let before = bench.error(None)?;
+        let tried = (self.candidates)(site, &bench.rows(local.k)?);
+        let patch = |scale: &[f32]| local.patch(&bench.graph, scale, &mut Names::new(&bench.graph));
+        let found = best(before, tried, |one| bench.error(Some(patch(&one.scale)?)))?;
         let Some((after, best)) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &best.scale, names)?;
         patch.notes.push(format!("{}: error {before:.4} to {after:.4}", best.form));

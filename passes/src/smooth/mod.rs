@@ -2,70 +2,81 @@
 //! calibration data, by the error that quantization then makes.
 
 pub(crate) mod keys;
+pub(crate) mod sample;
 
+use fireq_ir::interp::Tensor;
 use fireq_ir::{Graph, Moved, PassError, Patch, Pipeline, ValueId};
 
-use crate::calibration::Calibration;
+use crate::calibration::{Calibration, RunError};
+use crate::piece::Piece;
 
 /// The share of the error that a scale must take away: less than that is noise of the data.
 const WORTH: f64 = 0.03;
 
 /// Sequences that candidates are compared on.
-const COMPARED: usize = 8;
+const COMPARED: usize = 4;
 
-/// A value that candidates are judged by, and its rows on the graph as it is.
-pub(crate) struct Judged<'a> {
-    calibration: &'a Calibration,
-    graph: &'a Graph,
-    value: ValueId,
-    reference: Vec<f32>,
+/// A piece of a graph on calibration data: what candidates are tried on.
+pub(crate) struct Bench {
+    calibration: Calibration,
+    pub graph: Graph,
+    /// Every output of the piece as it is, on each sequence.
+    reference: Vec<Vec<Tensor>>,
     /// What candidates go through before their error is taken.
     quantize: Pipeline,
 }
 
-impl<'a> Judged<'a> {
+impl Bench {
+    /// A piece of `whole`, on data that `calibration` has for the whole, and the pipeline that quantizes it.
     pub fn new(
-        calibration: &'a Calibration,
-        graph: &'a Graph,
-        value: ValueId,
+        calibration: &Calibration,
+        whole: &Graph,
+        piece: Piece,
         quantize: &str,
-    ) -> Result<Self, PassError> {
-        let reference = rows(calibration, graph, value)?;
+    ) -> Result<Self, RunError> {
+        let calibration = calibration.on(calibration.inputs_of(whole, &piece, COMPARED)?);
         let quantize = crate::pipeline(quantize).expect("a pipeline of known passes");
-        Ok(Judged { calibration, graph, value, reference, quantize })
+        let mut bench = Bench { calibration, graph: piece.graph, reference: vec![], quantize };
+        bench.reference = bench.outputs(&bench.graph)?;
+        Ok(bench)
     }
 
-    /// The relative L2 error of the value once the graph is patched and quantized.
+    /// The rows of a value of the piece on all sequences.
+    pub fn rows(&self, value: ValueId) -> Result<Vec<f32>, RunError> {
+        let mut all = vec![];
+        self.calibration.observe(&self.graph, &[value], COMPARED, |_, tensor| all.extend(tensor.to_f32()))?;
+        Ok(all)
+    }
+
+    /// The relative L2 error of the outputs, all counting the same, once the piece is patched and quantized.
     pub fn error(&self, patch: Option<Patch>) -> Result<f64, PassError> {
         let mut candidate = self.graph.clone();
-        candidate.outputs = vec![self.value];
         if let Some(patch) = patch {
             candidate.apply(patch, &mut Moved::new())?;
         }
         self.quantize.run(&mut candidate).map_err(|failed| failed.source)?;
-        error(self.calibration, &self.reference, &candidate)
+        let found = self.outputs(&candidate)?;
+        let errors = self.reference.iter().zip(&found).map(|(reference, found)| relative(reference, found));
+        Ok((errors.sum::<f64>() / found.len().max(1) as f64).sqrt())
+    }
+
+    fn outputs(&self, graph: &Graph) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let mut found = vec![vec![]; graph.outputs.len()];
+        self.calibration.observe(graph, &graph.outputs, COMPARED, |at, rows| found[at].push(rows.clone()))?;
+        Ok(found)
     }
 }
 
-/// The relative L2 error of a candidate's output against `reference`.
-fn error(calibration: &Calibration, reference: &[f32], candidate: &Graph) -> Result<f64, PassError> {
-    let (mut off, mut norm, mut at) = (0.0, 0.0, 0);
-    calibration.observe(candidate, &candidate.outputs, COMPARED, |_, tensor| {
-        let found = tensor.to_f32();
-        for (a, b) in reference[at..].iter().zip(&found) {
-            off += (f64::from(*a) - f64::from(*b)).powi(2);
+/// The squared relative L2 error over all sequences.
+fn relative(reference: &[Tensor], found: &[Tensor]) -> f64 {
+    let (mut off, mut norm) = (0.0, 0.0);
+    for (a, b) in reference.iter().zip(found) {
+        for (a, b) in a.to_f32().iter().zip(b.to_f32()) {
+            off += (f64::from(*a) - f64::from(b)).powi(2);
             norm += f64::from(*a).powi(2);
         }
-        at += found.len();
-    })?;
-    Ok((off / f64::max(norm, f64::MIN_POSITIVE)).sqrt())
-}
-
-/// The rows of a value on the sequences that candidates are compared on, one after another.
-pub(crate) fn rows(calibration: &Calibration, graph: &Graph, value: ValueId) -> Result<Vec<f32>, PassError> {
-    let mut all = vec![];
-    calibration.observe(graph, &[value], COMPARED, |_, tensor| all.extend(tensor.to_f32()))?;
-    Ok(all)
+    }
+    off / f64::max(norm, f64::MIN_POSITIVE)
 }
 
 /// The candidate of the least error, with that error, where it is worth having instead of an error of `before`.
