@@ -82,8 +82,6 @@ impl Noise {
         let refused = Refused { site: "o".into(), reason: "its producer is shared by two readers".into() };
         Block {
             name: format!("layer {layer} {}", if attention { "attention" } else { "mlp" }),
-            index,
-            seconds: 3.0 + 4.0 * self.next(),
             error,
             error_rtn: Some(error * (1.5 + self.next())),
             stream_error: Some(0.004 * (index + 1) as f64 + 0.002 * self.next()),
@@ -100,12 +98,7 @@ fn made_up(blocks: usize, width: usize) -> Report {
     Report {
         model: "Llama-3.1-70B".into(),
         recipe: "fireq".into(),
-        calibration: Calibration {
-            text: "stories.txt".into(),
-            sequences: 64,
-            tokens_each: 512,
-            seconds: 812.4,
-        },
+        calibration: Calibration { text: "stories.txt".into(), sequences: 64, tokens_each: 512 },
         blocks: (0..blocks).map(|index| noise.block(index, width)).collect(),
     }
 }

@@ -10,6 +10,8 @@ use fireq_ir::interp::{Tensor, empty_caches, interpret};
 use fireq_ir::{Graph, Op, PassError, Type, ValueId};
 use thiserror::Error;
 
+use crate::findings::Block;
+use crate::journal::{Forgetful, Journal};
 use crate::piece::Piece;
 use crate::random::{Tensors, bindings, random_inputs};
 
@@ -51,6 +53,8 @@ impl Runner for Interpreter {
 pub struct Calibration {
     runner: Arc<dyn Runner>,
     sequences: Mutex<Sequences>,
+    journal: Arc<dyn Journal>,
+    findings: Mutex<Vec<Block>>,
 }
 
 /// The inputs of each sequence.
@@ -70,7 +74,7 @@ const RANDOM: (usize, u64) = (24, 4);
 impl Calibration {
     /// Random inputs for whatever graph is looked at, on the interpreter: for graphs that stand alone.
     pub fn random() -> Self {
-        Calibration { runner: Arc::new(Interpreter), sequences: Mutex::new(Sequences::Random) }
+        Calibration::of(Arc::new(Interpreter), Sequences::Random)
     }
 
     /// What `load` gives, once a pass asks: for a language model `tokens`, `positions` and `select` of each sequence.
@@ -78,13 +82,46 @@ impl Calibration {
         runner: Arc<dyn Runner>,
         load: impl Fn() -> Result<Vec<Tensors>, RunError> + Send + Sync + 'static,
     ) -> Self {
-        Calibration { runner, sequences: Mutex::new(Sequences::Awaited(Arc::new(load))) }
+        Calibration::of(runner, Sequences::Awaited(Arc::new(load)))
+    }
+
+    fn of(runner: Arc<dyn Runner>, sequences: Sequences) -> Self {
+        let (sequences, findings) = (Mutex::new(sequences), Mutex::default());
+        Calibration { runner, sequences, journal: Arc::new(Forgetful), findings }
+    }
+
+    /// With a journal of walks over blocks.
+    #[must_use]
+    pub fn with_journal(self, journal: Arc<dyn Journal>) -> Self {
+        Calibration { journal, ..self }
+    }
+
+    pub(crate) fn journal(&self) -> &dyn Journal {
+        &*self.journal
+    }
+
+    /// What passes found out, block by block.
+    pub fn findings(&self) -> Vec<Block> {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on findings are about this block.
+    pub(crate) fn begin(&self, block: Block) {
+        self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(block);
+    }
+
+    /// Notes something about the block that is worked on, or about the graph as a whole where none is.
+    pub(crate) fn note(&self, write: impl FnOnce(&mut Block)) {
+        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
+        if findings.is_empty() {
+            findings.push(Block { name: "model".into(), ..Block::default() });
+        }
+        findings.last_mut().map(write);
     }
 
     /// The same runner with other sequences.
     pub(crate) fn on(&self, sequences: Vec<Tensors>) -> Self {
-        let given = Sequences::Given(Arc::new(sequences));
-        Calibration { runner: self.runner.clone(), sequences: Mutex::new(given) }
+        Calibration::of(self.runner.clone(), Sequences::Given(Arc::new(sequences)))
     }
 
     /// The inputs of a piece of `graph` on each of the first `most` sequences.

@@ -29,6 +29,7 @@ use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
+use crate::findings::Smoothing;
 use crate::options::Options;
 use crate::pattern::{Names, numbers};
 use crate::piece::Piece;
@@ -136,11 +137,22 @@ impl SmoothLinears {
         let x = piece.copies[&site.x];
         let bench = Bench::new(&self.calibration, graph, piece, QUANTIZED)?;
         let local = Site { x, linears: bench.graph.outputs.clone(), ..*site };
-        let (means, columns) = (local.means(&bench)?, local.columns(&bench.graph));
+        let (means, absmax) = local.sizes(&bench)?;
+        let columns = local.columns(&bench.graph);
         let before = bench.error(None)?;
         let patch = |lambda: &[f32]| local.patch(&bench.graph, lambda, &mut Names::new(&bench.graph));
         let tried = ALPHAS.map(|alpha| (alpha, site.lambda(&means, &columns, alpha)));
         let found = best(before, tried, |(_, lambda)| bench.error(Some(patch(lambda)?)))?;
+        self.calibration.note(|block| {
+            let chosen = |(after, (alpha, lambda)): &(f64, (f32, Vec<f32>))| {
+                let absmax_after = absmax.iter().zip(lambda).map(|(x, l)| x / l).collect();
+                let (form, alpha) = ("mean|x|^alpha / max|w|^(1-alpha)".into(), Some(f64::from(*alpha)));
+                (*after, Smoothing { form, alpha, absmax_after, ..Smoothing::default() })
+            };
+            let name = leaf_name(graph, graph.operands(site.linears[0])[1]);
+            let found = found.as_ref().map(chosen);
+            block.smoothing.push(Smoothing::searched(&name, ALPHAS.len(), before, absmax.clone(), found));
+        });
         let Some((after, (alpha, lambda))) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &lambda, names)?;
         patch.notes.push(format!("alpha {alpha}: error {before:.4} to {after:.4}"));
@@ -149,13 +161,15 @@ impl SmoothLinears {
 }
 
 impl Site {
-    /// The mean magnitude of each input channel.
-    fn means(&self, bench: &Bench) -> Result<Vec<f64>, PassError> {
-        let mut means = vec![0.0f64; bench.graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
-        for row in bench.rows(self.x)?.chunks(means.len().max(1)) {
-            means.iter_mut().zip(row).for_each(|(mean, x)| *mean += f64::from(x.abs()));
+    /// The sum and the largest of the magnitudes of each input channel.
+    fn sizes(&self, bench: &Bench) -> Result<(Vec<f64>, Vec<f32>), PassError> {
+        let channels = bench.graph.ty(self.x).shape.cols().fixed().unwrap_or(0);
+        let (mut sums, mut most) = (vec![0.0f64; channels], vec![0.0f32; channels]);
+        for row in bench.rows(self.x)?.chunks(channels.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(x.abs()));
+            most.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs()));
         }
-        Ok(means)
+        Ok((sums, most))
     }
 
     /// The largest magnitude in each column of the weights.

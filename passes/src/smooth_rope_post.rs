@@ -49,6 +49,8 @@ fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
     let of = |count: usize| {
         POWERS.map(|power| Candidate {
             form: format!("{count} channels and their pairs to the power of -{power}"),
+            power,
+            channels: Some(count),
             scale: sizes.chunks(site.head).flat_map(|head| top(head, count, power)).collect(),
         })
     };

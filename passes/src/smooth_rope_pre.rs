@@ -49,6 +49,8 @@ fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
         let exponent = if *name == "rms" { 0.5 } else { 1.0 };
         let of = |power: f32| Candidate {
             form: format!("{name} to the power of -{power}"),
+            power,
+            channels: None,
             scale: inverse_powers(sizes, power * exponent),
         };
         POWERS.map(of)

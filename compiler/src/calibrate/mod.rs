@@ -2,6 +2,7 @@
 
 #[cfg(feature = "llvm")]
 mod compiled;
+mod journal;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use crate::tokens::Tokens;
 
 #[cfg(feature = "llvm")]
 pub use compiled::Compiled;
+pub use journal::{Folder, News};
 
 /// Stories in simple English, for models that are given no text of their own.
 const BUNDLED: &str = include_str!("../calibration.txt");
@@ -33,9 +35,9 @@ pub struct CalibrationOptions {
 }
 
 /// Calibration data for the model in `dir`. The text is read, and a tokenizer needed, when a pass first asks for it.
-pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) -> Arc<Calibration> {
+pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) -> Calibration {
     let (dir, facts) = (dir.to_path_buf(), facts.clone());
-    Arc::new(Calibration::new(runner(options.threads), move || read(&dir, &facts, &options)))
+    Calibration::new(runner(options.threads), move || read(&dir, &facts, &options))
 }
 
 #[cfg(feature = "llvm")]

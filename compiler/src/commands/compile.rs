@@ -1,6 +1,7 @@
 //! `fireq compile`: a model directory becomes an artifact.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use fireq::calibrate::{CalibrationOptions, calibration};
@@ -11,10 +12,12 @@ use fireq::watch::{Line, Watch};
 use fireq_ir::Graph;
 use fireq_ir::plan::{Lowered, lower, print_plan};
 use fireq_ir::text::print_graph;
+use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json};
+use super::partial;
 use crate::cli::Compile;
 use crate::failure::{Failure, Outcome};
 
@@ -25,7 +28,7 @@ pub fn compile(options: &Compile) -> Outcome {
     set_threads(options.threads)?;
     let recipe = recipe(options)?;
     let mut model = import_with(&options.model, options.import.options())?;
-    let calibration = calibration(&model.dir, &facts(&model), calibration_options(options));
+    let calibration = calibrated(options, &model, &recipe)?;
     let pipeline = fireq_passes::pipeline_with(&recipe, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let lower_last = |watch: &Watch<'_>, graph: &Graph| {
@@ -40,6 +43,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
     if !options.dry_run {
         build(options, &model, &lowered, &recipe)?;
+        partial::remove(options);
     }
     let report = Report {
         model: &model,
@@ -81,6 +85,17 @@ fn check_recipe(name: &str) -> Outcome {
             .hint("use fireq (calibrated), rtn (round to nearest) or none; --passes runs any pipeline"));
     }
     Ok(fireq_passes::recipe(name).map(drop)?)
+}
+
+/// Calibration data, and where finished blocks go while an artifact is made.
+fn calibrated(options: &Compile, model: &Model, recipe: &str) -> Outcome<Arc<Calibration>> {
+    let given = calibration_options(options);
+    let calibration = calibration(&model.dir, &facts(model), given.clone());
+    let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
+    let Some(out) = out else { return Ok(Arc::new(calibration)) };
+    let pipeline = fireq_passes::pipeline(recipe)?.to_string();
+    let journal = partial::journal(options, out, model, &pipeline, &given)?;
+    Ok(Arc::new(calibration.with_journal(Arc::new(journal))))
 }
 
 /// Tokens of a sequence: enough for attention to have something to choose from.

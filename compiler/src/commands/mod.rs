@@ -11,6 +11,7 @@ mod logits;
 mod open;
 mod opt;
 mod output;
+mod partial;
 mod passes;
 mod pipeline;
 #[cfg(feature = "llvm")]

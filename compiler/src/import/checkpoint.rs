@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use fireq_ir::{ByteSource, ConstData};
 use memmap2::Mmap;
+use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
 
@@ -116,20 +117,34 @@ fn check_shard_name(index: &Path, shard: &str) -> Result<(), ImportError> {
 }
 
 fn open_file(path: &Path, tensors: &mut BTreeMap<String, StoredTensor>) -> Result<(), ImportError> {
-    let file = Arc::new(map(path).map_err(|source| ImportError::Read { path: path.into(), source })?);
-    let bytes = file.bytes();
-    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(path, bytes, &e))?;
-    let data = size_of::<u64>() + header;
-    let stored: BTreeMap<String, _> = metadata.tensors().into_iter().collect();
-    for (name, info) in stored {
-        let range = data + info.data_offsets.0..data + info.data_offsets.1;
-        let tensor = StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file: file.clone(), range };
+    for (name, tensor) in stored(path)?.tensors {
         if tensors.insert(name.clone(), tensor).is_some() {
             let reason = format!("tensor `{name}` is in another shard too");
             return Err(ImportError::unsupported(path, reason, "download the shards and their index again"));
         }
     }
     Ok(())
+}
+
+/// A safetensors file: its tensors by name, mapped, and the texts of its metadata.
+pub(crate) struct Stored {
+    pub tensors: BTreeMap<String, StoredTensor>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Maps a safetensors file.
+pub(crate) fn stored(path: &Path) -> Result<Stored, ImportError> {
+    let file = Arc::new(map(path).map_err(|source| ImportError::Read { path: path.into(), source })?);
+    let bytes = file.bytes();
+    let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(path, bytes, &e))?;
+    let data = size_of::<u64>() + header;
+    let tensor = |(name, info): (String, &TensorInfo)| {
+        let range = data + info.data_offsets.0..data + info.data_offsets.1;
+        (name, StoredTensor { dtype: info.dtype, shape: info.shape.clone(), file: file.clone(), range })
+    };
+    let tensors = metadata.tensors().into_iter().map(tensor).collect();
+    let metadata = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Stored { tensors, metadata })
 }
 
 fn map(path: &Path) -> std::io::Result<Mapped> {

@@ -16,6 +16,7 @@ use std::path::{Path, PathBuf};
 use fireq_ir::{ConstData, DType, Dim, Graph, Shape, Type};
 use safetensors::Dtype;
 
+pub(crate) use checkpoint::stored;
 pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
 pub use config::{Architecture, Biases, ModelConfig};
 pub use error::ImportError;

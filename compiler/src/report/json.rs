@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::Serialize;
 use serde_json::Serializer;
 use serde_json::ser::{Formatter, PrettyFormatter};
 use thiserror::Error;
@@ -57,19 +57,6 @@ impl Formatter for Lines {
     fn end_object_value<W: Write + ?Sized>(&mut self, out: &mut W) -> io::Result<()> {
         self.0.end_object_value(out)
     }
-}
-
-pub(super) fn number<'de, D, T>(input: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + From<f32>,
-{
-    Ok(Option::deserialize(input)?.unwrap_or(f32::NAN.into()))
-}
-
-pub(super) fn numbers<'de, D: Deserializer<'de>>(input: D) -> Result<Vec<f32>, D::Error> {
-    let numbers = Vec::<Option<f32>>::deserialize(input)?;
-    Ok(numbers.into_iter().map(|x| x.unwrap_or(f32::NAN)).collect())
 }
 
 #[cfg(test)]

@@ -42,7 +42,6 @@ function summary() {
   const facts = [
     fact("recipe", data.recipe),
     fact("calibration", `${calibration.text}, ${calibration.sequences} × ${calibration.tokens_each} tokens`),
-    fact("time", number(calibration.seconds) + " s"),
     fact("blocks", blocks.length),
     fact("weights", weights.length),
     fact("underflows", weights.reduce((sum, weight) => sum + weight.underflow, 0)),
@@ -70,10 +69,10 @@ function errorsByBlock() {
 }
 
 function blockTable() {
-  const head = ["#", "block", "error", "rtn", "against rtn", "stream", "seconds", "refused"];
-  byId("blocks").replaceChildren(...table(head, data.blocks.map((block) => [
-    block.index, block.name, number(block.error), number(block.error_rtn), ratio(block.error, block.error_rtn),
-    number(block.stream_error), number(block.seconds),
+  const head = ["#", "block", "error", "rtn", "against rtn", "stream", "refused"];
+  byId("blocks").replaceChildren(...table(head, data.blocks.map((block, index) => [
+    index, block.name, number(block.error), number(block.error_rtn), ratio(block.error, block.error_rtn),
+    number(block.stream_error),
     block.refused.length ? make("td", "bad", block.refused.length) : "",
   ]), [1]));
   rows().forEach((row, block) => {
@@ -134,7 +133,7 @@ function panel() {
   if (!block) return panel.append(make("p", "soft", "no block was quantized"));
   panel.append(make("h2", "", block.name));
   const errors = [`error ${number(block.error)}`, `round to nearest ${number(block.error_rtn)}`,
-    `residual stream ${number(block.stream_error)}`, `${number(block.seconds)} s`];
+    `residual stream ${number(block.stream_error)}`];
   panel.append(make("p", "soft", errors.join(" · ")));
   section(panel, "refused", block.refused.map(({ site, reason }) =>
     make("p", "", null, [make("code", "bad", site), " " + reason])));

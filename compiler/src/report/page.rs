@@ -28,8 +28,6 @@ fn encode(report: &Report) -> Value {
 fn block(block: &Block) -> Value {
     json!({
         "name": block.name,
-        "index": block.index,
-        "seconds": block.seconds,
         "error": block.error,
         "error_rtn": block.error_rtn,
         "stream_error": block.stream_error,

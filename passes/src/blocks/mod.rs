@@ -5,19 +5,24 @@
 //! through every block before it as these are by then, quantized or not. So errors that earlier blocks make are known to
 //! later ones, and nothing is measured on a graph that is half changed. Fires for blocks with linears of plain weights.
 
+mod measure;
 mod piece;
 mod split;
+mod stream;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use fireq_ir::interp::Tensor;
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, Pipeline, RunOptions, Unobserved, ValueId};
+use fireq_ir::{
+    Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped, ValueId,
+};
 
+use crate::blocks::measure::measure;
 use crate::blocks::piece::{Block, take};
 use crate::blocks::split::split;
-use crate::calibration::{Calibration, RunError, Sequences};
-use crate::random::Tensors;
+use crate::blocks::stream::Stream;
+use crate::calibration::{Calibration, Sequences};
+use crate::findings;
+use crate::journal::{Finished, Resumed};
 
 /// The pass: a pipeline for each block.
 pub(crate) struct Blocks {
@@ -35,84 +40,101 @@ impl Pass for Blocks {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let blocks = take(graph, &split(graph));
+        let mut blocks = take(graph, &split(graph));
         let Some(last) = blocks.iter().rposition(|block| pending(&block.graph)) else { return Ok(vec![]) };
-        let mut stream = Stream::at_first(&self.calibration, graph, &blocks[..=last])?;
+        blocks.truncate(last + 1);
+        let mut stream = Stream::at_first(&self.calibration, graph, &blocks)?;
         // A later run may ask for the given data again, or for random ones.
         let given = self.calibration.exchange(Sequences::Random);
-        let result = self.walk(graph, &blocks[..=last], &mut stream);
+        let result = self.walk(graph, &blocks, &mut stream);
         self.calibration.exchange(given);
         result
     }
 }
 
 impl Blocks {
-    /// Runs the passes on each block and the data through it.
+    /// Runs the passes on each block and the data through it, from where an earlier walk ended.
     fn walk(&self, graph: &Graph, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Patch>, PassError> {
-        let mut patches = vec![];
-        for block in blocks {
-            let inputs = stream.inputs(block);
-            self.calibration.exchange(Sequences::Given(Arc::new(inputs)));
-            let mut after = block.graph.clone();
-            if pending(&after) {
-                patches.extend(self.change(graph, block, &mut after)?);
-            }
-            stream.x = values(&self.calibration, &after, &after.outputs)?.swap_remove(0);
+        let (name, journal) = (self.steps.to_string(), self.calibration.journal());
+        let Resumed { mut finished, streams } = journal.resume(&name);
+        if !stream.resume(streams) {
+            finished.clear();
         }
-        Ok(patches)
+        finished.truncate(blocks.len());
+        finished.iter().for_each(|block| self.calibration.begin(block.findings.clone()));
+        let all = blocks.iter().map(|block| parameters(&block.graph)).sum();
+        let mut done = blocks[..finished.len()].iter().map(|block| parameters(&block.graph)).sum();
+        for (n, block) in blocks.iter().enumerate().skip(finished.len()) {
+            let next = self.block(block, stream, (done, all))?;
+            finished.push(journal.keep(&name, n, next, &stream.tensors())?);
+            done += parameters(&block.graph);
+        }
+        journal.tell(all, all, "");
+        let changed = blocks.iter().zip(&finished).filter_map(|(b, f)| Some((b, f.graph.as_ref()?)));
+        changed.map(|(block, after)| block.give_back(graph, after)).collect()
     }
 
-    fn change(&self, graph: &Graph, block: &Block, after: &mut Graph) -> Result<Option<Patch>, PassError> {
-        let options = RunOptions::default();
-        let changed = self.steps.run_observed(after, options, &mut Unobserved).map_err(|stopped| {
-            let fireq_ir::Stopped::Pass(failed) = stopped;
+    /// Runs the passes on a block, and the stream through what it then is.
+    fn block(&self, block: &Block, stream: &mut Stream, progress: (u64, u64)) -> Result<Finished, PassError> {
+        self.calibration.exchange(Sequences::Given(Arc::new(stream.inputs(block))));
+        self.calibration.begin(findings::Block { name: block.name.clone(), ..findings::Block::default() });
+        let mut after = block.graph.clone();
+        let changed = pending(&after) && self.change(block, &mut after, progress)?;
+        let was = stream.advance(&self.calibration, block, &after)?;
+        if changed {
+            measure(&self.calibration, block, &after, (&was, stream))?;
+        }
+        after.constants.retain(|name, _| !block.graph.constants.contains_key(name));
+        let findings = self.calibration.findings().pop().unwrap_or_default();
+        Ok(Finished { graph: changed.then_some(after), findings })
+    }
+
+    /// True when a pass changed something.
+    fn change(&self, block: &Block, after: &mut Graph, progress: (u64, u64)) -> Result<bool, PassError> {
+        let mut teller = Teller { calibration: &self.calibration, block, progress };
+        let changed = self.steps.run_observed(after, RunOptions::default(), &mut teller);
+        let changed = changed.map_err(|stopped| {
+            let Stopped::Pass(failed) = stopped;
             let reason = format!("pass `{}`: {}", failed.pass, failed.source);
             PassError::Refused { site: block.name.clone(), reason }
         })?;
-        if changed == 0 { Ok(None) } else { block.give_back(graph, after).map(Some) }
+        Ok(changed > 0)
     }
 }
 
-/// Every sequence's value of each tap.
-fn values(calibration: &Calibration, graph: &Graph, taps: &[ValueId]) -> Result<Vec<Vec<Tensor>>, RunError> {
-    let mut found = vec![vec![]; taps.len()];
-    calibration.observe(graph, taps, usize::MAX, |tap, tensor| found[tap].push(tensor.clone()))?;
-    Ok(found)
+/// Tells which pass is at work.
+struct Teller<'a> {
+    calibration: &'a Calibration,
+    block: &'a Block,
+    progress: (u64, u64),
 }
 
-/// The residual stream on its way through the blocks, and what all blocks read beside it.
-struct Stream {
-    x: Vec<Tensor>,
-    beside: BTreeMap<ValueId, Vec<Tensor>>,
+impl Observer for Teller<'_> {
+    type Error = std::convert::Infallible;
+
+    fn before(&mut self, pass: &dyn Pass, _: &Graph) -> Result<(), Self::Error> {
+        let (done, all) = self.progress;
+        self.calibration.journal().tell(done, all, &format!("{} {}", self.block.name, pass.id()));
+        Ok(())
+    }
+
+    fn after(&mut self, _: &Ran<'_>) -> Result<(), Self::Error> {
+        Ok(())
+    }
 }
 
-impl Stream {
-    fn at_first(calibration: &Calibration, graph: &Graph, blocks: &[Block]) -> Result<Self, PassError> {
-        let beside: BTreeSet<ValueId> = blocks
-            .iter()
-            .flat_map(|block| block.inputs.values().copied().filter(|v| *v != block.start))
-            .collect();
-        let taps: Vec<ValueId> =
-            blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
-        let mut found = values(calibration, graph, &taps)?.into_iter();
-        let x = found.next().unwrap_or_default();
-        Ok(Stream { x, beside: beside.into_iter().zip(found).collect() })
-    }
-
-    /// The inputs of a block on each sequence.
-    fn inputs(&self, block: &Block) -> Vec<Tensors> {
-        let of = |n: usize, value: &ValueId| {
-            if *value == block.start { self.x[n].clone() } else { self.beside[value][n].clone() }
-        };
-        let sequence = |n| block.inputs.iter().map(|(name, value)| (name.clone(), of(n, value))).collect();
-        (0..self.x.len()).map(sequence).collect()
-    }
+/// The linears of a graph whose weights are plain, and their weights.
+fn plain_linears(graph: &Graph) -> impl Iterator<Item = ValueId> {
+    let weight = |v: ValueId| (*graph.op(v) == Op::Linear).then(|| graph.operands(v)[1]);
+    graph.schedule().into_iter().filter_map(weight).filter(|w| graph.ty(*w).scheme.is_plain())
 }
 
 /// True for a graph with a linear whose weight is plain.
 fn pending(graph: &Graph) -> bool {
-    let plain = |v: ValueId| {
-        *graph.op(v) == Op::Linear && graph.operands(v).get(1).is_some_and(|w| graph.ty(*w).scheme.is_plain())
-    };
-    graph.schedule().into_iter().any(plain)
+    plain_linears(graph).next().is_some()
+}
+
+/// Parameters of plain weights.
+fn parameters(graph: &Graph) -> u64 {
+    plain_linears(graph).filter_map(|w| graph.ty(w).shape.elements()).map(|n| n as u64).sum()
 }

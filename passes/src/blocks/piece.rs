@@ -25,9 +25,8 @@ pub(super) fn take(whole: &Graph, cuts: &[(ValueId, ValueId)]) -> Vec<Block> {
     let stream: BTreeSet<ValueId> = stream_values(whole).into_iter().collect();
     let constants = constant_values(whole);
     // Expressions over constants that are used here are part of it, and so are caches.
-    let part = |v: ValueId| {
-        stream.contains(&v) || constants.contains(&v) || matches!(whole.op(v), Op::Cache { .. })
-    };
+    let part =
+        |v: ValueId| stream.contains(&v) || constants.contains(&v) || matches!(whole.op(v), Op::Cache { .. });
     let block = |&(start, end): &(ValueId, ValueId)| {
         let Piece { graph, inputs, .. } = Piece::back_to(whole, &[end], |v| v == start || !part(v));
         let linear = graph.schedule().into_iter().find(|v| *graph.op(*v) == Op::Linear);

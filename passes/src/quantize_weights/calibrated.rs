@@ -11,6 +11,7 @@ use fireq_ir::{Fit, Format, Graph, Op, PassError, Patch, ValueId};
 
 use super::QuantizeWeights;
 use crate::calibration::Calibration;
+use crate::findings::Weight;
 use crate::pattern::Names;
 use crate::weights::{Hessian, Method, Summary, WINDOW, quantize};
 
@@ -34,7 +35,9 @@ pub(super) fn round(
     let mut patches = vec![];
     for (linears, hessian) in by_input.values().zip(&hessians) {
         for linear in linears {
-            patches.push(patch(graph, *linear, pass.group, method, hessian, &mut names)?);
+            let (patch, found) = patch(graph, *linear, pass.group, method, hessian, &mut names)?;
+            calibration.note(|block| block.weights.push(found));
+            patches.push(patch);
         }
     }
     Ok(patches)
@@ -85,7 +88,7 @@ fn patch(
     method: &Method,
     hessian: &Hessian,
     names: &mut Names<'_>,
-) -> Result<Patch, PassError> {
+) -> Result<(Patch, Weight), PassError> {
     let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
     let name = leaf_name(graph, weight);
     let refuse = |reason: String| PassError::Refused { site: name.to_string(), reason };
@@ -97,7 +100,20 @@ fn patch(
     let quantized = patch.add(graph, Op::Linear, &[x.into(), codes])?;
     patch.replace(linear, quantized);
     patch.notes.push(note(&summary));
-    Ok(patch)
+    let Summary { clips, outer_min, outer_max, underflows, error, .. } = summary;
+    let found = Weight {
+        name: name.to_string(),
+        method: if method.compensate { "gptq" } else { "search" }.into(),
+        group,
+        rows: tensor.rows(),
+        cols: tensor.cols(),
+        error: f64::from(error),
+        clip: clips,
+        outer_min,
+        outer_max,
+        underflow: underflows,
+    };
+    Ok((patch, found))
 }
 
 fn note(summary: &Summary) -> String {

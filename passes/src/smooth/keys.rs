@@ -6,6 +6,7 @@ use fireq_ir::{DType, Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
 use super::{Bench, best};
 use crate::calibration::Calibration;
+use crate::findings::Smoothing;
 use crate::pattern::{Names, used_once};
 use crate::piece::Piece;
 
@@ -69,9 +70,16 @@ impl SmoothKeys {
         let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
         let local = Site::find(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
         let before = bench.error(None)?;
-        let tried = (self.candidates)(site, &bench.rows(local.k)?);
+        let keys = bench.rows(local.k)?;
+        let tried = (self.candidates)(site, &keys);
+        let count = tried.len();
         let patch = |scale: &[f32]| local.patch(&bench.graph, scale, &mut Names::new(&bench.graph));
         let found = best(before, tried, |one| bench.error(Some(patch(&one.scale)?)))?;
+        let absmax = sizes(site, &keys, f32::max);
+        self.calibration.note(|block| {
+            let found = found.as_ref().map(|(after, best)| (*after, best.chosen(&absmax)));
+            block.smoothing.push(Smoothing::searched(&site.name, count, before, absmax, found));
+        });
         let Some((after, best)) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &best.scale, names)?;
         patch.notes.push(format!("{}: error {before:.4} to {after:.4}", best.form));
@@ -82,7 +90,27 @@ impl SmoothKeys {
 /// A scale for the channels of keys, and how it came about.
 pub(crate) struct Candidate {
     pub form: String,
+    pub power: f32,
+    /// Channels of a head that are scaled by themselves, where not all are.
+    pub channels: Option<usize>,
     pub scale: Vec<f32>,
+}
+
+impl Candidate {
+    /// What a report says of it, for keys of these magnitudes.
+    fn chosen(&self, absmax: &[f32]) -> Smoothing {
+        let power = Some(f64::from(self.power));
+        let (alpha, beta) = if self.channels.is_some() { (None, power) } else { (power, None) };
+        let absmax_after = absmax.iter().zip(&self.scale).map(|(size, scale)| size * scale).collect();
+        Smoothing {
+            form: self.form.clone(),
+            alpha,
+            beta,
+            k: self.channels,
+            absmax_after,
+            ..Smoothing::default()
+        }
+    }
 }
 
 /// Powers of a channel's size.

@@ -1,0 +1,90 @@
+//! The residual stream on its way through the blocks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fireq_ir::interp::Tensor;
+use fireq_ir::{Graph, PassError, ValueId};
+
+use super::piece::Block;
+use crate::calibration::{Calibration, RunError};
+use crate::random::Tensors;
+
+/// The residual stream between two blocks, and what all blocks read beside it.
+pub(super) struct Stream {
+    /// On each sequence.
+    pub x: Vec<Tensor>,
+    /// On the first sequence, had no block changed.
+    pub unchanged: Tensor,
+    beside: BTreeMap<ValueId, Vec<Tensor>>,
+}
+
+impl Stream {
+    pub fn at_first(calibration: &Calibration, graph: &Graph, blocks: &[Block]) -> Result<Self, PassError> {
+        let beside: BTreeSet<ValueId> = blocks
+            .iter()
+            .flat_map(|block| block.inputs.values().copied().filter(|v| *v != block.start))
+            .collect();
+        let taps: Vec<ValueId> =
+            blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
+        let mut found = values(calibration, graph, &taps)?.into_iter();
+        let x = found.next().unwrap_or_default();
+        let unchanged = x.first().cloned().ok_or_else(|| RunError("there are no sequences".into()))?;
+        Ok(Stream { x, unchanged, beside: beside.into_iter().zip(found).collect() })
+    }
+
+    /// Everything that moves.
+    pub fn tensors(&self) -> Vec<&Tensor> {
+        self.x.iter().chain([&self.unchanged]).collect()
+    }
+
+    /// Takes what [`Stream::tensors`] gave up before; false where it does not fit, and nothing is taken.
+    pub fn resume(&mut self, mut tensors: Vec<Tensor>) -> bool {
+        let now = self.tensors();
+        let fits = now.len() == tensors.len() && now.iter().zip(&tensors).all(|(a, b)| a.ty == b.ty);
+        if fits {
+            self.unchanged = tensors.pop().unwrap_or_else(|| self.unchanged.clone());
+            self.x = tensors;
+        }
+        fits
+    }
+
+    /// The inputs of a block on each sequence.
+    pub fn inputs(&self, block: &Block) -> Vec<Tensors> {
+        (0..self.x.len()).map(|n| self.inputs_with(block, n, &self.x[n])).collect()
+    }
+
+    /// The inputs of a block on a sequence where the stream is `x`.
+    pub fn inputs_with(&self, block: &Block, sequence: usize, x: &Tensor) -> Tensors {
+        let of =
+            |value: &ValueId| if *value == block.start { x } else { &self.beside[value][sequence] }.clone();
+        block.inputs.iter().map(|(name, value)| (name.clone(), of(value))).collect()
+    }
+
+    /// Goes through a block as it is `after`. Returns the stream on the first sequence as it was before.
+    pub fn advance(
+        &mut self,
+        calibration: &Calibration,
+        block: &Block,
+        after: &Graph,
+    ) -> Result<Tensor, RunError> {
+        let unchanged = calibration.on(vec![self.inputs_with(block, 0, &self.unchanged)]);
+        self.unchanged = only(&unchanged, &block.graph)?;
+        let x = values(calibration, after, &after.outputs)?.swap_remove(0);
+        Ok(std::mem::replace(&mut self.x, x).swap_remove(0))
+    }
+}
+
+/// The output of a block on the one sequence there is.
+pub(super) fn only(calibration: &Calibration, graph: &Graph) -> Result<Tensor, RunError> {
+    values(calibration, graph, &graph.outputs)?
+        .pop()
+        .and_then(|mut sequences| sequences.pop())
+        .ok_or_else(|| RunError("there is no sequence".into()))
+}
+
+/// Every sequence's value of each tap.
+fn values(calibration: &Calibration, graph: &Graph, taps: &[ValueId]) -> Result<Vec<Vec<Tensor>>, RunError> {
+    let mut found = vec![vec![]; taps.len()];
+    calibration.observe(graph, taps, usize::MAX, |tap, tensor| found[tap].push(tensor.clone()))?;
+    Ok(found)
+}
