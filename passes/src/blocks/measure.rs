@@ -48,7 +48,7 @@ fn kv(calibration: &Calibration, after: &Graph) -> Result<Option<Kv>, RunError> 
         Some((appended(after, k)?, appended(after, v)?))
     };
     let attentions = after.schedule().into_iter().filter(|v| matches!(after.op(*v), Op::Attention { .. }));
-    let Some(((k, to, fit), (v, ..))) = attentions.filter_map(attention).next() else { return Ok(None) };
+    let Some(((k, to, fit), (v, ..))) = attentions.into_iter().find_map(attention) else { return Ok(None) };
     let mut errors = [0.0; 2];
     calibration.observe(after, &[k, v], 1, |at, rows| {
         let codes = Quantized::from_rows(&rows.to_f32(), rows.cols(), &to, fit);

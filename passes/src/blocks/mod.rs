@@ -61,7 +61,9 @@ impl Blocks {
             finished.clear();
         }
         finished.truncate(blocks.len());
-        finished.iter().for_each(|block| self.calibration.begin(block.findings.clone()));
+        for block in &finished {
+            self.calibration.begin(block.findings.clone());
+        }
         let all = blocks.iter().map(|block| parameters(&block.graph)).sum();
         let mut done = blocks[..finished.len()].iter().map(|block| parameters(&block.graph)).sum();
         for (n, block) in blocks.iter().enumerate().skip(finished.len()) {
