@@ -34,7 +34,7 @@ use crate::options::Options;
 use crate::pattern::{Names, numbers};
 use crate::piece::Piece;
 use crate::smooth::sample::sample;
-use crate::smooth::{Bench, best};
+use crate::smooth::{Bench, COMPARED, best, worth};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
@@ -139,10 +139,11 @@ impl SmoothLinears {
         let local = Site { x, linears: bench.graph.outputs.clone(), ..*site };
         let (means, absmax) = local.sizes(&bench)?;
         let columns = local.columns(&bench.graph);
-        let before = bench.error(None)?;
+        let before = bench.error(None, COMPARED)?;
         let patch = |lambda: &[f32]| local.patch(&bench.graph, lambda, &mut Names::new(&bench.graph));
-        let tried = ALPHAS.map(|alpha| (alpha, site.lambda(&means, &columns, alpha)));
-        let found = best(before, tried, |(_, lambda)| bench.error(Some(patch(lambda)?)))?;
+        let tried = ALPHAS.iter().map(|alpha| (*alpha, site.lambda(&means, &columns, *alpha))).collect();
+        let found = best(tried, |(_, lambda), most| bench.error(Some(patch(lambda)?), most))?;
+        let found = found.filter(|(after, _)| worth(before, *after));
         self.calibration.note(|block| {
             let chosen = |(after, (alpha, lambda)): &(f64, (f32, Vec<f32>))| {
                 let absmax_after = absmax.iter().zip(lambda).map(|(x, l)| x / l).collect();

@@ -35,13 +35,18 @@ use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
 
 /// The pass.
 pub(crate) fn build(options: &Options) -> SmoothKeys {
-    SmoothKeys { id: "smooth-rope-post", candidates, calibration: options.calibration().clone() }
+    SmoothKeys {
+        id: "smooth-rope-post",
+        candidates,
+        instead: None,
+        calibration: options.calibration().clone(),
+    }
 }
 
 /// Channels of a head that have scales of their own, besides those of their pairs.
 const CHANNELS: [usize; 4] = [2, 4, 8, 16];
 
-fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
+pub(crate) fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
     let mut sizes = sizes(site, keys, f32::max);
     if site.shared {
         share(&mut sizes, site.head);

@@ -37,7 +37,12 @@ use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
 
 /// The pass.
 pub(crate) fn build(options: &Options) -> SmoothKeys {
-    SmoothKeys { id: "smooth-rope-pre", candidates, calibration: options.calibration().clone() }
+    SmoothKeys {
+        id: "smooth-rope-pre",
+        candidates,
+        instead: Some(crate::smooth_rope_post::candidates),
+        calibration: options.calibration().clone(),
+    }
 }
 
 fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use fireq_ir::{DType, Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
-use super::{Bench, best};
+use super::{Bench, COMPARED, best, worth};
 use crate::calibration::Calibration;
 use crate::findings::Smoothing;
 use crate::pattern::{Names, used_once};
@@ -14,6 +14,8 @@ use crate::piece::Piece;
 pub(crate) struct SmoothKeys {
     pub id: &'static str,
     pub candidates: fn(&Site, &[f32]) -> Vec<Candidate>,
+    /// What another pass will try where this one does nothing: it gets its turn where it is better by enough.
+    pub instead: Option<fn(&Site, &[f32]) -> Vec<Candidate>>,
     pub calibration: Arc<Calibration>,
 }
 
@@ -69,12 +71,16 @@ impl SmoothKeys {
         let piece = Piece::behind(graph, &[site.q, site.k], &[site.attention]);
         let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
         let local = Site::find(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
-        let before = bench.error(None)?;
+        let before = bench.error(None, COMPARED)?;
         let keys = bench.rows(local.k)?;
         let tried = (self.candidates)(site, &keys);
         let count = tried.len();
         let patch = |scale: &[f32]| local.patch(&bench.graph, scale, &mut Names::new(&bench.graph));
-        let found = best(before, tried, |one| bench.error(Some(patch(&one.scale)?)))?;
+        let error = |one: &Candidate, most| bench.error(Some(patch(&one.scale)?), most);
+        let rival = self.instead.map(|rivals| best(rivals(site, &keys), error)).transpose()?.flatten();
+        let found = best(tried, error)?.filter(|(after, _)| {
+            worth(before, *after) && rival.is_none_or(|(rival, _)| !worth(*after, rival))
+        });
         let absmax = sizes(site, &keys, f32::max);
         self.calibration.note(|block| {
             let found = found.as_ref().map(|(after, best)| (*after, best.chosen(&absmax)));

@@ -14,7 +14,7 @@ use crate::piece::Piece;
 const WORTH: f64 = 0.03;
 
 /// Sequences that candidates are compared on.
-const COMPARED: usize = 2;
+pub(crate) const COMPARED: usize = 2;
 
 /// A piece of a graph on calibration data: what candidates are tried on.
 pub(crate) struct Bench {
@@ -37,7 +37,7 @@ impl Bench {
         let calibration = calibration.on(calibration.inputs_of(whole, &piece, COMPARED)?);
         let quantize = crate::pipeline(quantize).expect("a pipeline of known passes");
         let mut bench = Bench { calibration, graph: piece.graph, reference: vec![], quantize };
-        bench.reference = bench.outputs(&bench.graph)?;
+        bench.reference = bench.outputs(&bench.graph, COMPARED)?;
         Ok(bench)
     }
 
@@ -48,21 +48,22 @@ impl Bench {
         Ok(all)
     }
 
-    /// The relative L2 error of the outputs, all counting the same, once the piece is patched and quantized.
-    pub fn error(&self, patch: Option<Patch>) -> Result<f64, PassError> {
+    /// The relative L2 error of the outputs on the first `most` sequences, all outputs counting the same, once the piece is
+    /// patched and quantized.
+    pub fn error(&self, patch: Option<Patch>, most: usize) -> Result<f64, PassError> {
         let mut candidate = self.graph.clone();
         if let Some(patch) = patch {
             candidate.apply(patch, &mut Moved::new())?;
         }
         self.quantize.run(&mut candidate).map_err(|failed| failed.source)?;
-        let found = self.outputs(&candidate)?;
+        let found = self.outputs(&candidate, most)?;
         let errors = self.reference.iter().zip(&found).map(|(reference, found)| relative(reference, found));
         Ok((errors.sum::<f64>() / found.len().max(1) as f64).sqrt())
     }
 
-    fn outputs(&self, graph: &Graph) -> Result<Vec<Vec<Tensor>>, RunError> {
+    fn outputs(&self, graph: &Graph, most: usize) -> Result<Vec<Vec<Tensor>>, RunError> {
         let mut found = vec![vec![]; graph.outputs.len()];
-        self.calibration.observe(graph, &graph.outputs, COMPARED, |at, rows| found[at].push(rows.clone()))?;
+        self.calibration.observe(graph, &graph.outputs, most, |at, rows| found[at].push(rows.clone()))?;
         Ok(found)
     }
 }
@@ -79,18 +80,32 @@ fn relative(reference: &[Tensor], found: &[Tensor]) -> f64 {
     off / f64::max(norm, f64::MIN_POSITIVE)
 }
 
-/// The candidate of the least error, with that error, where it is worth having instead of an error of `before`.
+/// Candidates that are compared on all sequences: the best of all on the first.
+const FINALISTS: usize = 3;
+
+/// The candidate of the least error, with that error. `error` takes a candidate and a number of sequences.
 pub(crate) fn best<C>(
-    before: f64,
-    candidates: impl IntoIterator<Item = C>,
-    error: impl Fn(&C) -> Result<f64, PassError>,
+    candidates: Vec<C>,
+    error: impl Fn(&C, usize) -> Result<f64, PassError>,
 ) -> Result<Option<(f64, C)>, PassError> {
-    let mut best: Option<(f64, C)> = None;
-    for candidate in candidates {
-        let found = error(&candidate)?;
-        if best.as_ref().is_none_or(|(least, _)| found < *least) {
-            best = Some((found, candidate));
-        }
-    }
-    Ok(best.filter(|(after, _)| *after < before * (1.0 - WORTH)))
+    let mut candidates = ranked(candidates, |one| error(one, 1))?;
+    candidates.truncate(FINALISTS);
+    let candidates = candidates.into_iter().map(|(_, one)| one).collect();
+    Ok(ranked(candidates, |one| error(one, COMPARED))?.into_iter().next())
+}
+
+/// Candidates by rising error; of equal ones the first comes first.
+fn ranked<C>(
+    candidates: Vec<C>,
+    error: impl Fn(&C) -> Result<f64, PassError>,
+) -> Result<Vec<(f64, C)>, PassError> {
+    let judged = candidates.into_iter().map(|one| Ok((error(&one)?, one)));
+    let mut judged = judged.collect::<Result<Vec<_>, PassError>>()?;
+    judged.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    Ok(judged)
+}
+
+/// True where the error falls by enough to be no noise.
+pub(crate) fn worth(before: f64, after: f64) -> bool {
+    after < before * (1.0 - WORTH)
 }
