@@ -6,7 +6,8 @@
 //! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)`; behind attention it is equal in
 //! all query heads of a kv head. α is the one of the least error of the graph's first output under nearest-integer weights
 //! and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight
-//! behind a fence is left alone. Reassociates.
+//! behind a fence is left alone, and so is an input of weights that `keep` matches. With `form=paper` λ is that of the paper
+//! instead (`smooth/paper.rs`), without a search, and fires always. Reassociates.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -30,18 +31,25 @@ use fireq_ir::interp::eval_constant;
 use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
+use crate::error::PipelineError;
+use crate::glob::matches_any;
 use crate::options::Options;
 use crate::pattern::Names;
+use crate::smooth::paper::Constants;
 use crate::smooth::{Judged, best, rows};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
     calibration: Arc<Calibration>,
+    /// Names of weights whose inputs are left alone.
+    keep: String,
+    paper: Option<Constants>,
 }
 
 impl SmoothLinears {
-    pub fn new(options: &Options) -> Self {
-        SmoothLinears { calibration: options.calibration().clone() }
+    pub fn new(options: &Options) -> Result<Self, PipelineError> {
+        let (keep, paper) = (options.text("keep")?.into(), Constants::read(options)?);
+        Ok(SmoothLinears { calibration: options.calibration().clone(), keep, paper })
     }
 }
 
@@ -57,6 +65,7 @@ impl Pass for SmoothLinears {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
         let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let sites = sites.filter(|site| !site.kept(graph, &self.keep));
         sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
     }
 }
@@ -89,6 +98,11 @@ impl Site {
         };
         let all = !linears.is_empty() && linears.iter().all(open) && !graph.outputs.contains(&x);
         all.then_some(Site { x, linears, heads })
+    }
+
+    fn kept(&self, graph: &Graph, keep: &str) -> bool {
+        let name = |linear: &ValueId| leaf_name(graph, graph.operands(*linear)[1]);
+        self.linears.iter().any(|linear| matches_any(keep, &name(linear)))
     }
 
     /// `x` over λ, and weights times λ behind a fence.
@@ -131,6 +145,10 @@ const QUANTIZED: &str = "fold-scales,quantize-kv{fit=clipped},quantize-weights,q
 
 impl SmoothLinears {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
+        if let Some(constants) = &self.paper {
+            let lambda = constants.lambda(graph, site.x, &site.linears)?;
+            return lambda.map(|lambda| site.patch(graph, &lambda, names)).transpose();
+        }
         let columns = site.columns(graph)?;
         let mut means = vec![0.0f64; columns.len()];
         for row in rows(&self.calibration, graph, site.x)?.chunks(columns.len()) {

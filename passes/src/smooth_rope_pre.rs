@@ -6,7 +6,11 @@
 //! scale, so `fold-scales` moves it through the rope into the weights. It is an inverse power of the pair's largest or
 //! root-mean-square length, the one of the least error of the attention's output under `quantize-kv{fit=clipped}`, on
 //! calibration data. Fires when that error falls by 3 % or more, and neither keys nor queries are scaled behind the rope
-//! already. Where a norm per head stands before the rope, all heads share a scale. Reassociates.
+//! already. Where a norm per head stands before the rope, all heads share a scale. Key caches that `keep` matches are left
+//! alone. Reassociates.
+//!
+//! With `form=paper` the scale is `alpha` over the pair's largest length, without a search, and fires unless it is 1. It goes
+//! below a scale that stands behind the ropes already (S of the paper), and is 1 on the channels that S scales, as in the paper.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -32,12 +36,40 @@
 //! assert_eq!(fireq_passes::pipeline("smooth-rope-pre").unwrap().run(&mut graph).unwrap(), 0);
 //! ```
 
+use crate::error::PipelineError;
 use crate::options::Options;
-use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
+use crate::smooth::keys::{Candidate, Form, POWERS, Site, SmoothKeys, share, sizes};
+use crate::smooth::paper::{FORM, KEEP, is_paper};
+use crate::table::OptionInfo;
+
+/// What can be set.
+pub(crate) const OPTIONS: &[OptionInfo] = &[
+    FORM,
+    OptionInfo {
+        name: "alpha",
+        default: "8",
+        doc: "the length that form=paper gives the longest key of each pair",
+    },
+    OptionInfo { name: "keep", default: "", doc: KEEP },
+];
 
 /// The pass.
-pub(crate) fn build(options: &Options) -> SmoothKeys {
-    SmoothKeys { id: "smooth-rope-pre", candidates, calibration: options.calibration().clone() }
+pub(crate) fn build(options: &Options) -> Result<SmoothKeys, PipelineError> {
+    let alpha = options.positive("alpha")?;
+    let paper = Form::Paper(Box::new(move |site, keys| given(site, keys, alpha)));
+    let form = if is_paper(options)? { paper } else { Form::Search(candidates) };
+    SmoothKeys::new("smooth-rope-pre", form, options)
+}
+
+/// The paper's N: `alpha` over the largest length of each pair, 1 where there is none or where S stands.
+fn given(site: &Site, keys: &[f32], alpha: f32) -> Vec<f32> {
+    let sizes = pair_sizes(site, keys, f32::max);
+    let behind = |i: usize| site.behind.as_ref().is_some_and(|s| s[i] != 1.0);
+    sizes
+        .iter()
+        .enumerate()
+        .map(|(i, size)| if *size > 0.0 && !behind(i) { alpha / size } else { 1.0 })
+        .collect()
 }
 
 fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {

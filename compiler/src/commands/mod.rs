@@ -13,6 +13,7 @@ mod opt;
 mod output;
 mod passes;
 mod pipeline;
+mod recipe;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;

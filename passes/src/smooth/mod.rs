@@ -2,6 +2,7 @@
 //! calibration data, by the error that quantization then makes.
 
 pub(crate) mod keys;
+pub(crate) mod paper;
 
 use fireq_ir::{Graph, Moved, PassError, Patch, Pipeline, ValueId};
 
