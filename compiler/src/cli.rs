@@ -1,6 +1,7 @@
 //! Commands and options of the `fireq` command line.
 
 pub mod passes;
+pub mod recipe;
 
 use std::path::PathBuf;
 
@@ -44,25 +45,23 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Compile {
     /// A Hugging Face directory with config.json and *.safetensors.
-    pub model: PathBuf,
+    #[arg(required_unless_present = "print_recipe")]
+    pub model: Option<PathBuf>,
     /// The artifact directory to write.
-    #[arg(short, long, required_unless_present_any = ["dry_run", "stop_after"])]
+    #[arg(short, long, required_unless_present_any = ["dry_run", "stop_after", "print_recipe"])]
     pub output: Option<PathBuf>,
     /// What to compile for: cpu.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
-    /// How to quantize: rtn (round to nearest), fireq (calibrated on a text), none, or another named pipeline.
-    #[arg(long, default_value = "rtn")]
-    pub recipe: String,
+    /// How to quantize.
+    #[command(flatten)]
+    pub recipe: recipe::RecipeArgs,
     /// A UTF-8 text like what the model will see, to calibrate on; without it bundled stories.
     #[arg(long, value_name = "TEXT")]
     pub calib: Option<PathBuf>,
     /// Tokens to calibrate on.
     #[arg(long, value_name = "N", default_value_t = 16384)]
     pub calib_tokens: usize,
-    /// Run this pipeline instead of the recipe's, such as 'a,b{opt=1}'.
-    #[arg(long)]
-    pub passes: Option<String>,
     /// The instruction sets to compile for.
     #[arg(long, value_enum, default_value_t = CpuLevel::Host)]
     pub cpu: CpuLevel,

@@ -51,23 +51,12 @@ fn help(hint: Option<&String>) -> String {
     hint.map_or_else(String::new, |hint| format!("; {hint}"))
 }
 
-/// A recipe that cannot be used.
+/// No recipe and no pipeline has this name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-pub enum RecipeError {
-    /// There is no such recipe.
-    #[error("unknown recipe `{name}`; {hint}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// What was probably meant, or what there is.
-        hint: String,
-    },
-    /// The name is taken, but the passes of the recipe are not all there.
-    #[error("recipe `{name}` is not available yet; there are: {available}")]
-    Planned {
-        /// The name.
-        name: String,
-        /// The recipes to use instead.
-        available: String,
-    },
+#[error("unknown recipe `{name}`; {hint}")]
+pub struct RecipeError {
+    /// The name.
+    pub name: String,
+    /// What was probably meant, or what there is.
+    pub hint: String,
 }

@@ -67,6 +67,12 @@ impl Smoothing {
         let (error_after, chosen) = found.unwrap_or_else(off);
         Smoothing { site: site.into(), tried, error_before, error_after, absmax_before, ..chosen }
     }
+
+    /// In a line.
+    pub(crate) fn note(&self) -> String {
+        let alpha = self.alpha.map_or_else(String::new, |alpha| format!(", alpha {alpha}"));
+        format!("{}{alpha}: error {:.4} to {:.4}", self.form, self.error_before, self.error_after)
+    }
 }
 
 /// A quantized weight.

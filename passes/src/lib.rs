@@ -1,9 +1,12 @@
-//! Passes over graphs, the pipelines they form, and the recipes that name pipelines.
+//! Passes over graphs, the pipelines they form, and the recipes that pipelines are written as.
+//!
+//! A recipe is TOML and stands for the text of a pipeline ([`Recipe::pipeline`]), which is what runs and what artifacts record.
 //!
 //! A pass is a file is an id is a folder of test cases: `quantize_kv.rs`, `quantize-kv`, `tests/ir/quantize-kv/*.ir`.
 //! [`PASSES`] is the one table of them; [`pipeline()`] reads `a,b{option=value}`.
 
 mod blocks;
+mod by_name;
 mod calibration;
 mod canonicalize;
 mod const_fold;
@@ -32,6 +35,7 @@ mod quantize_activations;
 mod quantize_kv;
 mod quantize_weights;
 pub mod random;
+mod recipe;
 mod scales;
 mod sites;
 mod smooth;
@@ -39,15 +43,15 @@ mod smooth_linears;
 mod smooth_rope_post;
 mod smooth_rope_pre;
 mod table;
-#[cfg_attr(not(test), expect(dead_code, reason = "no pass calls it yet"))]
 mod weights;
 
 pub use calibration::{Calibration, Interpreter, Prepared, RunError, Runner, tokens};
 pub use error::{PipelineError, RecipeError};
 pub use journal::{Finished, Journal, Resumed};
-pub use named::{NamedPipeline, PIPELINES, recipe};
+pub use named::{NamedPipeline, PIPELINES, named_pipeline};
 pub use options::Options;
 pub use pipeline::{pipeline, pipeline_with};
+pub use recipe::{BuiltIn, RECIPES, Recipe};
 pub use scales::scale_rules;
 pub use table::{OptionInfo, PASSES, PassInfo};
 

@@ -1,8 +1,10 @@
-//! Named pipelines: what recipes and the command line call by one word. Each step says why it stands where it does.
+//! Named pipelines: what the command line and other pipelines call by one word, recipes among them. Each step says why it
+//! stands where it does.
 
 use fireq_ir::text::nearest;
 
 use crate::error::RecipeError;
+use crate::recipe::RECIPES;
 
 /// A named pipeline.
 #[derive(Debug)]
@@ -22,38 +24,8 @@ impl NamedPipeline {
     }
 }
 
-/// Every named pipeline of this version.
+/// Every named pipeline that is not a recipe.
 pub const PIPELINES: &[NamedPipeline] = &[
-    NamedPipeline { name: "none", summary: "the model as it is", steps: &[] },
-    NamedPipeline {
-        name: "rtn",
-        summary: "round to nearest: W4A8KV4 without calibration",
-        steps: &[
-            (
-                "quantize-weights",
-                "first: INT4 weights are what marks a linear as quantized for the next step",
-            ),
-            (
-                "quantize-activations",
-                "only where a linear has INT4 weights; the head keeps both its operands",
-            ),
-            (
-                "quantize-kv",
-                "depends on neither; last, it reads best in dumps: the linears stand as they stay",
-            ),
-        ],
-    },
-    NamedPipeline {
-        name: "fireq",
-        summary: "W4A8KV4 for calibration data, block by block",
-        steps: &[(
-            "blocks(smooth-rope-pre,fold-scales,smooth-rope-post,smooth-linears,fold-scales,quantize-kv{fit=clipped},\
-             quantize-weights{method=gptq},quantize-activations)",
-            "block by block, so that each makes up for errors before it. Scales of keys first, pairs before channels: what a \
-             pair shares costs nothing once it is folded; those of linears are judged with keys as they will be. Then the \
-             cache, so that weights make up for its errors, too; activations follow weights",
-        )],
-    },
     NamedPipeline {
         name: "clean",
         summary: "simpler, and the same to the bit",
@@ -100,22 +72,26 @@ pub const PIPELINES: &[NamedPipeline] = &[
     },
 ];
 
-/// Recipes whose passes are not all there: names that mean something, and nothing else may take.
-const PLANNED: [&str; 1] = ["paper"];
-
-/// The pipeline of that name, for use as a recipe.
-pub fn recipe(name: &str) -> Result<&'static NamedPipeline, RecipeError> {
-    PIPELINES.iter().find(|r| r.name == name).ok_or_else(|| refuse(name))
+/// The pipeline that a name stands for, as text: that of a recipe, or a named one.
+pub fn named_pipeline(name: &str) -> Result<String, RecipeError> {
+    find(name).ok_or_else(|| {
+        let hint = nearest(name, names()).unwrap_or_else(|| {
+            format!("there are: {}, and files that end in .toml", names().collect::<Vec<_>>().join(", "))
+        });
+        RecipeError { name: name.into(), hint }
+    })
 }
 
-fn refuse(name: &str) -> RecipeError {
-    let names: Vec<&str> = PIPELINES.iter().map(|r| r.name).collect();
-    let (name, available) = (name.to_string(), names.join(", "));
-    if PLANNED.contains(&name.as_str()) {
-        return RecipeError::Planned { name, available };
-    }
-    let hint = nearest(&name, names).unwrap_or_else(|| format!("there are: {available}"));
-    RecipeError::Unknown { name, hint }
+/// The same, where there is one.
+pub(crate) fn find(name: &str) -> Option<String> {
+    let recipe = RECIPES.iter().find(|recipe| recipe.name == name);
+    let named = || PIPELINES.iter().find(|pipeline| pipeline.name == name);
+    recipe.map(|recipe| recipe.recipe().pipeline()).or_else(|| named().map(NamedPipeline::text))
+}
+
+/// Every name that stands for a pipeline.
+pub(crate) fn names() -> impl Iterator<Item = &'static str> {
+    RECIPES.iter().map(|recipe| recipe.name).chain(PIPELINES.iter().map(|pipeline| pipeline.name))
 }
 
 #[cfg(test)]
@@ -123,35 +99,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_named_pipeline_is_one() {
-        for named in PIPELINES {
-            crate::pipeline(named.name).unwrap();
-            assert!(named.steps.iter().all(|(_, why)| !why.is_empty()));
+    fn every_name_is_a_pipeline() {
+        for name in names() {
+            crate::pipeline(name).unwrap();
         }
+        assert!(PIPELINES.iter().flat_map(|named| named.steps).all(|(_, why)| !why.is_empty()));
     }
 
     #[test]
-    fn no_pass_has_the_name_of_a_pipeline() {
-        for named in PIPELINES {
-            assert!(crate::PASSES.iter().all(|pass| pass.id != named.name));
+    fn no_two_things_have_one_name() {
+        for name in names() {
+            assert!(crate::PASSES.iter().all(|pass| pass.id != name));
+            assert_eq!(names().filter(|other| *other == name).count(), 1);
         }
     }
 
     #[test]
     fn an_unknown_recipe_lists_those_there_are() {
-        assert_eq!(recipe("rnt").unwrap_err().to_string(), "unknown recipe `rnt`; did you mean `rtn`?");
-        let known = "there are: none, rtn, fireq, clean, fold, fuse, full";
-        let message = recipe("awq-4bit").unwrap_err().to_string();
-        assert_eq!(message, format!("unknown recipe `awq-4bit`; {known}"));
-    }
-
-    #[test]
-    fn a_planned_recipe_is_known_and_refused() {
-        for name in PLANNED {
-            let message = recipe(name).unwrap_err().to_string();
-            assert!(
-                message.starts_with(&format!("recipe `{name}` is not available yet; there are: none, rtn"))
-            );
-        }
+        let message = |name| named_pipeline(name).unwrap_err().to_string();
+        assert_eq!(message("rnt"), "unknown recipe `rnt`; did you mean `rtn`?");
+        let known =
+            "there are: none, rtn, fireq, paper, clean, fold, fuse, full, and files that end in .toml";
+        assert_eq!(message("awq-4bit"), format!("unknown recipe `awq-4bit`; {known}"));
     }
 }

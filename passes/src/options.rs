@@ -6,11 +6,35 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use fireq_ir::text::nearest;
+use serde::Deserialize;
 
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::pipeline::syntax;
 use crate::table::PassInfo;
+
+/// A positive number that an f32 can hold, with its inverse.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f64")]
+pub(crate) struct Positive(pub f32);
+
+impl TryFrom<f64> for Positive {
+    type Error = String;
+
+    fn try_from(number: f64) -> Result<Self, String> {
+        let number = number as f32;
+        let usable = number > 0.0 && number.is_finite() && number.recip().is_finite();
+        if usable { Ok(Positive(number)) } else { Err("a positive number is wanted".into()) }
+    }
+}
+
+impl FromStr for Positive {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse::<f64>().map_err(|_| "a positive number is wanted")?.try_into()
+    }
+}
 
 /// The options of one pass, defaults filled in. Prints as the pass is written in a pipeline.
 pub struct Options {
@@ -33,6 +57,11 @@ impl Options {
     /// An option as a number.
     pub fn number(&self, name: &str) -> Result<usize, PipelineError> {
         self.text(name)?.parse().map_err(|_| self.refuse(name, "a whole number is wanted"))
+    }
+
+    /// An option as a positive number.
+    pub fn positive(&self, name: &str) -> Result<f32, PipelineError> {
+        self.parsed::<Positive>(name).map(|number| number.0)
     }
 
     /// An option as what its text stands for.

@@ -9,7 +9,7 @@ use fireq_ir::{Pipeline, Step};
 use crate::blocks::Blocks;
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
-use crate::named::{NamedPipeline, PIPELINES};
+use crate::named::{find, names};
 use crate::options::read_options;
 use crate::table::{PASSES, PassInfo};
 
@@ -100,8 +100,8 @@ impl<'a> Scanner<'a> {
                 steps.push(self.step(info, at, options)?);
             }
             _ if name.is_empty() => return Ok(true),
-            _ => match PIPELINES.iter().find(|p| p.name == name) {
-                Some(named) => steps.extend(self.named(named)?),
+            _ => match find(name) {
+                Some(named) => steps.extend(self.named(&named)?),
                 None => steps.push(self.step(pass(name)?, self.at, "")?),
             },
         }
@@ -118,10 +118,8 @@ impl<'a> Scanner<'a> {
         Err(syntax(self.text, start, "text after `}` or `)`"))
     }
 
-    fn named(&self, named: &NamedPipeline) -> Result<Vec<Step>, PipelineError> {
-        let mut inner =
-            Scanner { text: &named.text(), at: 0, depth: self.depth + 1, calibration: self.calibration };
-        inner.steps()
+    fn named(&self, text: &str) -> Result<Vec<Step>, PipelineError> {
+        Scanner { text, at: 0, depth: self.depth + 1, calibration: self.calibration }.steps()
     }
 
     fn group(&mut self, name: &str) -> Result<Step, PipelineError> {
@@ -169,7 +167,7 @@ impl<'a> Scanner<'a> {
 }
 
 fn pass(name: &str) -> Result<&'static PassInfo, PipelineError> {
-    let names = || PASSES.iter().map(|p| p.id).chain(PIPELINES.iter().map(|p| p.name));
-    let unknown = || PipelineError::UnknownPass { name: name.into(), hint: nearest(name, names()) };
+    let all = || PASSES.iter().map(|p| p.id).chain(names());
+    let unknown = || PipelineError::UnknownPass { name: name.into(), hint: nearest(name, all()) };
     PASSES.iter().find(|p| p.id == name).ok_or_else(unknown)
 }

@@ -1,7 +1,8 @@
 //! `quantize-activations`: inputs of linears with INT4 weights to FP8 with a scale per token.
 //!
 //! Contract: every `linear(x, W)` with a plain `x` and INT4 `W` becomes `linear(quantize(x), W)` (FireQ section 3). All
-//! linears that read the same `x` share one quantization. Fires only where weights are quantized already. Lossy.
+//! linears that read the same `x` share one quantization. Fires only where weights are quantized already and `keep` does not
+//! match their name. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -24,17 +25,53 @@
 //! ```
 
 use fireq_ir::expression::leaf_name;
-use fireq_ir::{DType, Fit, Format, Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{DType, Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
-/// The patch for one value, where the pass fires.
-pub(crate) fn site(graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
-    let reads = |user: &ValueId| {
-        *graph.op(*user) == Op::Linear
-            && matches!(graph.operands(*user)[..], [input, weight] if input == x && graph.ty(weight).dtype == DType::I4)
-    };
-    let linears: Vec<ValueId> = graph.users(x).into_iter().filter(reads).collect();
-    let plain = graph.ty(x).dtype == DType::F32;
-    (plain && !linears.is_empty()).then(|| quantize_shared(graph, x, &linears))
+use crate::error::PipelineError;
+use crate::glob::matches_any;
+use crate::options::Options;
+
+/// The pass with its option.
+pub(crate) struct QuantizeActivations {
+    /// Names of weights whose linears are left alone.
+    keep: String,
+}
+
+impl Pass for QuantizeActivations {
+    fn id(&self) -> &'static str {
+        "quantize-activations"
+    }
+
+    fn effect(&self) -> Effect {
+        Effect::Lossy
+    }
+
+    fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        graph.schedule().into_iter().filter_map(|value| self.site(graph, value)).collect()
+    }
+}
+
+impl QuantizeActivations {
+    pub fn new(options: &Options) -> Result<Self, PipelineError> {
+        Ok(QuantizeActivations { keep: options.text("keep")?.into() })
+    }
+
+    /// The patch for one value, where the pass fires.
+    fn site(&self, graph: &Graph, x: ValueId) -> Option<Result<Patch, PassError>> {
+        let linears: Vec<ValueId> =
+            graph.users(x).into_iter().filter(|user| self.reads(graph, *user, x)).collect();
+        let plain = graph.ty(x).dtype == DType::F32;
+        (plain && !linears.is_empty()).then(|| quantize_shared(graph, x, &linears))
+    }
+
+    /// True for a linear of `x` that is not left alone.
+    fn reads(&self, graph: &Graph, user: ValueId, x: ValueId) -> bool {
+        let [input, weight] = graph.operands(user)[..] else { return false };
+        *graph.op(user) == Op::Linear
+            && input == x
+            && graph.ty(weight).dtype == DType::I4
+            && !matches_any(&self.keep, &leaf_name(graph, weight))
+    }
 }
 
 fn quantize_shared(graph: &Graph, x: ValueId, linears: &[ValueId]) -> Result<Patch, PassError> {

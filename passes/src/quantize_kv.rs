@@ -3,7 +3,7 @@
 //! Contract: `attention(q, kv_append(cache, k), kv_append(cache, v))` on plain values becomes attention over caches of
 //! INT4 codes, one group per token and kv head under an E4M3 scale, with `q` in E4M3 under a scale per token and head
 //! and `p=e4m3` (FireQ section 6). How the scales of keys and values are chosen is `fit`. The caches keep their names.
-//! Heads wider than 128 are refused. Lossy.
+//! Attention is left alone where `keep` matches the name of one of its caches. Heads wider than 128 are refused. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -38,15 +38,18 @@
 use fireq_ir::{DType, Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
 use crate::error::PipelineError;
+use crate::glob::matches_any;
 use crate::options::Options;
 
 /// The widest head that one scale covers.
 const WIDEST_HEAD: usize = 128;
 
-/// The pass with its option.
+/// The pass with its options.
 pub(crate) struct QuantizeKv {
     /// How scales of keys and values are chosen.
     fit: Fit,
+    /// Names of caches to leave alone.
+    keep: String,
 }
 
 impl Pass for QuantizeKv {
@@ -64,9 +67,9 @@ impl Pass for QuantizeKv {
 }
 
 impl QuantizeKv {
-    /// The pass with `fit`.
+    /// The pass with `fit` and `keep`.
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
-        Ok(QuantizeKv { fit: options.parsed("fit")? })
+        Ok(QuantizeKv { fit: options.parsed("fit")?, keep: options.text("keep")?.into() })
     }
 
     fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
@@ -74,7 +77,16 @@ impl QuantizeKv {
         let [q, k, v] = graph.operands(value)[..] else { return None };
         let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);
         let cached = [k, v].iter().all(|x| *graph.op(*x) == Op::KvAppend && graph.users(*x).len() == 1);
-        if !plain || !cached || graph.outputs.contains(&k) || graph.outputs.contains(&v) {
+        let kept = |append: &ValueId| {
+            let cache = graph.op(graph.operands(*append)[0]).name();
+            cache.is_some_and(|name| matches_any(&self.keep, name))
+        };
+        if !plain
+            || !cached
+            || [k, v].iter().any(kept)
+            || graph.outputs.contains(&k)
+            || graph.outputs.contains(&v)
+        {
             return None;
         }
         let op = Op::Attention { heads, kv_heads, scale, p: DType::E4M3 };

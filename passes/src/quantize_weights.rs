@@ -2,7 +2,8 @@
 //!
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
 //! integer code (FireQ section 2) under a scale chosen by `fit`; `method=search` and `method=gptq` choose codes and scales
-//! for the inputs that calibration data gives each linear, and leave codes as a constant. Fires for every plain weight that
+//! for the inputs that calibration data gives each linear, `method=paper` under one power of two for the whole weight, and
+//! these leave codes as a constant. Fires for every plain weight that
 //! depends on constants only, such as one that took a scale, unless `keep` matches the name of its first constant; weights
 //! with fewer channels than a group keep one short group. Lossy.
 //!
@@ -31,23 +32,50 @@ use std::sync::Arc;
 use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::{Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, ValueId};
 
+use crate::by_name::ByName;
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::glob::matches_any;
 use crate::options::Options;
+use crate::table::{FIT, OptionInfo};
 use crate::weights::Method;
 
 mod calibrated;
+mod group;
+
+pub(crate) use group::Group;
+
+/// What can be set.
+pub(crate) const OPTIONS: &[OptionInfo] = &[
+    OptionInfo {
+        name: "group",
+        default: "128",
+        doc: "channels per scale, a multiple of 32; `128|GLOB:64|…` gives weights that match GLOB another",
+    },
+    OptionInfo { name: "fit", default: "absmax", doc: FIT },
+    OptionInfo {
+        name: "method",
+        default: "nearest",
+        doc: "nearest integers; paper: the same under one power of two for a whole weight; or for calibration data: \
+              search, or gptq, which makes up for errors",
+    },
+    OptionInfo {
+        name: "keep",
+        default: "lm_head*|*embed_tokens*",
+        doc: "names of weights to leave alone; * matches anything, | separates, ! stands before what is not left alone, \
+              and the first that matches decides",
+    },
+];
 
 /// The pass with its options.
 pub(crate) struct QuantizeWeights {
-    /// Channels per scale.
-    group: usize,
+    /// Channels per scale, by the weight's name.
+    group: ByName<Group>,
     /// How scales of groups are chosen.
     fit: Fit,
     /// Names of weights to leave alone.
     keep: String,
-    /// How codes are chosen for calibration data; the nearest integers without it.
+    /// How codes are chosen now; without it they are the nearest integers, and left to be chosen.
     method: Option<(Method, Arc<Calibration>)>,
 }
 
@@ -71,18 +99,13 @@ impl Pass for QuantizeWeights {
 impl QuantizeWeights {
     /// The pass with `group`, `fit` and `keep`; a group that kernels cannot decode is refused.
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
-        let group = options.number("group")?;
-        if group == 0 || !group.is_multiple_of(32) {
-            return Err(options.refuse(
-                "group",
-                "scales cover a multiple of 32 channels, the run of codes that kernels decode at once",
-            ));
-        }
+        let group = options.parsed("group")?;
         let method = match options.text("method")? {
             "nearest" => None,
+            "paper" => Some(Method::paper()),
             "search" => Some(Method::searched()),
             "gptq" => Some(Method::compensated()),
-            _ => return Err(options.refuse("method", "it is nearest, search or gptq")),
+            _ => return Err(options.refuse("method", "it is nearest, paper, search or gptq")),
         };
         let method = method.map(|method| (method, options.calibration().clone()));
         Ok(QuantizeWeights { group, fit: options.parsed("fit")?, keep: options.text("keep")?.into(), method })
@@ -99,11 +122,16 @@ impl QuantizeWeights {
         (constant && !matches_any(&self.keep, &leaf_name(graph, weight))).then_some(weight)
     }
 
+    /// Channels per scale of a weight.
+    fn group(&self, graph: &Graph, weight: ValueId) -> usize {
+        self.group.of(&leaf_name(graph, weight)).0
+    }
+
     fn nearest(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
         let weight = self.weight(graph, value)?;
         let quantize = || {
             let mut patch = Patch::new(&*leaf_name(graph, weight));
-            let to = Op::Quantize { to: Format::weight(self.group), fit: self.fit };
+            let to = Op::Quantize { to: Format::weight(self.group(graph, weight)), fit: self.fit };
             let codes = patch.add(graph, to, &[weight.into()])?;
             let linear = patch.add(graph, Op::Linear, &[graph.operands(value)[0].into(), codes])?;
             patch.replace(value, linear);

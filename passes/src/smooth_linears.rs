@@ -3,10 +3,11 @@
 //!
 //! Contract: where linears with plain constant weights read `x`, which a norm, SiLU(gate)·up or attention makes, `x` is
 //! divided by λ, one for each channel, and columns of the weights are multiplied by it, behind a fence: `fold-scales` then
-//! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)`; behind attention it is equal in
-//! all query heads of a kv head. α is the one of the least error of the graph's first output under nearest-integer weights
-//! and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight
-//! behind a fence is left alone. Reassociates.
+//! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)` or, as in the paper,
+//! `1 / mean|w|`; behind attention it is equal in all query heads of a kv head. The one is chosen that gives the linears'
+//! outputs, of 512 channels at most, the least error under nearest-integer weights and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight
+//! behind a fence is left alone, and so is an input of weights that `keep` matches. With `form=paper` λ is that of the paper
+//! instead (`smooth/paper.rs`), without a search, and fires always. Reassociates.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -25,25 +26,30 @@
 
 use std::sync::Arc;
 
-use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
+use fireq_ir::{Effect, Graph, Pass, PassError, Patch};
 
 use crate::calibration::Calibration;
+use crate::error::PipelineError;
 use crate::findings::Smoothing;
 use crate::options::Options;
-use crate::pattern::{Names, numbers};
-use crate::piece::Piece;
-use crate::smooth::sample::sample;
+use crate::pattern::Names;
+use crate::smooth::linears::{Lambda, Site};
+use crate::smooth::paper::Constants;
+use crate::smooth::size::Size;
 use crate::smooth::{Bench, COMPARED, best, worth};
 
 /// The pass.
 pub(crate) struct SmoothLinears {
     calibration: Arc<Calibration>,
+    /// Names of weights whose inputs are left alone.
+    keep: String,
+    paper: Option<Constants>,
 }
 
 impl SmoothLinears {
-    pub fn new(options: &Options) -> Self {
-        SmoothLinears { calibration: options.calibration().clone() }
+    pub fn new(options: &Options) -> Result<Self, PipelineError> {
+        let (keep, paper) = (options.text("keep")?.into(), Constants::read(options)?);
+        Ok(SmoothLinears { calibration: options.calibration().clone(), keep, paper })
     }
 }
 
@@ -59,154 +65,50 @@ impl Pass for SmoothLinears {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
         let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let sites = sites.filter(|site| !site.kept(graph, &self.keep));
         sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
     }
 }
-
-/// A value and the linears that read it.
-struct Site {
-    x: ValueId,
-    linears: Vec<ValueId>,
-    /// Channels of a head, and query heads of a kv head, behind attention.
-    heads: Option<(usize, usize)>,
-}
-
-impl Site {
-    fn find(graph: &Graph, x: ValueId) -> Option<Site> {
-        let cols = graph.ty(x).shape.cols().fixed()?;
-        let heads = match *graph.op(x) {
-            Op::RmsNorm { .. } if graph.ty(graph.operands(x)[1]).shape.cols().fixed() == Some(cols) => None,
-            Op::Mul => None,
-            Op::Attention { heads, kv_heads, .. } => Some((cols / heads, heads / kv_heads)),
-            _ => return None,
-        };
-        let linears = graph.users(x);
-        let open = |linear: &ValueId| {
-            let operands = graph.operands(*linear);
-            *graph.op(*linear) == Op::Linear
-                && operands[0] == x
-                && graph.ty(operands[1]).scheme.is_plain()
-                && *graph.op(operands[1]) != Op::Fence
-                && is_constant(graph, operands[1])
-        };
-        let all = !linears.is_empty() && linears.iter().all(open) && !graph.outputs.contains(&x);
-        all.then_some(Site { x, linears, heads })
-    }
-
-    /// `x` over λ, and weights times λ behind a fence.
-    fn patch(&self, graph: &Graph, lambda: &[f32], names: &mut Names<'_>) -> Result<Patch, PassError> {
-        let name = leaf_name(graph, graph.operands(self.linears[0])[1]);
-        let mut patch = Patch::new(&*name);
-        let inverse: Vec<f32> = lambda.iter().map(|l| 1.0 / l).collect();
-        let lambda = names.vector(&mut patch, &name, "smooth", lambda);
-        let inverse = names.vector(&mut patch, &name, "smooth.x", &inverse);
-        let x = patch.add(graph, Op::Scale, &[self.x.into(), inverse])?;
-        for linear in &self.linears {
-            let scaled = patch.add(graph, Op::Scale, &[graph.operands(*linear)[1].into(), lambda])?;
-            let fenced = patch.add(graph, Op::Fence, &[scaled])?;
-            let smooth = patch.add(graph, Op::Linear, &[x, fenced])?;
-            patch.replace(*linear, smooth);
-        }
-        Ok(patch)
-    }
-
-    /// `x`, what it is made of as far as 1/λ goes, and the linears with some of their output channels.
-    fn piece(&self, graph: &Graph) -> Result<Piece, PassError> {
-        let mut piece = Piece::behind(graph, &[self.x], &[self.x]);
-        let x = piece.graph.outputs.pop().unwrap_or_else(|| piece.copies[&self.x]);
-        for linear in &self.linears {
-            let weight = graph.operands(*linear)[1];
-            let (ty, data) = sample(graph, weight)?;
-            let weight = piece.graph.constant(&leaf_name(graph, weight), ty, data);
-            let linear = piece.graph.add(Op::Linear, &[x, weight]).expect("some rows fit where all did");
-            piece.graph.outputs.push(linear);
-        }
-        Ok(piece)
-    }
-}
-
-/// How much of λ follows the input; the rest follows the weights.
-const ALPHAS: [f32; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 
 /// What a candidate goes through before its error is taken.
 const QUANTIZED: &str = "fold-scales,quantize-kv{fit=clipped},quantize-weights,quantize-activations";
 
 impl SmoothLinears {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
-        let piece = site.piece(graph)?;
-        let x = piece.copies[&site.x];
+        let paper =
+            self.paper.as_ref().map(|paper| paper.lambda(graph, site.x, &site.linears)).transpose()?;
+        if paper == Some(None) {
+            return Ok(None);
+        }
+        let (piece, local) = site.piece(graph)?;
         let bench = Bench::new(&self.calibration, graph, piece, QUANTIZED)?;
-        let local = Site { x, linears: bench.graph.outputs.clone(), ..*site };
-        let (means, absmax) = local.sizes(&bench)?;
-        let columns = local.columns(&bench.graph);
-        let before = bench.error(None, COMPARED)?;
-        let patch = |lambda: &[f32]| local.patch(&bench.graph, lambda, &mut Names::new(&bench.graph));
-        let tried = ALPHAS.iter().map(|alpha| (*alpha, site.lambda(&means, &columns, *alpha))).collect();
-        let found = best(tried, |(_, lambda), most| bench.error(Some(patch(lambda)?), most))?;
-        let found = found.filter(|(after, _)| worth(before, *after));
-        self.calibration.note(|block| {
-            let chosen = |(after, (alpha, lambda)): &(f64, (f32, Vec<f32>))| {
-                let absmax_after = absmax.iter().zip(lambda).map(|(x, l)| x / l).collect();
-                let (form, alpha) = ("mean|x|^alpha / max|w|^(1-alpha)".into(), Some(f64::from(*alpha)));
-                (*after, Smoothing { form, alpha, absmax_after, ..Smoothing::default() })
-            };
-            let name = leaf_name(graph, graph.operands(site.linears[0])[1]);
-            let found = found.as_ref().map(chosen);
-            block.smoothing.push(Smoothing::searched(&name, ALPHAS.len(), before, absmax.clone(), found));
-        });
-        let Some((after, (alpha, lambda))) = found else { return Ok(None) };
-        let mut patch = site.patch(graph, &lambda, names)?;
-        patch.notes.push(format!("alpha {alpha}: error {before:.4} to {after:.4}"));
-        Ok(Some(patch))
-    }
-}
-
-impl Site {
-    /// The sum and the largest of the magnitudes of each input channel.
-    fn sizes(&self, bench: &Bench) -> Result<(Vec<f64>, Vec<f32>), PassError> {
-        let channels = bench.graph.ty(self.x).shape.cols().fixed().unwrap_or(0);
-        let (mut sums, mut most) = (vec![0.0f64; channels], vec![0.0f32; channels]);
-        for row in bench.rows(self.x)?.chunks(channels.max(1)) {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(x.abs()));
-            most.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs()));
-        }
-        Ok((sums, most))
-    }
-
-    /// The largest magnitude in each column of the weights.
-    fn columns(&self, graph: &Graph) -> Vec<f32> {
-        let mut largest = vec![0.0f32; graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
-        for linear in &self.linears {
-            let weight = numbers(graph, graph.operands(*linear)[1]).unwrap_or_default();
-            for row in weight.chunks(largest.len().max(1)) {
-                largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
-            }
-        }
-        largest
-    }
-
-    /// `mean|x|^α / max|w|^(1−α)` in units of its geometric mean; 1 where a channel has no inputs or no weights.
-    fn lambda(&self, means: &[f64], columns: &[f32], alpha: f32) -> Vec<f32> {
-        let alpha = f64::from(alpha);
-        let log = |(mean, column): (&f64, &f32)| {
-            let log = alpha * mean.ln() - (1.0 - alpha) * f64::from(*column).ln();
-            (*mean > 0.0 && *column > 0.0).then_some(log)
+        let inputs = bench.rows(local.x)?;
+        let candidates = match paper.flatten() {
+            Some(scale) => vec![Lambda { form: "paper", alpha: None, scale }],
+            None => local.candidates(&bench.graph, &inputs),
         };
-        let mut logs: Vec<Option<f64>> = means.iter().zip(columns).map(log).collect();
-        if let Some((head, repeats)) = self.heads {
-            logs.chunks_mut(head * repeats).for_each(|group| share(group, head));
+        let (tried, before) = (candidates.len(), bench.error(None, COMPARED)?);
+        let found = best(candidates, |one, most| {
+            let patch = local.patch(&bench.graph, &one.scale, &mut Names::new(&bench.graph))?;
+            bench.error(Some(patch), most)
+        })?;
+        let found = found.filter(|(after, _)| self.paper.is_some() || worth(before, *after));
+        let mut patch =
+            found.as_ref().map(|(_, lambda)| site.patch(graph, &lambda.scale, names)).transpose()?;
+        let absmax = Size::Largest.of(&inputs, site.channels(graph));
+        let found = found.map(|(after, lambda)| (after, finding(lambda, &absmax)));
+        let finding = Smoothing::searched(&site.name(graph), tried, before, absmax, found);
+        if let Some(patch) = &mut patch {
+            patch.notes.push(finding.note());
         }
-        let known: Vec<f64> = logs.iter().flatten().copied().collect();
-        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-        logs.iter().map(|log| log.map_or(1.0, |log| (log - mean).exp() as f32)).collect()
+        self.calibration.note(|block| block.smoothing.push(finding));
+        Ok(patch)
     }
 }
 
-/// The mean over query heads of each channel, in all of them.
-fn share(group: &mut [Option<f64>], head: usize) {
-    for channel in 0..head {
-        let of: Vec<f64> = group.iter().skip(channel).step_by(head).flatten().copied().collect();
-        let mean = (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64);
-        group.iter_mut().skip(channel).step_by(head).for_each(|log| *log = mean);
-    }
+/// What a report says of λ, for inputs of these magnitudes.
+fn finding(lambda: Lambda, absmax: &[f32]) -> Smoothing {
+    let absmax_after = absmax.iter().zip(&lambda.scale).map(|(x, l)| x / l).collect();
+    let (form, alpha) = (lambda.form.into(), lambda.alpha.map(f64::from));
+    Smoothing { form, alpha, absmax_after, ..Smoothing::default() }
 }

@@ -4,7 +4,13 @@
 //! Contract: as of `smooth-rope-pre`, but the channels with the largest magnitudes, and the others of their pairs, are
 //! multiplied by an inverse power of their magnitude over the head's median; the rest by 1. Number of channels and power
 //! are searched in the same way. `fuse-rope-scaling` makes the scale part of the rope before it. Fires when the error of the
-//! attention's output falls by 3 % or more, and nothing is scaled behind the rope already. Reassociates.
+//! attention's output falls by 3 % or more, and nothing is scaled behind the rope already. Key caches that `keep` matches are
+//! left alone. Reassociates.
+//!
+//! With `form=paper` the `channels` largest channels and the others of their pairs are multiplied by `beta` over their own
+//! magnitude, without a search; fires unless all of it is 1. The paper finds them in keys without N, and N is 1 on them:
+//! `smooth-rope-post{form=paper}` comes before `smooth-rope-pre{form=paper}`, which then leaves these channels out. Behind an N
+//! that is part of the weights, what S is measured on holds it, so that it cancels: S·N is `beta` over the magnitude without N.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -30,49 +36,82 @@
 //! assert_eq!(fireq_passes::pipeline("smooth-rope-post").unwrap().run(&mut graph).unwrap(), 0);
 //! ```
 
+use crate::error::PipelineError;
 use crate::options::Options;
-use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
+use crate::smooth::key_site::Site;
+use crate::smooth::keys::{Candidate, Form, POWERS, SmoothKeys};
+use crate::smooth::paper::{FORM, KEEP, is_paper};
+use crate::smooth::size::Size;
+use crate::table::OptionInfo;
+
+/// What can be set.
+pub(crate) const OPTIONS: &[OptionInfo] = &[
+    FORM,
+    OptionInfo {
+        name: "beta",
+        default: "8",
+        doc: "the size that form=paper gives the largest key in a channel",
+    },
+    OptionInfo {
+        name: "channels",
+        default: "8",
+        doc: "the largest channels of a head, which form=paper scales",
+    },
+    OptionInfo { name: "keep", default: "", doc: KEEP },
+];
 
 /// The pass.
-pub(crate) fn build(options: &Options) -> SmoothKeys {
-    SmoothKeys {
-        id: "smooth-rope-post",
-        candidates,
-        instead: None,
-        calibration: options.calibration().clone(),
-    }
+pub(crate) fn build(options: &Options) -> Result<SmoothKeys, PipelineError> {
+    let (beta, channels) = (options.positive("beta")?, options.number("channels")?);
+    let paper = Form::Paper(Box::new(move |site, keys| given(site, keys, beta, channels)));
+    let form = if is_paper(options)? { paper } else { Form::Search { candidates, instead: None } };
+    SmoothKeys::new("smooth-rope-post", form, options)
+}
+
+/// The paper's S; nothing where keys are scaled behind the rope already.
+fn given(site: &Site, keys: &[f32], beta: f32, channels: usize) -> Candidate {
+    let of = |head: &[f32]| top(head, channels, |size| beta / size);
+    let scale = match site.behind {
+        Some(_) => vec![1.0; site.kv_heads * site.head],
+        None => site.sizes(Size::Largest, keys).chunks(site.head).flat_map(of).collect(),
+    };
+    Candidate { form: "paper".into(), constant: beta, channels: Some(channels), scale }
 }
 
 /// Channels of a head that have scales of their own, besides those of their pairs.
 const CHANNELS: [usize; 4] = [2, 4, 8, 16];
 
 pub(crate) fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
-    let mut sizes = sizes(site, keys, f32::max);
-    if site.shared {
-        share(&mut sizes, site.head);
-    }
+    let sizes = site.sizes(Size::Largest, keys);
     let of = |count: usize| {
         POWERS.map(|power| Candidate {
             form: format!("{count} channels and their pairs to the power of -{power}"),
-            power,
+            constant: power,
             channels: Some(count),
-            scale: sizes.chunks(site.head).flat_map(|head| top(head, count, power)).collect(),
+            scale: sizes.chunks(site.head).flat_map(|head| towards_median(head, count, power)).collect(),
         })
     };
     CHANNELS.into_iter().filter(|count| 2 * count <= site.head).flat_map(of).collect()
 }
 
 /// The `count` largest channels of a head and the others of their pairs down towards the median, each by its own size.
-fn top(head: &[f32], count: usize, power: f32) -> Vec<f32> {
+fn towards_median(head: &[f32], count: usize, power: f32) -> Vec<f32> {
+    let mut falling = head.to_vec();
+    falling.sort_by(|a, b| b.total_cmp(a));
+    let median = falling[head.len() / 2];
+    top(head, count, |size| if median > 0.0 { (size / median).powf(-power) } else { 1.0 })
+}
+
+/// `scale` of their sizes for the `count` largest channels of a head and the others of their pairs, 1 for the rest.
+fn top(head: &[f32], count: usize, scale: impl Fn(f32) -> f32) -> Vec<f32> {
     let half = head.len() / 2;
     let mut order: Vec<usize> = (0..head.len()).collect();
     order.sort_by(|a, b| head[*b].total_cmp(&head[*a]));
-    let median = head[order[half.min(order.len() - 1)]];
     let chosen = &order[..count.min(order.len())];
     let of = |i: usize| {
         let pair = (i + half) % (2 * half);
-        let scaled = (chosen.contains(&i) || chosen.contains(&pair)) && head[i] > 0.0 && median > 0.0;
-        if scaled { (head[i] / median).powf(-power) } else { 1.0 }
+        let scaled = (chosen.contains(&i) || chosen.contains(&pair)) && head[i] > 0.0;
+        if scaled { scale(head[i]) } else { 1.0 }
     };
     (0..head.len()).map(of).collect()
 }

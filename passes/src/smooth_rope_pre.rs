@@ -6,7 +6,11 @@
 //! scale, so `fold-scales` moves it through the rope into the weights. It is an inverse power of the pair's largest or
 //! root-mean-square length, the one of the least error of the attention's output under `quantize-kv{fit=clipped}`, on
 //! calibration data. Fires when that error falls by 3 % or more, and neither keys nor queries are scaled behind the rope
-//! already. Where a norm per head stands before the rope, all heads share a scale. Reassociates.
+//! already. Where a norm per head stands before the rope, all heads share a scale. Key caches that `keep` matches are left
+//! alone. Reassociates.
+//!
+//! With `form=paper` the scale is `alpha` over the pair's largest length, without a search, and fires unless it is 1. It goes
+//! below a scale that stands behind the ropes already (S of the paper), and is 1 on the channels that S scales, as in the paper.
 //!
 //! ```
 //! let text = r#"graph "g" {
@@ -32,50 +36,66 @@
 //! assert_eq!(fireq_passes::pipeline("smooth-rope-pre").unwrap().run(&mut graph).unwrap(), 0);
 //! ```
 
+use crate::error::PipelineError;
 use crate::options::Options;
-use crate::smooth::keys::{Candidate, POWERS, Site, SmoothKeys, share, sizes};
+use crate::smooth::key_site::Site;
+use crate::smooth::keys::{Candidate, Form, POWERS, SmoothKeys};
+use crate::smooth::paper::{FORM, KEEP, is_paper};
+use crate::smooth::size::Size;
+use crate::smooth_rope_post as post;
+use crate::table::OptionInfo;
+
+/// What can be set.
+pub(crate) const OPTIONS: &[OptionInfo] = &[
+    FORM,
+    OptionInfo {
+        name: "alpha",
+        default: "8",
+        doc: "the length that form=paper gives the longest key of each pair",
+    },
+    OptionInfo { name: "keep", default: "", doc: KEEP },
+];
 
 /// The pass.
-pub(crate) fn build(options: &Options) -> SmoothKeys {
-    SmoothKeys {
-        id: "smooth-rope-pre",
-        candidates,
-        instead: Some(crate::smooth_rope_post::candidates),
-        calibration: options.calibration().clone(),
-    }
+pub(crate) fn build(options: &Options) -> Result<SmoothKeys, PipelineError> {
+    let alpha = options.positive("alpha")?;
+    let paper = Form::Paper(Box::new(move |site, keys| given(site, keys, alpha)));
+    let search = Form::Search { candidates, instead: Some(post::candidates) };
+    let form = if is_paper(options)? { paper } else { search };
+    SmoothKeys::new("smooth-rope-pre", form, options)
+}
+
+/// The paper's N: `alpha` over the largest length of each pair, 1 where there is none or where S stands.
+fn given(site: &Site, keys: &[f32], alpha: f32) -> Candidate {
+    let sizes = pair_sizes(site, keys, Size::Largest);
+    let behind = |i: usize| site.behind.as_ref().is_some_and(|s| s[i] != 1.0);
+    let of = |(i, size): (usize, &f32)| if *size > 0.0 && !behind(i) { alpha / size } else { 1.0 };
+    let scale = sizes.iter().enumerate().map(of).collect();
+    Candidate { form: "paper".into(), constant: alpha, channels: None, scale }
 }
 
 fn candidates(site: &Site, keys: &[f32]) -> Vec<Candidate> {
-    let sizes = [
-        ("largest", pair_sizes(site, keys, f32::max)),
-        ("rms", pair_sizes(site, keys, |sum, x| sum + x * x)),
-    ];
-    let scaled = |(name, sizes): &(&str, Vec<f32>)| {
-        let exponent = if *name == "rms" { 0.5 } else { 1.0 };
-        let of = |power: f32| Candidate {
-            form: format!("{name} to the power of -{power}"),
-            power,
+    let of = |size: Size| {
+        let sizes = pair_sizes(site, keys, size);
+        POWERS.map(|power| Candidate {
+            form: format!("{} of a pair to the power of -{power}", size.name()),
+            constant: power,
             channels: None,
-            scale: inverse_powers(sizes, power * exponent),
-        };
-        POWERS.map(of)
+            scale: inverse_powers(&sizes, power),
+        })
     };
-    sizes.iter().flat_map(scaled).collect()
+    [Size::Largest, Size::Percentile99, Size::Rms].into_iter().flat_map(of).collect()
 }
 
-/// What `add` makes of the lengths of rope pairs of all rows, on both of their channels; for all heads together where they share a scale.
-fn pair_sizes(site: &Site, keys: &[f32], add: impl Fn(f32, f32) -> f32) -> Vec<f32> {
+/// The size of the lengths of each rope pair, on both of its channels.
+fn pair_sizes(site: &Site, keys: &[f32], size: Size) -> Vec<f32> {
     let half = site.head / 2;
     let lengths = |head: &[f32]| -> Vec<f32> {
         let pair = |i: usize| head[i].hypot(head[i + half]);
         (0..2 * half).map(|i| pair(i % half)).collect()
     };
     let rows: Vec<f32> = keys.chunks(site.head).flat_map(lengths).collect();
-    let mut found = sizes(site, &rows, add);
-    if site.shared {
-        share(&mut found, site.head);
-    }
-    found
+    site.sizes(size, &rows)
 }
 
 /// `size^−power` in units of their mean; 1 for channels without any size.

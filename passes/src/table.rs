@@ -8,6 +8,7 @@ use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::fold_norm_weights::FoldNormWeights;
 use crate::fold_scales::FoldScales;
+use crate::quantize_activations::QuantizeActivations;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::Build;
@@ -37,7 +38,7 @@ pub struct OptionInfo {
 }
 
 /// What `fit` means, wherever something becomes INT4.
-const FIT: &str =
+pub(crate) const FIT: &str =
     "how INT4 scales are chosen: absmax, signed (one level more), clipped (of four signed ones the best)";
 
 /// Every pass: exact ones, quantizations, fusions.
@@ -103,22 +104,22 @@ pub const PASSES: &[PassInfo] = &[
         id: "smooth-linears",
         summary: "inputs and weights of linears that are easier to round: a scale per channel, for calibration data",
         effect: Effect::Reassociates,
-        options: &[],
-        build: Build::Pass(|options| Ok(Box::new(SmoothLinears::new(options)))),
+        options: crate::smooth::paper::LINEARS,
+        build: Build::Pass(|options| Ok(Box::new(SmoothLinears::new(options)?))),
     },
     PassInfo {
         id: "smooth-rope-pre",
         summary: "keys that are easier to round: a scale per rope pair, undone in queries, for calibration data",
         effect: Effect::Reassociates,
-        options: &[],
-        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_pre::build(options)))),
+        options: crate::smooth_rope_pre::OPTIONS,
+        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_pre::build(options)?))),
     },
     PassInfo {
         id: "smooth-rope-post",
         summary: "the same behind rope, where each of the largest channels has a scale of its own",
         effect: Effect::Reassociates,
-        options: &[],
-        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_post::build(options)))),
+        options: crate::smooth_rope_post::OPTIONS,
+        build: Build::Pass(|options| Ok(Box::new(crate::smooth_rope_post::build(options)?))),
     },
     PassInfo {
         id: "merge-qkv",
@@ -138,34 +139,32 @@ pub const PASSES: &[PassInfo] = &[
         id: "quantize-weights",
         summary: "weights of linears to INT4 groups under FP8 scales and a scale per output channel",
         effect: Effect::Lossy,
-        options: &[
-            OptionInfo { name: "group", default: "128", doc: "channels per scale, a multiple of 32" },
-            OptionInfo { name: "fit", default: "absmax", doc: FIT },
-            OptionInfo {
-                name: "method",
-                default: "nearest",
-                doc: "nearest integers; or for calibration data: search, or gptq, which makes up for errors",
-            },
-            OptionInfo {
-                name: "keep",
-                default: "lm_head*|*embed_tokens*",
-                doc: "names of weights to leave alone; * matches anything, | separates",
-            },
-        ],
+        options: crate::quantize_weights::OPTIONS,
         build: Build::Pass(|options| Ok(Box::new(QuantizeWeights::new(options)?))),
     },
     PassInfo {
         id: "quantize-activations",
         summary: "inputs of linears with INT4 weights to FP8 with a scale per token",
         effect: Effect::Lossy,
-        options: &[],
-        build: Build::Sites(crate::quantize_activations::site),
+        options: &[OptionInfo {
+            name: "keep",
+            default: "",
+            doc: "names of weights whose inputs are left alone",
+        }],
+        build: Build::Pass(|options| Ok(Box::new(QuantizeActivations::new(options)?))),
     },
     PassInfo {
         id: "quantize-kv",
         summary: "keys and values to INT4, queries and probabilities to FP8",
         effect: Effect::Lossy,
-        options: &[OptionInfo { name: "fit", default: "absmax", doc: FIT }],
+        options: &[
+            OptionInfo { name: "fit", default: "absmax", doc: FIT },
+            OptionInfo {
+                name: "keep",
+                default: "",
+                doc: "names of caches, such as k.3 or v.*, to leave alone",
+            },
+        ],
         build: Build::Pass(|options| Ok(Box::new(QuantizeKv::new(options)?))),
     },
     PassInfo {

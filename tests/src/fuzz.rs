@@ -40,6 +40,18 @@ pub fn pipeline(text: &str) {
     }
 }
 
+/// A recipe as text: it stands for a pipeline in the one form that is printed, or an error says where it is none.
+pub fn recipe(text: &str) {
+    match fireq_passes::Recipe::parse(text) {
+        Ok(recipe) => {
+            let text = recipe.pipeline();
+            let passes = fireq_passes::pipeline(&text).unwrap_or_else(|e| panic!("{text}: {e}"));
+            assert_eq!(passes.to_string(), text, "printed differently after parsing");
+        }
+        Err(error) => show(&error),
+    }
+}
+
 /// A plan as text: printing what was parsed gives a text that parses to the same plan.
 pub fn plan(text: &str) {
     match parse_plan(text) {

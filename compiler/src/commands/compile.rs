@@ -1,6 +1,5 @@
 //! `fireq compile`: a model directory becomes an artifact.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -18,18 +17,23 @@ use serde_json::{Value, json};
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json};
 use super::partial;
+use super::recipe::{Chosen, chosen, text};
 use crate::cli::Compile;
 use crate::failure::{Failure, Outcome};
 
 /// Compiles, or with --dry-run says what would come out.
 pub fn compile(options: &Compile) -> Outcome {
+    if options.recipe.print_recipe {
+        return emit(&text(&options.recipe)?);
+    }
     let began = Instant::now();
     check_target(options)?;
     set_threads(options.threads)?;
-    let recipe = recipe(options)?;
-    let mut model = import_with(&options.model, options.import.options())?;
-    let calibration = calibrated(options, &model, &recipe)?;
-    let pipeline = fireq_passes::pipeline_with(&recipe, &calibration)?;
+    let recipe = chosen(&options.recipe)?;
+    let dir = options.model.as_deref().expect("only --print-recipe goes without");
+    let mut model = import_with(dir, options.import.options())?;
+    let calibration = calibrated(options, &model, &recipe.pipeline)?;
+    let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let lower_last = |watch: &Watch<'_>, graph: &Graph| {
         if options.run.stop_after.is_some() {
@@ -42,7 +46,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, lower_last)?;
     let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
     if !options.dry_run {
-        build(options, &model, &lowered, &recipe)?;
+        build(options, &model, &lowered, &recipe.pipeline)?;
         partial::remove(options);
     }
     let report = Report {
@@ -65,26 +69,6 @@ fn check_target(options: &Compile) -> Outcome {
         }
         None => Ok(()),
     }
-}
-
-/// The recipe or pipeline, which the artifact records.
-fn recipe(options: &Compile) -> Outcome<String> {
-    let name = options.passes.as_ref().unwrap_or(&options.recipe);
-    if options.passes.is_none() {
-        check_recipe(name)?;
-    }
-    // What is wrong with it is said before the model is read.
-    fireq_passes::pipeline(name)?;
-    Ok(name.clone())
-}
-
-fn check_recipe(name: &str) -> Outcome {
-    if Path::new(name).extension().is_some_and(|e| e == "toml") || name == "paper" {
-        let message = format!("recipe `{name}` is not supported by this build yet");
-        return Err(Failure::new(message)
-            .hint("use fireq (calibrated), rtn (round to nearest) or none; --passes runs any pipeline"));
-    }
-    Ok(fireq_passes::recipe(name).map(drop)?)
 }
 
 /// Calibration data, and where finished blocks go while an artifact is made.
@@ -133,7 +117,7 @@ fn build(_: &Compile, _: &Model, _: &Lowered, _: &str) -> Outcome {
 
 struct Report<'a> {
     model: &'a Model,
-    recipe: &'a str,
+    recipe: &'a Chosen,
     /// What the passes did.
     passes: Vec<Line>,
     checkpoint_bytes: u64,
@@ -148,7 +132,8 @@ impl Report<'_> {
             |line: &Line| json!({ "pass": line.pass, "patches": line.patches, "seconds": line.seconds });
         json!({
             "model": self.model.config.name,
-            "recipe": self.recipe,
+            "recipe": self.recipe.label,
+            "pipeline": self.recipe.pipeline,
             "output": options.output.as_ref().filter(|_| !options.dry_run),
             "dry_run": options.dry_run,
             "passes": self.passes.iter().map(pass).collect::<Vec<_>>(),
@@ -169,7 +154,7 @@ impl Report<'_> {
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter)\n  \
              KV cache  {} per token, {} for {context} positions\n",
             self.model.config.name,
-            self.recipe,
+            self.recipe.label,
             self.seconds,
             bytes(self.sizes.weights),
             bytes(self.checkpoint_bytes),

@@ -15,7 +15,10 @@ use crate::findings::Weight;
 use crate::pattern::Names;
 use crate::weights::{Hessian, Method, Summary, WINDOW, quantize};
 
-/// The patches of the first round: one for each weight.
+/// What linears read, and the channels that a scale of theirs covers.
+type Input = (ValueId, usize);
+
+/// The patches of the first round, one for each weight; without data there is only one round.
 pub(super) fn round(
     pass: &QuantizeWeights,
     graph: &Graph,
@@ -24,18 +27,22 @@ pub(super) fn round(
 ) -> Result<Vec<Patch>, PassError> {
     let linears: Vec<ValueId> =
         graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
-    let first = first_round(graph, &linears);
-    let mut by_input: BTreeMap<ValueId, Vec<ValueId>> = BTreeMap::new();
-    for linear in first {
-        by_input.entry(graph.operands(linear)[0]).or_default().push(linear);
+    let mut by_input: BTreeMap<Input, Vec<ValueId>> = BTreeMap::new();
+    let now = if method.needs_data() { first_round(graph, &linears) } else { linears };
+    for linear in now {
+        let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
+        by_input.entry((x, pass.group(graph, weight))).or_default().push(linear);
     }
-    let inputs: Vec<ValueId> = by_input.keys().copied().collect();
-    let hessians = hessians(graph, &inputs, pass.group, calibration)?;
+    let inputs: Vec<Input> = by_input.keys().copied().collect();
+    let hessians = match method.needs_data() {
+        true => hessians(graph, &inputs, calibration)?.into_iter().map(Some).collect(),
+        false => inputs.iter().map(|_| None).collect::<Vec<_>>(),
+    };
     let mut names = Names::new(graph);
     let mut patches = vec![];
-    for (linears, hessian) in by_input.values().zip(&hessians) {
+    for (((_, group), linears), hessian) in by_input.iter().zip(&hessians) {
         for linear in linears {
-            let (patch, found) = patch(graph, *linear, pass.group, method, hessian, &mut names)?;
+            let (patch, found) = patch(graph, *linear, *group, method, hessian.as_ref(), &mut names)?;
             calibration.note(|block| block.weights.push(found));
             patches.push(patch);
         }
@@ -60,18 +67,15 @@ fn first_round(graph: &Graph, linears: &[ValueId]) -> Vec<ValueId> {
 }
 
 /// The second moment of each input as linears will see it: behind the quantized linears before it, itself in FP8.
-fn hessians(
-    graph: &Graph,
-    inputs: &[ValueId],
-    group: usize,
-    calibration: &Calibration,
-) -> Result<Vec<Hessian>, PassError> {
+fn hessians(graph: &Graph, inputs: &[Input], calibration: &Calibration) -> Result<Vec<Hessian>, PassError> {
     let mut seen = graph.clone();
     let activations = crate::pipeline("quantize-activations").expect("a pass of this name");
     activations.run(&mut seen).map_err(|failed| failed.source)?;
     let cols = |v: &ValueId| graph.ty(*v).shape.cols().fixed().unwrap_or(1);
-    let mut hessians: Vec<Hessian> = inputs.iter().map(|v| Hessian::new(cols(v), WINDOW, group)).collect();
-    calibration.observe(&seen, inputs, usize::MAX, |tap, tensor| {
+    let of = |(x, group): &Input| Hessian::new(cols(x), WINDOW, *group);
+    let mut hessians: Vec<Hessian> = inputs.iter().map(of).collect();
+    let taps: Vec<ValueId> = inputs.iter().map(|(x, _)| *x).collect();
+    calibration.observe(&seen, &taps, usize::MAX, |tap, tensor| {
         hessians[tap].add_rows(&in_fp8(tensor), tensor.rows());
     })?;
     Ok(hessians)
@@ -86,14 +90,14 @@ fn patch(
     linear: ValueId,
     group: usize,
     method: &Method,
-    hessian: &Hessian,
+    hessian: Option<&Hessian>,
     names: &mut Names<'_>,
 ) -> Result<(Patch, Weight), PassError> {
     let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
     let name = leaf_name(graph, weight);
     let refuse = |reason: String| PassError::Refused { site: name.to_string(), reason };
     let tensor = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?;
-    let (codes, summary) = quantize(&tensor.to_f32(), tensor.cols(), group, method, Some(hessian));
+    let (codes, summary) = quantize(&tensor.to_f32(), tensor.cols(), group, method, hessian);
     let mut patch = Patch::new(&*name);
     let ty = graph.ty(weight).with_format(&codes.format);
     let codes = patch.constant(&names.fresh(&name, "i4"), ty, constant_data(codes));

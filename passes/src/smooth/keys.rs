@@ -1,22 +1,50 @@
-//! Scales on keys and their inverses on queries: where they go, and the search for those of the least error.
+//! Scales on keys: the best of some candidates, or those of a formula.
 
 use std::sync::Arc;
 
-use fireq_ir::{DType, Effect, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
+use fireq_ir::{Effect, Graph, Pass, PassError, Patch};
 
+use super::key_site::Site;
+use super::size::Size;
 use super::{Bench, COMPARED, best, worth};
 use crate::calibration::Calibration;
+use crate::error::PipelineError;
 use crate::findings::Smoothing;
-use crate::pattern::{Names, used_once};
+use crate::glob::matches_any;
+use crate::options::Options;
+use crate::pattern::Names;
 use crate::piece::Piece;
 
-/// A pass that tries scales for keys.
+/// A pass that puts scales on keys.
 pub(crate) struct SmoothKeys {
-    pub id: &'static str,
-    pub candidates: fn(&Site, &[f32]) -> Vec<Candidate>,
-    /// What another pass will try where this one does nothing: it gets its turn where it is better by enough.
-    pub instead: Option<fn(&Site, &[f32]) -> Vec<Candidate>>,
-    pub calibration: Arc<Calibration>,
+    id: &'static str,
+    form: Form,
+    /// Names of key caches to leave alone.
+    keep: String,
+    calibration: Arc<Calibration>,
+}
+
+/// Scales for keys that are given as rows.
+type Candidates = fn(&Site, &[f32]) -> Vec<Candidate>;
+
+/// How scales come about.
+pub(crate) enum Form {
+    /// The best of these, where it is worth having.
+    Search {
+        /// What is tried.
+        candidates: Candidates,
+        /// What another pass will try where this one does nothing: it gets its turn where it is better by enough.
+        instead: Option<Candidates>,
+    },
+    /// This one, always.
+    Paper(Box<dyn Fn(&Site, &[f32]) -> Candidate>),
+}
+
+impl SmoothKeys {
+    pub fn new(id: &'static str, form: Form, options: &Options) -> Result<Self, PipelineError> {
+        let keep = options.text("keep")?.into();
+        Ok(SmoothKeys { id, form, keep, calibration: options.calibration().clone() })
+    }
 }
 
 impl Pass for SmoothKeys {
@@ -30,39 +58,10 @@ impl Pass for SmoothKeys {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
-        let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let find = if matches!(self.form, Form::Search { .. }) { Site::find } else { Site::find_scaled };
+        let sites = graph.schedule().into_iter().filter_map(|value| find(graph, value));
+        let sites = sites.filter(|site| !matches_any(&self.keep, &site.name));
         sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
-    }
-}
-
-/// Keys and queries of an attention, as rope leaves them.
-pub(crate) struct Site {
-    attention: ValueId,
-    q: ValueId,
-    k: ValueId,
-    /// Kv heads, query heads of each, and channels of a head.
-    pub kv_heads: usize,
-    repeats: usize,
-    pub head: usize,
-    /// A norm before the rope has one weight for all heads.
-    pub shared: bool,
-    name: String,
-}
-
-impl Site {
-    fn find(graph: &Graph, attention: ValueId) -> Option<Site> {
-        let Op::Attention { heads, kv_heads, .. } = *graph.op(attention) else { return None };
-        let [q, append, _] = graph.operands(attention)[..] else { return None };
-        if *graph.op(append) != Op::KvAppend || graph.ty(append).dtype != DType::F32 {
-            return None;
-        }
-        let [cache, k] = graph.operands(append)[..] else { return None };
-        let turned = [q, k].iter().all(|v| *graph.op(*v) == Op::Rope && used_once(graph, *v));
-        let norm = |v: ValueId| matches!(graph.op(graph.operands(v)[0]), Op::RmsNorm { .. });
-        let head = graph.ty(q).shape.cols().fixed()? / heads;
-        let name = graph.op(cache).name()?.to_string();
-        let shared = turned && (norm(q) || norm(k));
-        turned.then_some(Site { attention, q, k, kv_heads, repeats: heads / kv_heads, head, shared, name })
     }
 }
 
@@ -70,33 +69,62 @@ impl SmoothKeys {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let piece = Piece::behind(graph, &[site.q, site.k], &[site.attention]);
         let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
-        let local = Site::find(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
-        let before = bench.error(None, COMPARED)?;
+        let local = Site::find_scaled(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
         let keys = bench.rows(local.k)?;
-        let tried = (self.candidates)(site, &keys);
-        let count = tried.len();
-        let patch = |scale: &[f32]| local.patch(&bench.graph, scale, &mut Names::new(&bench.graph));
-        let error = |one: &Candidate, most| bench.error(Some(patch(&one.scale)?), most);
-        let rival = self.instead.map(|rivals| best(rivals(site, &keys), error)).transpose()?.flatten();
-        let found = best(tried, error)?.filter(|(after, _)| {
-            worth(before, *after) && rival.is_none_or(|(rival, _)| !worth(*after, rival))
-        });
-        let absmax = sizes(site, &keys, f32::max);
-        self.calibration.note(|block| {
-            let found = found.as_ref().map(|(after, best)| (*after, best.chosen(&absmax)));
-            block.smoothing.push(Smoothing::searched(&site.name, count, before, absmax, found));
-        });
-        let Some((after, best)) = found else { return Ok(None) };
-        let mut patch = site.patch(graph, &best.scale, names)?;
-        patch.notes.push(format!("{}: error {before:.4} to {after:.4}", best.form));
-        Ok(Some(patch))
+        let error = |scale: &[f32], most| {
+            bench.error(Some(local.patch(&bench.graph, scale, &mut Names::new(&bench.graph))?), most)
+        };
+        let (tried, found) = self.choose(site, &keys, bench.error(None, COMPARED)?, error)?;
+        let absmax = site.sizes(Size::Largest, &keys);
+        let mut patch = match &found {
+            Some((_, chosen)) => site.put(graph, &chosen.scale, names)?,
+            None => None,
+        };
+        if patch.is_none() && matches!(self.form, Form::Paper(_)) {
+            return Ok(None);
+        }
+        let before = bench.error(None, COMPARED)?;
+        let found = found.map(|(after, chosen)| (after, chosen.finding(&absmax)));
+        let finding = Smoothing::searched(&site.name, tried, before, absmax, found);
+        if let Some(patch) = &mut patch {
+            patch.notes.push(finding.note());
+        }
+        self.calibration.note(|block| block.smoothing.push(finding));
+        Ok(patch)
+    }
+
+    /// How many candidates there were, and the one that is wanted instead of an error of `before`, with its error.
+    fn choose(
+        &self,
+        site: &Site,
+        keys: &[f32],
+        before: f64,
+        error: impl Fn(&[f32], usize) -> Result<f64, PassError>,
+    ) -> Result<(usize, Option<(f64, Candidate)>), PassError> {
+        let judge = |one: &Candidate, most| error(&one.scale, most);
+        match &self.form {
+            Form::Paper(scale) => {
+                let one = scale(site, keys);
+                Ok((1, Some((judge(&one, COMPARED)?, one))))
+            }
+            Form::Search { candidates, instead } => {
+                let rival = instead.map(|rivals| best(rivals(site, keys), judge)).transpose()?.flatten();
+                let candidates = candidates(site, keys);
+                let tried = candidates.len();
+                let found = best(candidates, judge)?.filter(|(after, _)| {
+                    worth(before, *after) && rival.is_none_or(|(rival, _)| !worth(*after, rival))
+                });
+                Ok((tried, found))
+            }
+        }
     }
 }
 
 /// A scale for the channels of keys, and how it came about.
 pub(crate) struct Candidate {
     pub form: String,
-    pub power: f32,
+    /// The exponent of a channel's size, or the size that it gets by formula.
+    pub constant: f32,
     /// Channels of a head that are scaled by themselves, where not all are.
     pub channels: Option<usize>,
     pub scale: Vec<f32>,
@@ -104,56 +132,14 @@ pub(crate) struct Candidate {
 
 impl Candidate {
     /// What a report says of it, for keys of these magnitudes.
-    fn chosen(&self, absmax: &[f32]) -> Smoothing {
-        let power = Some(f64::from(self.power));
-        let (alpha, beta) = if self.channels.is_some() { (None, power) } else { (power, None) };
+    fn finding(self, absmax: &[f32]) -> Smoothing {
+        let constant = Some(f64::from(self.constant));
+        let (alpha, beta) = if self.channels.is_some() { (None, constant) } else { (constant, None) };
         let absmax_after = absmax.iter().zip(&self.scale).map(|(size, scale)| size * scale).collect();
-        Smoothing {
-            form: self.form.clone(),
-            alpha,
-            beta,
-            k: self.channels,
-            absmax_after,
-            ..Smoothing::default()
-        }
+        let Candidate { form, channels: k, .. } = self;
+        Smoothing { form, alpha, beta, k, absmax_after, ..Smoothing::default() }
     }
 }
 
 /// Powers of a channel's size.
 pub(crate) const POWERS: [f32; 4] = [0.25, 0.5, 0.75, 1.0];
-
-/// What `add` makes of the magnitudes of each channel of all rows.
-pub(crate) fn sizes(site: &Site, keys: &[f32], add: impl Fn(f32, f32) -> f32) -> Vec<f32> {
-    let width = site.kv_heads * site.head;
-    let mut sizes = vec![0.0f32; width];
-    for row in keys.chunks(width) {
-        sizes.iter_mut().zip(row).for_each(|(size, x)| *size = add(*size, x.abs()));
-    }
-    sizes
-}
-
-/// The largest size of a channel in any head, in all heads.
-pub(crate) fn share(sizes: &mut [f32], head: usize) {
-    let largest: Vec<f32> =
-        (0..head).map(|i| sizes.iter().skip(i).step_by(head).copied().fold(0.0, f32::max)).collect();
-    sizes.chunks_mut(head).for_each(|one| one.copy_from_slice(&largest));
-}
-
-impl Site {
-    /// `k` times `scale`, and `q` times its inverse.
-    fn patch(&self, graph: &Graph, scale: &[f32], names: &mut Names<'_>) -> Result<Patch, PassError> {
-        let inverse: Vec<f32> = scale
-            .chunks(self.head)
-            .flat_map(|head| std::iter::repeat_n(head, self.repeats).flatten().map(|s| 1.0 / s))
-            .collect();
-        let mut patch = Patch::new(self.name.clone());
-        for (value, numbers, what) in [(self.k, scale, "smooth"), (self.q, &inverse, "smooth.q")] {
-            let vector = names.vector(&mut patch, &self.name, what, numbers);
-            let turned: Vec<Ref> = graph.operands(value).into_iter().map(Ref::from).collect();
-            let turned = patch.add(graph, Op::Rope, &turned)?;
-            let scaled = patch.add(graph, Op::Scale, &[turned, vector])?;
-            patch.replace(value, scaled);
-        }
-        Ok(patch)
-    }
-}

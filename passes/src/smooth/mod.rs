@@ -1,8 +1,12 @@
 //! Smoothing: scales that change no number, put where they make numbers easier to round. Which ones is searched on
 //! calibration data, by the error that quantization then makes.
 
+pub(crate) mod key_site;
 pub(crate) mod keys;
+pub(crate) mod linears;
+pub(crate) mod paper;
 pub(crate) mod sample;
+pub(crate) mod size;
 
 use fireq_ir::interp::Tensor;
 use fireq_ir::{Graph, Moved, PassError, Patch, Pipeline, ValueId};

@@ -51,6 +51,11 @@ pub(crate) enum Order {
 }
 
 impl Method {
+    /// Whether codes depend on what inputs are like.
+    pub fn needs_data(&self) -> bool {
+        self.compensate || self.clips.len() > 1
+    }
+
     /// The nearest integer under absmax/7, as `quantize` does it.
     pub fn nearest() -> Self {
         Method {

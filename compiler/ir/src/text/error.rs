@@ -24,7 +24,7 @@ pub struct ParseError {
 
 impl ParseError {
     /// An error about bytes `span` of `text`; positions outside it are moved to its end.
-    pub(crate) fn new(text: &str, span: Range<usize>, message: impl Into<String>) -> Self {
+    pub fn new(text: &str, span: Range<usize>, message: impl Into<String>) -> Self {
         let start = floor_boundary(text, span.start);
         let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
         let source_line = text[line_start..].lines().next().unwrap_or("").to_string();
@@ -34,7 +34,8 @@ impl ParseError {
         ParseError { message: message.into(), hint: None, line, column, source_line, span: start..end }
     }
 
-    pub(crate) fn with_hint(mut self, hint: Option<String>) -> Self {
+    /// The same error with what would be right.
+    pub fn with_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
     }

@@ -1,0 +1,143 @@
+//! The pipeline that a recipe stands for.
+
+use super::Recipe;
+use super::values::{Form, KvFit, Method, Skip};
+use crate::table::PASSES;
+
+/// A step of a pipeline, and the reason for its place.
+type Step = (String, &'static str);
+
+/// What smoothing leaves behind ropes and before linears goes into weights and norms.
+const FOLD: &str = "fold-scales";
+
+impl Recipe {
+    /// The pipeline as text, options only where they are not the defaults.
+    pub fn pipeline(&self) -> String {
+        let steps: Vec<String> = self.steps().into_iter().map(|(step, _)| step).collect();
+        let steps = steps.join(",");
+        if self.in_blocks() { format!("blocks({steps})") } else { steps }
+    }
+
+    /// Whether the steps run on one block after another.
+    pub fn in_blocks(&self) -> bool {
+        self.blocks && !self.steps().is_empty()
+    }
+
+    /// The steps of the pipeline, each with the reason for its place.
+    pub fn steps(&self) -> Vec<(String, &'static str)> {
+        let mut steps = self.keys();
+        steps.extend(self.linears());
+        let (weights, kv) = (self.weights(), self.kv());
+        if matches!(self.weights.method, Method::Search | Method::Gptq) {
+            steps.extend(kv.map(|step| {
+                (step, "before weights, which are chosen for what it gives and make up for its errors")
+            }));
+            steps.extend(weights);
+        } else {
+            steps.extend(weights);
+            steps.extend(kv.map(|step| {
+                (step, "depends on neither; last, it reads best in dumps: the linears stand as they stay")
+            }));
+        }
+        steps
+    }
+
+    /// Scales of keys.
+    fn keys(&self) -> Vec<Step> {
+        let pre = self.rope_pre().map(|step| {
+            [
+                (step, "pairs before channels: what a pair shares costs nothing once it is folded"),
+                (FOLD.into(), "into the weights of keys and queries"),
+            ]
+        });
+        let post = self.rope_post();
+        if self.smooth.rope_pre == Form::Paper && self.smooth.rope_post == Form::Paper {
+            let post = post.map(|step| {
+                (step, "the paper finds channels in keys as they are, and leaves them out of what follows")
+            });
+            return post.into_iter().chain(pre.into_iter().flatten()).collect();
+        }
+        let post = post.map(|step| (step, "what pairs do not share stays behind rope"));
+        pre.into_iter().flatten().chain(post).collect()
+    }
+
+    fn rope_pre(&self) -> Option<String> {
+        let (form, alpha) = (self.smooth.rope_pre, self.smooth.paper.alpha.0);
+        let options =
+            [("form", form.to_string()), ("alpha", alpha.to_string()), ("keep", self.skipped(Skip::RopePre))];
+        (form != Form::Off).then(|| step("smooth-rope-pre", &used(form, &options)))
+    }
+
+    fn rope_post(&self) -> Option<String> {
+        let (form, paper) = (self.smooth.rope_post, &self.smooth.paper);
+        let options = [
+            ("form", form.to_string()),
+            ("beta", paper.beta.0.to_string()),
+            ("channels", paper.channels.to_string()),
+            ("keep", self.skipped(Skip::RopePost)),
+        ];
+        (form != Form::Off).then(|| step("smooth-rope-post", &used(form, &options)))
+    }
+
+    /// Scales of the inputs of linears.
+    fn linears(&self) -> Vec<Step> {
+        let (form, paper) = (self.smooth.linears, &self.smooth.paper);
+        let options = [
+            ("form", form.to_string()),
+            ("gate-up", paper.gate_up.0.to_string()),
+            ("down", paper.down.0.to_string()),
+            ("v", paper.v.0.to_string()),
+            ("keep", self.skipped(Skip::Linears)),
+        ];
+        if form == Form::Off {
+            return vec![];
+        }
+        vec![
+            (step("smooth-linears", &used(form, &options)), "judged with keys as they will be"),
+            (FOLD.into(), "into norms and rows of weights, before anything is rounded"),
+        ]
+    }
+
+    /// Weights, and what follows them.
+    fn weights(&self) -> Vec<Step> {
+        let weights = &self.weights;
+        let options = [
+            ("group", self.group()),
+            ("fit", weights.fit.to_string()),
+            ("method", weights.method.to_string()),
+            ("keep", self.kept()),
+        ];
+        if weights.method == Method::Keep {
+            return vec![];
+        }
+        let why = "INT4 weights are what marks a linear as quantized for the next step";
+        let mut steps = vec![(step("quantize-weights", &options), why)];
+        if self.activations.quantize {
+            let options = [("keep", self.skipped(Skip::Activations))];
+            let why = "only where a linear has INT4 weights; the head keeps both its operands";
+            steps.push((step("quantize-activations", &options), why));
+        }
+        steps
+    }
+
+    fn kv(&self) -> Option<String> {
+        let options = [("fit", self.kv.fit.to_string()), ("keep", self.skipped(Skip::Kv))];
+        (self.kv.fit != KvFit::Keep).then(|| step("quantize-kv", &options))
+    }
+}
+
+/// The options that a form has: constants are the paper's.
+fn used(form: Form, options: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
+    let used = |name: &str| form == Form::Paper || ["form", "keep"].contains(&name);
+    options.iter().filter(|(name, _)| used(name)).cloned().collect()
+}
+
+/// A pass with those of its options that are not as they are by default.
+fn step(id: &str, options: &[(&str, String)]) -> String {
+    let info = PASSES.iter().find(|pass| pass.id == id).expect("recipes name passes of the table");
+    let default =
+        |name: &str| info.options.iter().find(|option| option.name == name).map(|option| option.default);
+    let set = options.iter().filter(|(name, value)| default(name) != Some(value));
+    let items: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
+    if items.is_empty() { id.into() } else { format!("{id}{{{}}}", items.join(",")) }
+}

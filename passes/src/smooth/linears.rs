@@ -1,0 +1,148 @@
+//! Where scales of the inputs of linears go, and which are tried.
+
+use std::sync::Arc;
+
+use fireq_ir::expression::{is_constant, leaf_name};
+use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
+
+use super::sample::sample;
+use super::size::Size;
+use crate::glob::matches_any;
+use crate::pattern::{Names, numbers};
+use crate::piece::Piece;
+
+/// A value and the linears that read it.
+pub(crate) struct Site {
+    pub x: ValueId,
+    pub linears: Vec<ValueId>,
+    /// Channels of a head, and query heads of a kv head, behind attention.
+    heads: Option<(usize, usize)>,
+}
+
+/// λ for the channels of an input, and how it came about.
+pub(crate) struct Lambda {
+    pub form: &'static str,
+    pub alpha: Option<f32>,
+    pub scale: Vec<f32>,
+}
+
+impl Site {
+    pub fn find(graph: &Graph, x: ValueId) -> Option<Site> {
+        let cols = graph.ty(x).shape.cols().fixed()?;
+        let heads = match *graph.op(x) {
+            Op::RmsNorm { .. } if graph.ty(graph.operands(x)[1]).shape.cols().fixed() == Some(cols) => None,
+            Op::Mul => None,
+            Op::Attention { heads, kv_heads, .. } => Some((cols / heads, heads / kv_heads)),
+            _ => return None,
+        };
+        let linears = graph.users(x);
+        let open = |linear: &ValueId| {
+            let operands = graph.operands(*linear);
+            *graph.op(*linear) == Op::Linear
+                && operands[0] == x
+                && graph.ty(operands[1]).scheme.is_plain()
+                && *graph.op(operands[1]) != Op::Fence
+                && is_constant(graph, operands[1])
+        };
+        let all = !linears.is_empty() && linears.iter().all(open) && !graph.outputs.contains(&x);
+        all.then_some(Site { x, linears, heads })
+    }
+
+    /// True where `keep` matches one of the weights.
+    pub fn kept(&self, graph: &Graph, keep: &str) -> bool {
+        let name = |linear: &ValueId| leaf_name(graph, graph.operands(*linear)[1]);
+        self.linears.iter().any(|linear| matches_any(keep, &name(linear)))
+    }
+
+    /// `x` over λ, and weights times λ behind a fence.
+    pub fn patch(&self, graph: &Graph, lambda: &[f32], names: &mut Names<'_>) -> Result<Patch, PassError> {
+        let name = self.name(graph);
+        let mut patch = Patch::new(&*name);
+        let inverse: Vec<f32> = lambda.iter().map(|l| 1.0 / l).collect();
+        let lambda = names.vector(&mut patch, &name, "smooth", lambda);
+        let inverse = names.vector(&mut patch, &name, "smooth.x", &inverse);
+        let x = patch.add(graph, Op::Scale, &[self.x.into(), inverse])?;
+        for linear in &self.linears {
+            let scaled = patch.add(graph, Op::Scale, &[graph.operands(*linear)[1].into(), lambda])?;
+            let fenced = patch.add(graph, Op::Fence, &[scaled])?;
+            let smooth = patch.add(graph, Op::Linear, &[x, fenced])?;
+            patch.replace(*linear, smooth);
+        }
+        Ok(patch)
+    }
+
+    /// `x`, what it is made of as far as 1/λ goes, and the linears with some of their output channels; and this site there.
+    pub fn piece(&self, graph: &Graph) -> Result<(Piece, Site), PassError> {
+        let mut piece = Piece::behind(graph, &[self.x], &[self.x]);
+        let x = piece.graph.outputs.pop().unwrap_or_else(|| piece.copies[&self.x]);
+        for (n, linear) in self.linears.iter().enumerate() {
+            let weight = graph.operands(*linear)[1];
+            let (ty, data) = sample(graph, weight)?;
+            // Two may come from one weight.
+            let name = format!("{}.{n}", leaf_name(graph, weight));
+            let weight = piece.graph.constant(&name, ty, data);
+            let linear = piece.graph.add(Op::Linear, &[x, weight]).expect("some rows fit where all did");
+            piece.graph.outputs.push(linear);
+        }
+        let linears = piece.graph.outputs.clone();
+        Ok((piece, Site { x, linears, heads: self.heads }))
+    }
+
+    /// Channels of the input.
+    pub fn channels(&self, graph: &Graph) -> usize {
+        graph.ty(self.x).shape.cols().fixed().unwrap_or(0)
+    }
+
+    /// The name of the first weight.
+    pub fn name(&self, graph: &Graph) -> Arc<str> {
+        leaf_name(graph, graph.operands(self.linears[0])[1])
+    }
+
+    /// The size of each column of the weights, over the rows of all of them.
+    fn columns(&self, graph: &Graph, size: Size) -> Vec<f32> {
+        let weight = |linear: &ValueId| numbers(graph, graph.operands(*linear)[1]).unwrap_or_default();
+        let rows: Vec<f32> = self.linears.iter().flat_map(weight).collect();
+        size.of(&rows, self.channels(graph))
+    }
+
+    /// What is tried for these inputs.
+    pub fn candidates(&self, graph: &Graph, inputs: &[f32]) -> Vec<Lambda> {
+        let means = Size::Mean.of(inputs, self.channels(graph));
+        let [largest, mean] = [Size::Largest, Size::Mean].map(|size| self.columns(graph, size));
+        let searched = ALPHAS.map(|alpha| Lambda {
+            form: "mean|x|^alpha / max|w|^(1-alpha)",
+            alpha: Some(alpha),
+            scale: self.lambda(&means, &largest, alpha),
+        });
+        let paper = Lambda { form: "1 / mean|w|", alpha: None, scale: self.lambda(&means, &mean, 0.0) };
+        searched.into_iter().chain([paper]).collect()
+    }
+
+    /// `mean|x|^α / max|w|^(1−α)` in units of its geometric mean; 1 where a channel has no inputs or no weights.
+    fn lambda(&self, means: &[f32], columns: &[f32], alpha: f32) -> Vec<f32> {
+        let alpha = f64::from(alpha);
+        let log = |(mean, column): (&f32, &f32)| {
+            let log = alpha * f64::from(*mean).ln() - (1.0 - alpha) * f64::from(*column).ln();
+            (*mean > 0.0 && *column > 0.0).then_some(log)
+        };
+        let mut logs: Vec<Option<f64>> = means.iter().zip(columns).map(log).collect();
+        if let Some((head, repeats)) = self.heads {
+            logs.chunks_mut(head * repeats).for_each(|group| share(group, head));
+        }
+        let known: Vec<f64> = logs.iter().flatten().copied().collect();
+        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
+        logs.iter().map(|log| log.map_or(1.0, |log| (log - mean).exp() as f32)).collect()
+    }
+}
+
+/// How much of λ follows the input; the rest follows the weights.
+const ALPHAS: [f32; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
+
+/// The mean over query heads of each channel, in all of them.
+fn share(group: &mut [Option<f64>], head: usize) {
+    for channel in 0..head {
+        let of: Vec<f64> = group.iter().skip(channel).step_by(head).flatten().copied().collect();
+        let mean = (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64);
+        group.iter_mut().skip(channel).step_by(head).for_each(|log| *log = mean);
+    }
+}
