@@ -130,7 +130,7 @@ fn every_weight_input_and_cache_is_a_site_once_and_belongs_to_its_layer() {
     let order: Vec<f64> = list(&found, "sites").iter().map(|row| row["mean_kl"].as_f64().unwrap()).collect();
     assert!(order.is_sorted_by(|a, b| a >= b), "{order:?}");
     assert!((sum(&list(&found, "layers"), "/mean_kl") - order.iter().sum::<f64>()).abs() < 1e-12);
-    assert_eq!((&found["tokens"], list(&found, "layers").len()), (&json!(87), 2));
+    assert_eq!((&found["tokens"], list(&found, "layers").len()), (&json!(90), 2));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! The sites of a pipeline: every patch of its lossy passes, and the graph that has it alone.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use fireq_ir::plan::lower;
 use fireq_ir::verify::verify;
@@ -25,7 +25,7 @@ pub struct Site {
     pub upon: Option<usize>,
     /// What it saves, beyond what the other does.
     pub saved: Saved,
-    base: Arc<Graph>,
+    base: Rc<Graph>,
     changes: Vec<Change>,
 }
 
@@ -43,24 +43,23 @@ pub struct Saved {
 enum Change {
     Patch(Box<Patch>),
     /// Passes that keep the numbers.
-    Passes(Arc<Pipeline>),
+    Passes(Rc<Pipeline>),
 }
 
 /// Every site of a pipeline, pass by pass. A site that an earlier pass of the same name had is not another one.
 pub fn sites(model: &Graph, pipeline: Pipeline) -> Result<Vec<Site>, BySiteError> {
     let text = pipeline.to_string();
-    let (mut base, mut found) = (Arc::new(model.clone()), vec![]);
+    let (mut base, mut found): (_, Vec<Site>) = (Rc::new(model.clone()), vec![]);
     for step in pipeline.0 {
-        match lossy(&step)? {
-            Some((pass, text)) => add_sites(pass, text, &base, &mut found)?,
-            None => {
-                let passes = Arc::new(Pipeline(vec![step]));
-                found
-                    .iter_mut()
-                    .for_each(|site: &mut Site| site.changes.push(Change::Passes(passes.clone())));
-                base = Arc::new(run(&passes, &base)?);
-            }
+        if let Some((pass, text)) = lossy(&step)? {
+            add_sites(pass, text, &base, &mut found)?;
+            continue;
         }
+        let passes = Rc::new(Pipeline(vec![step]));
+        for site in &mut found {
+            site.changes.push(Change::Passes(passes.clone()));
+        }
+        base = Rc::new(run(&passes, &base)?);
     }
     if found.is_empty() { Err(BySiteError::NoSites(text)) } else { Ok(found) }
 }
@@ -88,7 +87,7 @@ fn run(passes: &Pipeline, graph: &Graph) -> Result<Graph, BySiteError> {
 fn add_sites(
     pass: &dyn Pass,
     text: &str,
-    base: &Arc<Graph>,
+    base: &Rc<Graph>,
     found: &mut Vec<Site>,
 ) -> Result<(), BySiteError> {
     let failed = |source| BySiteError::Pass { pass: text.into(), source };
@@ -123,7 +122,7 @@ impl Site {
         pass: &dyn Pass,
         patch: Patch,
         upon: Option<usize>,
-        (base, mut changes): (Arc<Graph>, Vec<Change>),
+        (base, mut changes): (Rc<Graph>, Vec<Change>),
     ) -> Self {
         let (pass, name) = (pass.id().to_string(), patch.site.clone());
         changes.push(Change::Patch(Box::new(patch)));
