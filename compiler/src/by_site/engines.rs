@@ -46,7 +46,11 @@ impl Engines {
     }
 
     #[cfg(not(feature = "llvm"))]
-    #[allow(clippy::unnecessary_wraps, reason = "compiled code may be refused")]
+    #[allow(
+        clippy::unused_self,
+        clippy::unnecessary_wraps,
+        reason = "compiled code is held, and may be refused"
+    )]
     fn backend(&self, graph: Graph) -> Result<Backend, BySiteError> {
         Ok(Backend::Interpreter(Interpreted::new(graph)))
     }
