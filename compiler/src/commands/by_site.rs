@@ -56,6 +56,7 @@ fn pipeline(text: &str) -> Outcome<Pipeline> {
     Ok(pipeline_with(text, &Arc::new(Calibration::new(Box::new(Interpreter), refuse)))?)
 }
 
+#[cfg_attr(not(feature = "llvm"), allow(clippy::unnecessary_wraps, reason = "compiling may fail"))]
 fn engines(options: &Eval, model: &Model, sites: &[Site]) -> Outcome<Engines> {
     let facts = facts(model);
     #[cfg(feature = "llvm")]
