@@ -3,7 +3,7 @@
 mod tiny;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -320,7 +320,7 @@ mod compiled {
 
     #[test]
     fn the_demo_model_is_judged_alike_on_any_number_of_threads() {
-        let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/models");
+        let models = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/models");
         let [dir, text] =
             ["tinystories-3m", "stories.txt"].map(|n| models.join(n).to_str().unwrap().to_string());
         let found = |threads| {
