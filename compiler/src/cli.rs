@@ -1,5 +1,6 @@
 //! Commands and options of the `fireq` command line.
 
+mod eval;
 pub mod passes;
 pub mod recipe;
 
@@ -8,6 +9,8 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fireq::import::ImportOptions;
 use fireq_ir::DType;
+
+pub use eval::Eval;
 
 /// Compiles transformer checkpoints to INT4/FP8 and runs them.
 #[derive(Debug, Parser)]
@@ -27,7 +30,7 @@ pub enum Command {
     Run(Run),
     /// Write the logits of given tokens to a safetensors file.
     Logits(Logits),
-    /// Perplexity on a text; with --against also KL divergence and top-1 agreement.
+    /// Perplexity on a text; with --against also KL divergence, with --by-site where quantization hurts.
     Eval(Eval),
     /// Run passes on text IR: text in, text out.
     Opt(Opt),
@@ -146,6 +149,13 @@ pub struct Executed {
     pub import: Import,
 }
 
+impl Executed {
+    /// Threads to execute with.
+    pub fn threads(&self) -> usize {
+        self.threads.unwrap_or_else(rayon::current_num_threads).max(1)
+    }
+}
+
 /// Options of `run`.
 #[derive(Debug, Args)]
 pub struct Run {
@@ -181,32 +191,6 @@ pub struct Logits {
     /// The safetensors file to write: tensor "logits" f32[T,V].
     #[arg(short, long)]
     pub output: PathBuf,
-}
-
-/// Options of `eval`.
-#[derive(Debug, Args)]
-pub struct Eval {
-    /// The model.
-    #[command(flatten)]
-    pub model: Executed,
-    /// The text to predict.
-    #[arg(long, value_name = "FILE")]
-    pub text: PathBuf,
-    /// Tokens per window.
-    #[arg(long, default_value_t = 512)]
-    pub ctx: usize,
-    /// Evaluate only the first N tokens of the text.
-    #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
-    /// Compare with this model: an artifact, or the unquantized reference in a model directory.
-    #[arg(long, value_name = "MODEL")]
-    pub against: Option<PathBuf>,
-    /// With --against, list the N predictions that diverge most; 0 lists none.
-    #[arg(long, value_name = "N", default_value_t = 10)]
-    pub worst: usize,
-    /// Print the result as one JSON object.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Options of `opt`.

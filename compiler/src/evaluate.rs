@@ -95,10 +95,10 @@ pub struct Evaluation {
 }
 
 /// Tokens of one step: bounds the memory for logits whatever the window.
-const STEP: usize = 128;
+pub(crate) const STEP: usize = 128;
 
 /// Consecutive tokens of the text, behind what starts a text.
-struct Window {
+pub(crate) struct Window {
     tokens: Vec<u32>,
     /// Tokens in front that are not the text's.
     lead: usize,
@@ -111,6 +111,28 @@ impl Window {
         let context = position - self.lead;
         Place { index: self.begin + context, context }
     }
+
+    /// Tokens of the text in it.
+    pub fn count(&self) -> usize {
+        self.tokens.len() - self.lead
+    }
+
+    /// What goes into a model step by step, and the tokens that each step predicts.
+    pub fn steps(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        let predicted = self.tokens.get(1..).unwrap_or_default();
+        let steps = self.tokens.chunks(STEP).zip(predicted.chunks(STEP));
+        steps.map(|(inputs, targets)| (&inputs[..targets.len()], targets))
+    }
+}
+
+/// The windows of a text: `ctx` tokens each, `start` in front if there is one.
+pub(crate) fn windows(start: Option<u32>, ids: &[u32], ctx: usize) -> impl Iterator<Item = Window> {
+    let lead = usize::from(start.is_some());
+    let body = ctx.saturating_sub(lead).max(1);
+    ids.chunks(body).enumerate().map(move |(n, chunk)| {
+        let tokens = start.iter().chain(chunk).copied().collect();
+        Window { tokens, lead, begin: n * body }
+    })
 }
 
 /// Predicts every token of `ids` but the first of each window from those before it in the window. Windows have `ctx`
@@ -126,13 +148,9 @@ pub fn evaluate(
     let closeness =
         reference.is_some().then(|| Closeness { worst: Worst::new(worst), ..Closeness::default() });
     let mut found = Evaluation { score: Score::default(), closeness };
-    let lead = usize::from(start.is_some());
-    let body = ctx.saturating_sub(lead).max(1);
-    for (n, chunk) in ids.chunks(body).enumerate() {
-        let tokens = start.iter().chain(chunk).copied().collect();
-        let window = Window { tokens, lead, begin: n * body };
+    for window in windows(start, ids, ctx) {
         evaluate_window(model, reference.as_deref_mut(), &window, &mut found)?;
-        done(n * body + chunk.len());
+        done(window.begin + window.count());
     }
     Ok(found)
 }
@@ -147,9 +165,7 @@ fn evaluate_window(
     if let Some(reference) = &mut reference {
         reference.reset();
     }
-    let Some(predicted) = window.tokens.get(1..) else { return Ok(()) };
-    for (step, (inputs, targets)) in window.tokens.chunks(STEP).zip(predicted.chunks(STEP)).enumerate() {
-        let inputs = &inputs[..targets.len()];
+    for (step, (inputs, targets)) in window.steps().enumerate() {
         let logits = model.logits(inputs)?;
         let expected = reference.as_mut().map(|r| r.logits(inputs)).transpose()?;
         for (row, target) in targets.iter().enumerate() {
@@ -173,7 +189,7 @@ fn add(score: &mut Score, log_probs: &[f64], target: u32) {
 
 fn compare(closeness: &mut Closeness, expected: &[f64], ours: &[f64], (place, target): (Place, u32)) {
     add(&mut closeness.reference, expected, target);
-    let kl = expected.iter().zip(ours).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+    let kl = divergence(expected, ours);
     closeness.kl += kl;
     let (reference, model) = (top(expected), top(ours));
     closeness.same_top += usize::from(reference == model);
@@ -183,7 +199,12 @@ fn compare(closeness: &mut Closeness, expected: &[f64], ours: &[f64], (place, ta
     closeness.worst.offer(Divergence { place, kl, rise, reference, model });
 }
 
-fn log_softmax(logits: &[f32]) -> Vec<f64> {
+/// KL divergence of `ours` from `expected`, both log probabilities.
+pub(crate) fn divergence(expected: &[f64], ours: &[f64]) -> f64 {
+    expected.iter().zip(ours).map(|(p, q)| p.exp() * (p - q)).sum()
+}
+
+pub(crate) fn log_softmax(logits: &[f32]) -> Vec<f64> {
     let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     let sum: f64 = logits.iter().map(|x| f64::from(x - max).exp()).sum();
     logits.iter().map(|x| f64::from(x - max) - sum.ln()).collect()

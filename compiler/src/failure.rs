@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
+use fireq::by_site::BySiteError;
 use fireq::compile::CompileError;
 use fireq::engine::EngineError;
 use fireq::import::ImportError;
@@ -108,6 +109,12 @@ impl From<TokensError> for Failure {
         let hint =
             "text needs the model's tokenizer.json beside its weights; `fireq logits --tokens` does not";
         Failure::from_error(&error).hint(hint)
+    }
+}
+
+impl From<BySiteError> for Failure {
+    fn from(error: BySiteError) -> Self {
+        Failure::from_error(&error).hint(error.hint())
     }
 }
 

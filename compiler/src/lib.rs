@@ -3,6 +3,7 @@
 pub mod bisect;
 #[cfg(feature = "llvm")]
 pub mod build;
+pub mod by_site;
 pub mod calibrate;
 pub mod compile;
 pub mod engine;
@@ -10,6 +11,8 @@ pub mod evaluate;
 pub mod generate;
 pub mod import;
 pub mod interpreted;
+#[cfg(feature = "llvm")]
+mod kernels;
 pub mod numerics;
 mod page;
 pub mod report;

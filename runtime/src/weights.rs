@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
 
+use fireq_ir::ConstData;
 use fireq_ir::artifact::{part_name, safetensors_type};
 use fireq_ir::plan::{Buffer, Part, Place, Plan, parts};
 use memmap2::Mmap;
@@ -21,8 +22,8 @@ pub enum Weights {
         /// For each tensor its dtype as safetensors names it, its shape, and its bytes in the file.
         tensors: BTreeMap<String, (String, Vec<usize>, Range<usize>)>,
     },
-    /// In memory, unchecked but for their size.
-    Memory(BTreeMap<String, Vec<u8>>),
+    /// In memory, or mapped from a checkpoint that others share; unchecked but for their size.
+    Memory(BTreeMap<String, ConstData>),
 }
 
 impl Weights {
@@ -106,7 +107,7 @@ impl Weights {
                 }
                 &map[range.clone()]
             }
-            Weights::Memory(tensors) => tensors.get(name).ok_or_else(missing)?,
+            Weights::Memory(tensors) => tensors.get(name).and_then(ConstData::bytes).ok_or_else(missing)?,
         };
         if found.len() == bytes {
             Ok(found)

@@ -10,10 +10,10 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use fireq_codegen::llvm::{Cpu, compile};
-use fireq_ir::Graph;
 use fireq_ir::interp::{Data, interpret};
 use fireq_ir::plan::{Lowered, Place, Step, lower, pack, pack_tensor};
 use fireq_ir::text::parse_and_verify;
+use fireq_ir::{ConstData, Graph};
 use fireq_runtime::{Executor, Limits, Weights};
 use fireq_tests::{Tensors, bindings, random_inputs, relative_error};
 
@@ -111,12 +111,13 @@ fn run(
     executor.output("logits", step.rows(&rows)).unwrap().to_vec()
 }
 
-fn weights(graph: &Graph, lowered: &Lowered) -> BTreeMap<String, Vec<u8>> {
+fn weights(graph: &Graph, lowered: &Lowered) -> BTreeMap<String, ConstData> {
     let mut weights = BTreeMap::new();
     for buffer in &lowered.plan.buffers {
         let Place::Weight(name) = &buffer.place else { continue };
         for (part, bytes) in pack(graph, lowered.weights[name], buffer.storage).unwrap() {
-            weights.insert(fireq_ir::artifact::part_name(name, &part), bytes.into_owned());
+            let bytes = ConstData::from_bytes(bytes.into_owned());
+            weights.insert(fireq_ir::artifact::part_name(name, &part), bytes);
         }
     }
     weights

@@ -122,7 +122,7 @@ pub use dtype::{DTYPES, DType};
 pub use fit::{CLIP_RATIOS, FITS, Fit};
 pub use graph::{Graph, Node, ValueId};
 pub use op::{OPS, Op, OpInfo};
-pub use pass::{Applied, Effect, Pass, PassError};
+pub use pass::{Applied, Effect, Pass, PassError, propose};
 pub use patch::{Moved, Patch, PatchError, Ref};
 pub use pipeline::{Failed, Observer, Pipeline, Ran, RunOptions, Step, Stopped, Unobserved};
 pub use shape::{Dim, DimBindings, Shape};

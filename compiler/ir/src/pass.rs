@@ -134,8 +134,8 @@ pub(crate) fn run_pass(
     Err(PassError::NoFixpoint(MAX_ROUNDS))
 }
 
-/// A pass that panics has failed, and nothing else has.
-fn propose(pass: &dyn Pass, graph: &Graph, explain: bool) -> Result<Vec<Patch>, PassError> {
+/// The patches of one round, with all their notes when `explain` is set. A pass that panics has failed, and nothing else has.
+pub fn propose(pass: &dyn Pass, graph: &Graph, explain: bool) -> Result<Vec<Patch>, PassError> {
     let message = |panic: Box<dyn Any + Send>| {
         let text = panic.downcast_ref::<&str>().map(ToString::to_string);
         text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".into())

@@ -6,13 +6,14 @@ use std::sync::{Mutex, PoisonError};
 
 use fireq_codegen::llvm::{Cpu, compile};
 use fireq_ir::Graph;
-use fireq_ir::artifact::part_name;
 use fireq_ir::interp::{Data, Tensor};
-use fireq_ir::plan::{Lowered, Place, Plan, Step, lower, output_name, pack};
+use fireq_ir::plan::{Plan, Step, lower, output_name};
 use fireq_passes::random::Tensors;
 use fireq_passes::{Prepared, RunError, Runner, tokens};
-use fireq_runtime::{Executor, Limits, Weights};
+use fireq_runtime::{Executor, Limits};
 use tempfile::TempDir;
+
+use crate::kernels::weights;
 
 /// Runs graphs as code for this machine. Blocks of equal shape share their code, whatever their weights.
 pub struct Compiled {
@@ -63,21 +64,10 @@ impl Runner for Compiled {
         let lowered = lower(graph).map_err(|e| failed(&e))?;
         let library = self.library(&lowered.plan)?;
         let limits = Limits { tokens: most, context: most, threads: self.threads };
-        let weights = Weights::Memory(packed(graph, &lowered)?);
+        let weights = weights(graph, &lowered).map_err(|e| failed(&e))?;
         let mut executor = Executor::new(lowered.plan, weights, &library, limits).map_err(|e| failed(&e))?;
         Ok(Box::new(move |inputs| run(graph, &mut executor, inputs).map_err(|e| failed(&e))))
     }
-}
-
-/// The weights of a plan by the names of their parts.
-fn packed(graph: &Graph, lowered: &Lowered) -> Result<BTreeMap<String, Vec<u8>>, RunError> {
-    let mut weights = BTreeMap::new();
-    for buffer in &lowered.plan.buffers {
-        let Place::Weight(name) = &buffer.place else { continue };
-        let parts = pack(graph, lowered.weights[name], buffer.storage).map_err(|e| failed(&e))?;
-        weights.extend(parts.into_iter().map(|(part, bytes)| (part_name(name, &part), bytes.into_owned())));
-    }
-    Ok(weights)
 }
 
 /// One sequence, from empty caches.

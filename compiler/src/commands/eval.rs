@@ -6,6 +6,7 @@ use fireq::evaluate::{Evaluation, evaluate};
 use fireq::tokens::{Parts, Tokens};
 use serde_json::{Value, json};
 
+use super::by_site::by_site;
 use super::open::{Opened, open, open_path};
 use super::output::{emit, emit_json, progress};
 use super::worst::{self, Row};
@@ -14,6 +15,9 @@ use crate::failure::{Failure, Outcome};
 
 /// Prints the evaluation of a model on a text.
 pub fn eval(options: &Eval) -> Outcome {
+    if options.by_site {
+        return by_site(options);
+    }
     let opened = open(&options.model)?;
     let reference = options.against.as_deref().map(|path| open_path(path, &options.model)).transpose()?;
     let text = read_text(options)?;
@@ -37,7 +41,8 @@ pub fn eval(options: &Eval) -> Outcome {
     }
 }
 
-fn read_text(options: &Eval) -> Outcome<String> {
+/// The text to predict.
+pub fn read_text(options: &Eval) -> Outcome<String> {
     fs::read_to_string(&options.text).map_err(|e| {
         Failure::from_error(&e)
             .within(format!("cannot read `{}`", options.text.display()))
@@ -45,7 +50,8 @@ fn read_text(options: &Eval) -> Outcome<String> {
     })
 }
 
-fn encode(tokens: &Tokens, text: &str, options: &Eval) -> Outcome<Parts> {
+/// The tokens to predict, two at least.
+pub fn encode(tokens: &Tokens, text: &str, options: &Eval) -> Outcome<Parts> {
     let mut parts = tokens.encode_parts(text)?;
     parts.ids.truncate(options.limit.unwrap_or(usize::MAX));
     if parts.ids.len() < 2 {
@@ -55,13 +61,17 @@ fn encode(tokens: &Tokens, text: &str, options: &Eval) -> Outcome<Parts> {
     Ok(parts)
 }
 
-fn check(options: &Eval, opened: &Opened, reference: Option<&Opened>) -> Outcome {
-    let context = reference.map_or(usize::MAX, |r| r.context).min(opened.context);
-    if options.ctx < 2 || options.ctx > context {
-        let message =
-            format!("--ctx {} does not lie between 2 and {context}, the context of the model", options.ctx);
-        return Err(Failure::new(message).hint(format!("give --ctx {}", context.min(512))));
+/// Windows fit the model.
+pub fn check_ctx(ctx: usize, context: usize) -> Outcome {
+    if (2..=context).contains(&ctx) {
+        return Ok(());
     }
+    let message = format!("--ctx {ctx} does not lie between 2 and {context}, the context of the model");
+    Err(Failure::new(message).hint(format!("give --ctx {}", context.min(512))))
+}
+
+fn check(options: &Eval, opened: &Opened, reference: Option<&Opened>) -> Outcome {
+    check_ctx(options.ctx, reference.map_or(usize::MAX, |r| r.context).min(opened.context))?;
     match reference.map(|r| r.vocab) {
         Some(vocab) if vocab != opened.vocab => {
             let ours = opened.vocab;

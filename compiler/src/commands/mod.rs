@@ -2,6 +2,7 @@
 
 mod bench;
 mod bisect;
+mod by_site;
 mod compile;
 mod doctor;
 mod eval;

@@ -67,12 +67,17 @@ impl Opened {
 
 /// Opens what `options` name.
 pub fn open(options: &Executed) -> Outcome<Opened> {
+    set_machine(options)?;
+    open_path(&options.model, options)
+}
+
+/// Sets what executes: the device, which must be one there is, and the number of threads.
+pub fn set_machine(options: &Executed) -> Outcome {
     if options.device != "cpu" {
         let message = format!("device `{}` is not supported by this build yet", options.device);
         return Err(Failure::new(message).hint("use --device cpu"));
     }
-    set_threads(options.threads)?;
-    open_path(&options.model, options)
+    set_threads(options.threads)
 }
 
 /// Opens a model directory or an artifact in the way that `options` say.
@@ -114,7 +119,7 @@ fn opened(name: String, facts: ModelFacts, dir: &Path, code: Code, options: &Exe
         context: facts.context,
         vocab: facts.vocab,
         eos: facts.eos,
-        threads: options.threads.unwrap_or_else(rayon::current_num_threads).max(1),
+        threads: options.threads(),
         bos: facts.bos,
         dir: dir.into(),
         code,

@@ -21,6 +21,20 @@ pub fn emit_json(value: &Value) -> Outcome {
     emit(&format!("{value:#}\n"))
 }
 
+/// Rows in columns, the first `right` of them aligned to the right.
+pub fn table<const N: usize>(rows: &[[String; N]], right: usize) -> String {
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    let cell = |(n, text): (usize, &String)| {
+        if n < right { format!("{text:>0$}", widths[n]) } else { format!("{text:<0$}", widths[n]) }
+    };
+    let line = |row: &[String; N]| {
+        let cells: Vec<String> = row.iter().enumerate().map(cell).collect();
+        format!("  {}\n", cells.join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}
+
 /// A progress bar on stderr; nothing where stderr is not a terminal.
 pub fn progress(what: &'static str, length: usize) -> ProgressBar {
     if !std::io::stderr().is_terminal() {

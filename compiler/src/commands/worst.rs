@@ -4,6 +4,8 @@ use fireq::evaluate::Divergence;
 use fireq::tokens::{Parts, Tokens, TokensError};
 use serde::Serialize;
 
+use super::output::table;
+
 /// A token of the vocabulary.
 #[derive(Serialize)]
 struct Token {
@@ -76,17 +78,7 @@ pub fn as_text(rows: &[Row]) -> String {
     }
     let head = ["KL", "NLL rise", "line:column", "context", "actual", "reference", "model"].map(String::from);
     let cells: Vec<[String; 7]> = std::iter::once(head).chain(rows.iter().map(cells)).collect();
-    let width = |column: usize| cells.iter().map(|line| line[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; 7] = std::array::from_fn(width);
-    let line = |cells: &[String; 7]| {
-        let cell = |(n, text): (usize, &String)| match n {
-            0..4 => format!("{text:>0$}", widths[n]),
-            _ => format!("{text:<0$}", widths[n]),
-        };
-        let cells: Vec<String> = cells.iter().enumerate().map(cell).collect();
-        format!("  {}\n", cells.join("  ").trim_end())
-    };
-    format!("worst tokens\n{}", cells.iter().map(line).collect::<String>())
+    format!("worst tokens\n{}", table(&cells, 4))
 }
 
 fn cells(row: &Row) -> [String; 7] {

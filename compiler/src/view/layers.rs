@@ -38,7 +38,7 @@ pub(super) fn places(graph: &Graph) -> BTreeMap<ValueId, Place> {
 }
 
 /// The number in a name: after `layers.`, or at the end of a cache's name.
-fn number(name: &str) -> Option<usize> {
+pub(crate) fn number(name: &str) -> Option<usize> {
     let digits = |text: &str| text.split('.').next().and_then(|part| part.parse().ok());
     match name.split_once("layers.") {
         Some((_, rest)) => digits(rest),

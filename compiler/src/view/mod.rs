@@ -9,6 +9,7 @@ mod model;
 mod stats;
 
 pub use dot::dot;
+pub(crate) use layers::number;
 
 use fireq_ir::Graph;
 #[allow(unused_imports, reason = "named in the documentation")]
