@@ -25,8 +25,11 @@ pub(crate) enum Form {
     /// The best of these, where it is worth having.
     Search(fn(&Site, &[f32]) -> Vec<Candidate>),
     /// This one, always.
-    Paper(Box<dyn Fn(&Site, &[f32]) -> Vec<f32>>),
+    Paper(Formula),
 }
+
+/// A scale for keys.
+type Formula = Box<dyn Fn(&Site, &[f32]) -> Vec<f32>>;
 
 impl SmoothKeys {
     pub fn new(id: &'static str, form: Form, options: &Options) -> Result<Self, PipelineError> {

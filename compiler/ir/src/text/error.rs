@@ -35,6 +35,7 @@ impl ParseError {
     }
 
     /// The same error with what would be right.
+    #[must_use]
     pub fn with_hint(mut self, hint: Option<String>) -> Self {
         self.hint = hint;
         self
