@@ -143,7 +143,7 @@ impl<'a> Scanner<'a> {
 
     fn blocks(&self, steps: Pipeline) -> Step {
         let text = format!("blocks({steps})");
-        Step::Pass(Box::new(Blocks { steps, calibration: self.calibration.clone() }), text)
+        Step::Pass(Box::new(Blocks::new(steps, self.calibration.clone())), text)
     }
 
     fn step(&self, info: &'static PassInfo, at: usize, options: &str) -> Result<Step, PipelineError> {

@@ -96,7 +96,7 @@ impl SmoothLinears {
         let mut patch =
             found.as_ref().map(|(_, lambda)| site.patch(graph, &lambda.scale, names)).transpose()?;
         let absmax = Size::Largest.of(&inputs, site.channels(graph));
-        let found = found.map(|(after, lambda)| (after, finding(lambda, &absmax)));
+        let found = found.map(|(after, lambda)| (after, finding(&lambda, &absmax)));
         let finding = Smoothing::searched(&site.name(graph), tried, before, absmax, found);
         if let Some(patch) = &mut patch {
             patch.notes.push(finding.note());
@@ -107,7 +107,7 @@ impl SmoothLinears {
 }
 
 /// What a report says of λ, for inputs of these magnitudes.
-fn finding(lambda: Lambda, absmax: &[f32]) -> Smoothing {
+fn finding(lambda: &Lambda, absmax: &[f32]) -> Smoothing {
     let absmax_after = absmax.iter().zip(&lambda.scale).map(|(x, l)| x / l).collect();
     let (form, alpha) = (lambda.form.into(), lambda.alpha.map(f64::from));
     Smoothing { form, alpha, absmax_after, ..Smoothing::default() }

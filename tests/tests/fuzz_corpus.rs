@@ -35,6 +35,11 @@ fn pipelines() {
 }
 
 #[test]
+fn recipes() {
+    replay("recipe", fuzz::recipe);
+}
+
+#[test]
 fn plans() {
     replay("plan", fuzz::plan);
 }

@@ -20,7 +20,7 @@ pub struct Build<'a> {
     pub graph: &'a Graph,
     /// Its plan, and where the weights come from.
     pub lowered: &'a Lowered,
-    /// The recipe or pipeline that made it.
+    /// The pipeline that made it, or a name of one.
     pub recipe: &'a str,
     /// Limits and special tokens.
     pub model: ModelFacts,

@@ -28,7 +28,7 @@ pub struct Manifest {
     pub schema: u32,
     /// The model's name.
     pub name: String,
-    /// The recipe, or the pipeline, that quantized it.
+    /// The pipeline that quantized it, or a name of one.
     pub recipe: String,
     /// The machines it runs on.
     pub target: Target,

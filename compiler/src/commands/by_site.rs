@@ -53,7 +53,7 @@ fn check_source(options: &Eval) -> Outcome {
 /// The pipeline, whose passes get no calibration data.
 fn pipeline(text: &str) -> Outcome<Pipeline> {
     let refuse = || Err(RunError("sites are tried one at a time, without calibration data".into()));
-    Ok(pipeline_with(text, &Arc::new(Calibration::new(Box::new(Interpreter), refuse)))?)
+    Ok(pipeline_with(text, &Arc::new(Calibration::new(Arc::new(Interpreter), refuse)))?)
 }
 
 #[cfg_attr(not(feature = "llvm"), allow(clippy::unnecessary_wraps, reason = "compiling may fail"))]

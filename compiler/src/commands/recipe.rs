@@ -12,7 +12,7 @@ use crate::failure::{Failure, Outcome};
 pub struct Chosen {
     /// As it was asked for.
     pub label: String,
-    /// The pipeline that runs and that the artifact records: text, or a name that pipelines know.
+    /// The pipeline that runs and that the artifact records.
     pub pipeline: String,
 }
 
@@ -22,7 +22,9 @@ pub fn chosen(options: &RecipeArgs) -> Outcome<Chosen> {
     let pipeline = match &options.passes {
         Some(passes) => passes.clone(),
         None if is_file(&label) => read(&label)?.1.pipeline(),
-        None => named_pipeline(&label).map(|_| label.clone())?,
+        None => {
+            Some(named_pipeline(&label)?).filter(|text| !text.is_empty()).unwrap_or_else(|| label.clone())
+        }
     };
     fireq_passes::pipeline(&pipeline)?;
     Ok(Chosen { label, pipeline })

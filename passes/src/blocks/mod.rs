@@ -10,7 +10,8 @@ mod piece;
 mod split;
 mod stream;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use fireq_ir::{
     Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped, ValueId,
@@ -26,8 +27,10 @@ use crate::journal::{Finished, Resumed};
 
 /// The pass: a pipeline for each block.
 pub(crate) struct Blocks {
-    pub steps: Pipeline,
-    pub calibration: Arc<Calibration>,
+    steps: Pipeline,
+    calibration: Arc<Calibration>,
+    /// First weights of the blocks in which there was nothing to do. What runs a pass asks again until it has no patches.
+    left: Mutex<BTreeSet<String>>,
 }
 
 impl Pass for Blocks {
@@ -41,20 +44,36 @@ impl Pass for Blocks {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut blocks = take(graph, &split(graph));
-        let Some(last) = blocks.iter().rposition(|block| pending(&block.graph)) else { return Ok(vec![]) };
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |block: &Block| pending(&block.graph) && !left.contains(&block.name);
+        let Some(last) = blocks.iter().rposition(wanted) else {
+            left.clear();
+            return Ok(vec![]);
+        };
         blocks.truncate(last + 1);
         let mut stream = Stream::at_first(&self.calibration, graph, &blocks)?;
         // A later run may ask for the given data again, or for random ones.
         let given = self.calibration.exchange(Sequences::Random);
-        let result = self.walk(graph, &blocks, &mut stream);
+        let walked = self.walk(&blocks, &mut stream);
         self.calibration.exchange(given);
-        result
+        let mut patches = vec![];
+        for (block, finished) in blocks.iter().zip(&walked?) {
+            match &finished.graph {
+                Some(after) => patches.push(block.give_back(graph, after)?),
+                None => drop(left.insert(block.name.clone())),
+            }
+        }
+        Ok(patches)
     }
 }
 
 impl Blocks {
+    pub fn new(steps: Pipeline, calibration: Arc<Calibration>) -> Self {
+        Blocks { steps, calibration, left: Mutex::default() }
+    }
+
     /// Runs the passes on each block and the data through it, from where an earlier walk ended.
-    fn walk(&self, graph: &Graph, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Patch>, PassError> {
+    fn walk(&self, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Finished>, PassError> {
         let (name, journal) = (self.steps.to_string(), self.calibration.journal());
         let Resumed { mut finished, streams } = journal.resume(&name);
         if !stream.resume(streams) {
@@ -72,8 +91,7 @@ impl Blocks {
             done += parameters(&block.graph);
         }
         journal.tell(all, all, "");
-        let changed = blocks.iter().zip(&finished).filter_map(|(b, f)| Some((b, f.graph.as_ref()?)));
-        changed.map(|(block, after)| block.give_back(graph, after)).collect()
+        Ok(finished)
     }
 
     /// Runs the passes on a block, and the stream through what it then is.
@@ -131,9 +149,10 @@ fn plain_linears(graph: &Graph) -> impl Iterator<Item = ValueId> {
     graph.schedule().into_iter().filter_map(weight).filter(|w| graph.ty(*w).scheme.is_plain())
 }
 
-/// True for a graph with a linear whose weight is plain.
+/// True for a graph with a linear whose weight is plain, and none whose weight is not: passes were here and kept the rest.
 fn pending(graph: &Graph) -> bool {
-    plain_linears(graph).next().is_some()
+    let linears = graph.schedule().into_iter().filter(|v| *graph.op(*v) == Op::Linear).count();
+    linears > 0 && plain_linears(graph).count() == linears
 }
 
 /// Parameters of plain weights.

@@ -34,13 +34,12 @@ pub(super) fn round(
         by_input.entry((x, pass.group(graph, weight))).or_default().push(linear);
     }
     let inputs: Vec<Input> = by_input.keys().copied().collect();
-    let hessians = match method.needs_data() {
-        true => hessians(graph, &inputs, calibration)?.into_iter().map(Some).collect(),
-        false => inputs.iter().map(|_| None).collect::<Vec<_>>(),
-    };
+    let mut known =
+        if method.needs_data() { hessians(graph, &inputs, calibration)? } else { vec![] }.into_iter();
     let mut names = Names::new(graph);
     let mut patches = vec![];
-    for (((_, group), linears), hessian) in by_input.iter().zip(&hessians) {
+    for ((_, group), linears) in &by_input {
+        let hessian = known.next();
         for linear in linears {
             let (patch, found) = patch(graph, *linear, *group, method, hessian.as_ref(), &mut names)?;
             calibration.note(|block| block.weights.push(found));
@@ -107,7 +106,7 @@ fn patch(
     let Summary { clips, outer_min, outer_max, underflows, error, .. } = summary;
     let found = Weight {
         name: name.to_string(),
-        method: if method.compensate { "gptq" } else { "search" }.into(),
+        method: method.name().into(),
         group,
         rows: tensor.rows(),
         cols: tensor.cols(),

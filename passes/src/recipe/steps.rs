@@ -44,21 +44,34 @@ impl Recipe {
 
     /// Scales of keys.
     fn keys(&self) -> Vec<Step> {
-        let pre = self.rope_pre().map(|step| {
-            [
-                (step, "pairs before channels: what a pair shares costs nothing once it is folded"),
-                (FOLD.into(), "into the weights of keys and queries"),
-            ]
-        });
-        let post = self.rope_post();
-        if self.smooth.rope_pre == Form::Paper && self.smooth.rope_post == Form::Paper {
-            let post = post.map(|step| {
-                (step, "the paper finds channels in keys as they are, and leaves them out of what follows")
-            });
-            return post.into_iter().chain(pre.into_iter().flatten()).collect();
+        let [pre_why, fold_why, post_why] = self.keys_whys();
+        let pre = self.rope_pre().map(|step| [(step, pre_why), (FOLD.into(), fold_why)]);
+        let (pre, post) = (pre.into_iter().flatten(), self.rope_post().map(|step| (step, post_why)));
+        if self.both_as_in_paper() {
+            post.into_iter().chain(pre).collect()
+        } else {
+            pre.chain(post).collect()
         }
-        let post = post.map(|step| (step, "what pairs do not share stays behind rope"));
-        pre.into_iter().flatten().chain(post).collect()
+    }
+
+    fn both_as_in_paper(&self) -> bool {
+        [self.smooth.rope_pre, self.smooth.rope_post] == [Form::Paper; 2]
+    }
+
+    /// Why scales of pairs, fold-scales behind them, and scales of channels stand where they do.
+    fn keys_whys(&self) -> [&'static str; 3] {
+        if self.both_as_in_paper() {
+            return [
+                "leaves out the channels that have scales already",
+                "what stands behind ropes becomes one scale",
+                "first: the paper finds its channels in keys that nothing was done to",
+            ];
+        }
+        [
+            "pairs before channels: what a pair shares costs nothing once it is folded",
+            "into the weights of keys and queries",
+            "what pairs do not share stays behind rope",
+        ]
     }
 
     fn rope_pre(&self) -> Option<String> {
@@ -93,7 +106,10 @@ impl Recipe {
             return vec![];
         }
         vec![
-            (step("smooth-linears", &used(form, &options)), "judged with keys as they will be"),
+            (
+                step("smooth-linears", &used(form, &options)),
+                "after keys, so that a search judges with keys as they will be",
+            ),
             (FOLD.into(), "into norms and rows of weights, before anything is rounded"),
         ]
     }

@@ -37,8 +37,11 @@ pub(crate) enum Form {
         instead: Option<Candidates>,
     },
     /// This one, always.
-    Paper(Box<dyn Fn(&Site, &[f32]) -> Candidate>),
+    Paper(Formula),
 }
+
+/// A scale for keys.
+type Formula = Box<dyn Fn(&Site, &[f32]) -> Candidate>;
 
 impl SmoothKeys {
     pub fn new(id: &'static str, form: Form, options: &Options) -> Result<Self, PipelineError> {

@@ -56,6 +56,15 @@ impl Method {
         self.compensate || self.clips.len() > 1
     }
 
+    /// The name in reports.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Method { outer: Outer::Tensor, .. } => "paper",
+            Method { compensate: true, .. } => "gptq",
+            _ => "search",
+        }
+    }
+
     /// The nearest integer under absmax/7, as `quantize` does it.
     pub fn nearest() -> Self {
         Method {

@@ -9,7 +9,7 @@ use std::process::Command;
 use crate::run::{root, run, succeeds};
 
 /// What can be fuzzed.
-pub const TARGETS: [&str; 3] = ["text_ir", "pipeline", "plan"];
+pub const TARGETS: [&str; 4] = ["text_ir", "pipeline", "recipe", "plan"];
 
 /// For libFuzzer: what texts claim to hold must not be allocated, and no text takes long.
 const OPTIONS: [&str; 4] =
