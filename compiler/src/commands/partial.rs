@@ -85,7 +85,8 @@ fn key(
         .collect();
     files.sort();
     let text = options.calib.as_ref().map(fs::read).transpose().map_err(|e| {
-        let failure = Failure::from_error(&e).within("cannot read the text of --calib");
+        let path = options.calib.as_deref().unwrap_or(Path::new("")).display();
+        let failure = Failure::from_error(&e).within(format!("cannot read `{path}`"));
         failure.hint("--calib is a UTF-8 text file")
     })?;
     let text = text.map(|text| blake3::hash(&text).to_hex().to_string());

@@ -29,8 +29,16 @@ use crate::journal::{Finished, Resumed};
 pub(crate) struct Blocks {
     steps: Pipeline,
     calibration: Arc<Calibration>,
-    /// First weights of the blocks in which there was nothing to do. What runs a pass asks again until it has no patches.
-    left: Mutex<BTreeSet<String>>,
+    /// What runs a pass asks again until it has no patches.
+    rounds: Mutex<Rounds>,
+}
+
+/// What earlier rounds did.
+#[derive(Default)]
+struct Rounds {
+    done: usize,
+    /// First weights of the blocks in which there was nothing to do.
+    left: BTreeSet<String>,
 }
 
 impl Pass for Blocks {
@@ -44,23 +52,25 @@ impl Pass for Blocks {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut blocks = take(graph, &split(graph));
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |block: &Block| pending(&block.graph) && !left.contains(&block.name);
+        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
+        let wanted = |block: &Block| pending(&block.graph) && !rounds.left.contains(&block.name);
         let Some(last) = blocks.iter().rposition(wanted) else {
-            left.clear();
+            *rounds = Rounds::default();
             return Ok(vec![]);
         };
         blocks.truncate(last + 1);
         let mut stream = Stream::at_first(&self.calibration, graph, &blocks)?;
         // A later run may ask for the given data again, or for random ones.
         let given = self.calibration.exchange(Sequences::Random);
-        let walked = self.walk(&blocks, &mut stream);
+        // The text of the passes and the round: what a walk is known by.
+        let walked = self.walk(&format!("{} {}", self.steps, rounds.done), &blocks, &mut stream);
+        rounds.done += 1;
         self.calibration.exchange(given);
         let mut patches = vec![];
         for (block, finished) in blocks.iter().zip(&walked?) {
             match &finished.graph {
                 Some(after) => patches.push(block.give_back(graph, after)?),
-                None => drop(left.insert(block.name.clone())),
+                None => drop(rounds.left.insert(block.name.clone())),
             }
         }
         Ok(patches)
@@ -69,13 +79,13 @@ impl Pass for Blocks {
 
 impl Blocks {
     pub fn new(steps: Pipeline, calibration: Arc<Calibration>) -> Self {
-        Blocks { steps, calibration, left: Mutex::default() }
+        Blocks { steps, calibration, rounds: Mutex::default() }
     }
 
     /// Runs the passes on each block and the data through it, from where an earlier walk ended.
-    fn walk(&self, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Finished>, PassError> {
-        let (name, journal) = (self.steps.to_string(), self.calibration.journal());
-        let Resumed { mut finished, streams } = journal.resume(&name);
+    fn walk(&self, name: &str, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Finished>, PassError> {
+        let journal = self.calibration.journal();
+        let Resumed { mut finished, streams } = journal.resume(name);
         if !stream.resume(streams) {
             finished.clear();
         }
@@ -87,7 +97,7 @@ impl Blocks {
         let mut done = blocks[..finished.len()].iter().map(|block| parameters(&block.graph)).sum();
         for (n, block) in blocks.iter().enumerate().skip(finished.len()) {
             let next = self.block(block, stream, (done, all))?;
-            finished.push(journal.keep(&name, n, next, &stream.tensors())?);
+            finished.push(journal.keep(name, n, next, &stream.tensors())?);
             done += parameters(&block.graph);
         }
         journal.tell(all, all, "");
