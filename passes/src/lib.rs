@@ -22,6 +22,7 @@ mod fuse_norm_quantize;
 mod fuse_rope_scaling;
 mod glob;
 mod journal;
+mod left;
 mod merge;
 mod merge_gate_up;
 mod merge_qkv;

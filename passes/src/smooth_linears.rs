@@ -31,6 +31,7 @@ use fireq_ir::{Effect, Graph, Pass, PassError, Patch};
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::findings::Smoothing;
+use crate::left::Left;
 use crate::options::Options;
 use crate::pattern::Names;
 use crate::smooth::linears::{Lambda, Site};
@@ -44,12 +45,14 @@ pub(crate) struct SmoothLinears {
     /// Names of weights whose inputs are left alone.
     keep: String,
     paper: Option<Constants>,
+    left: Left,
 }
 
 impl SmoothLinears {
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
         let (keep, paper) = (options.text("keep")?.into(), Constants::read(options)?);
-        Ok(SmoothLinears { calibration: options.calibration().clone(), keep, paper })
+        let calibration = options.calibration().clone();
+        Ok(SmoothLinears { calibration, keep, paper, left: Left::default() })
     }
 }
 
@@ -65,13 +68,17 @@ impl Pass for SmoothLinears {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
         let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
-        let sites = sites.filter(|site| !site.kept(graph, &self.keep));
-        sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
+        let sites = sites.filter(|site| !site.kept(graph, &self.keep) && !self.left.has(&site.name(graph)));
+        let patches: Vec<Patch> = sites
+            .filter_map(|site| self.site(graph, &site, &mut names).transpose())
+            .collect::<Result<_, _>>()?;
+        self.left.end(&patches);
+        Ok(patches)
     }
 }
 
 /// What a candidate goes through before its error is taken.
-const QUANTIZED: &str = "fold-scales,quantize-kv{fit=clipped},quantize-weights,quantize-activations";
+const QUANTIZED: &str = "quantize-kv{fit=clipped},quantize-weights,quantize-activations";
 
 impl SmoothLinears {
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
@@ -88,18 +95,17 @@ impl SmoothLinears {
             None => local.candidates(&bench.graph, &inputs),
         };
         let (tried, before) = (candidates.len(), bench.error(None, COMPARED)?);
-        let found = best(candidates, |one, most| {
-            let patch = local.patch(&bench.graph, &one.scale, &mut Names::new(&bench.graph))?;
-            bench.error(Some(patch), most)
-        })?;
+        let found =
+            best(candidates, |one, most| bench.error(Some(local.trial(&bench.graph, &one.scale)?), most))?;
         let found = found.filter(|(after, _)| self.paper.is_some() || worth(before, *after));
         let mut patch =
             found.as_ref().map(|(_, lambda)| site.patch(graph, &lambda.scale, names)).transpose()?;
         let absmax = Size::Largest.of(&inputs, site.channels(graph));
         let found = found.map(|(after, lambda)| (after, finding(&lambda, &absmax)));
         let finding = Smoothing::searched(&site.name(graph), tried, before, absmax, found);
-        if let Some(patch) = &mut patch {
-            patch.notes.push(finding.note());
+        match &mut patch {
+            Some(patch) => patch.notes.push(finding.note()),
+            None => self.left.add(&finding.site),
         }
         self.calibration.note(|block| block.smoothing.push(finding));
         Ok(patch)

@@ -10,8 +10,8 @@ mod piece;
 mod split;
 mod stream;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fireq_ir::{
     Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped, ValueId,
@@ -24,21 +24,16 @@ use crate::blocks::stream::Stream;
 use crate::calibration::{Calibration, Sequences};
 use crate::findings;
 use crate::journal::{Finished, Resumed};
+use crate::left::Left;
 
 /// The pass: a pipeline for each block.
 pub(crate) struct Blocks {
     steps: Pipeline,
     calibration: Arc<Calibration>,
-    /// What runs a pass asks again until it has no patches.
-    rounds: Mutex<Rounds>,
-}
-
-/// What earlier rounds did.
-#[derive(Default)]
-struct Rounds {
-    done: usize,
-    /// First weights of the blocks in which there was nothing to do.
-    left: BTreeSet<String>,
+    /// Blocks in which there was nothing to do.
+    left: Left,
+    /// Rounds since there was something to do: what a walk is known by, beside its passes.
+    rounds: AtomicUsize,
 }
 
 impl Pass for Blocks {
@@ -52,34 +47,40 @@ impl Pass for Blocks {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut blocks = take(graph, &split(graph));
-        let mut rounds = self.rounds.lock().unwrap_or_else(PoisonError::into_inner);
-        let wanted = |block: &Block| pending(&block.graph) && !rounds.left.contains(&block.name);
+        let wanted = |block: &Block| pending(&block.graph) && !self.left.has(&block.name);
         let Some(last) = blocks.iter().rposition(wanted) else {
-            *rounds = Rounds::default();
+            self.end(&[]);
             return Ok(vec![]);
         };
         blocks.truncate(last + 1);
         let mut stream = Stream::at_first(&self.calibration, graph, &blocks)?;
         // A later run may ask for the given data again, or for random ones.
         let given = self.calibration.exchange(Sequences::Random);
-        // The text of the passes and the round: what a walk is known by.
-        let walked = self.walk(&format!("{} {}", self.steps, rounds.done), &blocks, &mut stream);
-        rounds.done += 1;
+        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
+        let walked = self.walk(&format!("{} {round}", self.steps), &blocks, &mut stream);
         self.calibration.exchange(given);
         let mut patches = vec![];
         for (block, finished) in blocks.iter().zip(&walked?) {
             match &finished.graph {
                 Some(after) => patches.push(block.give_back(graph, after)?),
-                None => drop(rounds.left.insert(block.name.clone())),
+                None => self.left.add(&block.name),
             }
         }
+        self.end(&patches);
         Ok(patches)
     }
 }
 
 impl Blocks {
     pub fn new(steps: Pipeline, calibration: Arc<Calibration>) -> Self {
-        Blocks { steps, calibration, rounds: Mutex::default() }
+        Blocks { steps, calibration, left: Left::default(), rounds: AtomicUsize::default() }
+    }
+
+    fn end(&self, patches: &[Patch]) {
+        self.left.end(patches);
+        if patches.is_empty() {
+            self.rounds.store(0, Ordering::Relaxed);
+        }
     }
 
     /// Runs the passes on each block and the data through it, from where an earlier walk ended.

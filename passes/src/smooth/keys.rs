@@ -11,6 +11,7 @@ use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::findings::Smoothing;
 use crate::glob::matches_any;
+use crate::left::Left;
 use crate::options::Options;
 use crate::pattern::Names;
 use crate::piece::Piece;
@@ -22,6 +23,7 @@ pub(crate) struct SmoothKeys {
     /// Names of key caches to leave alone.
     keep: String,
     calibration: Arc<Calibration>,
+    left: Left,
 }
 
 /// Scales for keys that are given as rows.
@@ -46,7 +48,7 @@ type Formula = Box<dyn Fn(&Site, &[f32]) -> Candidate>;
 impl SmoothKeys {
     pub fn new(id: &'static str, form: Form, options: &Options) -> Result<Self, PipelineError> {
         let keep = options.text("keep")?.into();
-        Ok(SmoothKeys { id, form, keep, calibration: options.calibration().clone() })
+        Ok(SmoothKeys { id, form, keep, calibration: options.calibration().clone(), left: Left::default() })
     }
 }
 
@@ -63,8 +65,12 @@ impl Pass for SmoothKeys {
         let mut names = Names::new(graph);
         let find = if matches!(self.form, Form::Search { .. }) { Site::find } else { Site::find_scaled };
         let sites = graph.schedule().into_iter().filter_map(|value| find(graph, value));
-        let sites = sites.filter(|site| !matches_any(&self.keep, &site.name));
-        sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
+        let sites = sites.filter(|site| !matches_any(&self.keep, &site.name) && !self.left.has(&site.name));
+        let patches: Vec<Patch> = sites
+            .filter_map(|site| self.site(graph, &site, &mut names).transpose())
+            .collect::<Result<_, _>>()?;
+        self.left.end(&patches);
+        Ok(patches)
     }
 }
 
@@ -89,8 +95,9 @@ impl SmoothKeys {
         let before = bench.error(None, COMPARED)?;
         let found = found.map(|(after, chosen)| (after, chosen.finding(&absmax)));
         let finding = Smoothing::searched(&site.name, tried, before, absmax, found);
-        if let Some(patch) = &mut patch {
-            patch.notes.push(finding.note());
+        match &mut patch {
+            Some(patch) => patch.notes.push(finding.note()),
+            None => self.left.add(&site.name),
         }
         self.calibration.note(|block| block.smoothing.push(finding));
         Ok(patch)

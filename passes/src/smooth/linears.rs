@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{Graph, Op, PassError, Patch, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
 
 use super::sample::sample;
 use super::size::Size;
@@ -59,16 +59,49 @@ impl Site {
         let name = self.name(graph);
         let mut patch = Patch::new(&*name);
         let inverse: Vec<f32> = lambda.iter().map(|l| 1.0 / l).collect();
-        let lambda = names.vector(&mut patch, &name, "smooth", lambda);
         let inverse = names.vector(&mut patch, &name, "smooth.x", &inverse);
         let x = patch.add(graph, Op::Scale, &[self.x.into(), inverse])?;
+        self.scale_weights(&mut patch, graph, (x, lambda), names)?;
+        Ok(patch)
+    }
+
+    /// What [`Site::patch`] comes to once scales are folded: behind attention, values are over λ before they are cached.
+    pub fn trial(&self, graph: &Graph, lambda: &[f32]) -> Result<Patch, PassError> {
+        let mut names = Names::new(graph);
+        let (Some((head, repeats)), Some(append)) = (self.heads, graph.operands(self.x).get(2).copied())
+        else {
+            return self.patch(graph, lambda, &mut names);
+        };
+        let [cache, rows] = graph.operands(append)[..] else {
+            return self.patch(graph, lambda, &mut names);
+        };
+        let mut patch = Patch::new(&*self.name(graph));
+        let inverse: Vec<f32> =
+            lambda.chunks(head * repeats).flat_map(|group| &group[..head]).map(|l| 1.0 / l).collect();
+        let inverse = names.vector(&mut patch, "values", "smooth.x", &inverse);
+        let rows = patch.add(graph, Op::Scale, &[rows.into(), inverse])?;
+        let smooth = patch.add(graph, Op::KvAppend, &[cache.into(), rows])?;
+        patch.replace(append, smooth);
+        self.scale_weights(&mut patch, graph, (self.x.into(), lambda), &mut names)?;
+        Ok(patch)
+    }
+
+    /// Linears that read `x` and have λ in their weights, behind a fence.
+    fn scale_weights(
+        &self,
+        patch: &mut Patch,
+        graph: &Graph,
+        (x, lambda): (Ref, &[f32]),
+        names: &mut Names<'_>,
+    ) -> Result<(), PassError> {
+        let lambda = names.vector(patch, &self.name(graph), "smooth", lambda);
         for linear in &self.linears {
             let scaled = patch.add(graph, Op::Scale, &[graph.operands(*linear)[1].into(), lambda])?;
             let fenced = patch.add(graph, Op::Fence, &[scaled])?;
             let smooth = patch.add(graph, Op::Linear, &[x, fenced])?;
             patch.replace(*linear, smooth);
         }
-        Ok(patch)
+        Ok(())
     }
 
     /// `x`, what it is made of as far as 1/λ goes, and the linears with some of their output channels; and this site there.
