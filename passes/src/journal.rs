@@ -24,7 +24,7 @@ pub struct Resumed {
     pub streams: Vec<Tensor>,
 }
 
-/// Keeps what a walk has done, and is told how far it is. A walk is known by the text of its passes.
+/// Keeps what a walk has done, and is told how far it is. A walk is known by its number and the text of its passes.
 pub trait Journal: Send + Sync {
     /// What is left of an earlier walk over the same graph, on the same data; nothing where it is not to be continued.
     fn resume(&self, walk: &str) -> Resumed;

@@ -23,6 +23,8 @@
 //! assert_eq!(found == 1, fireq_ir::text::print_graph(&graph).contains("fence"));
 //! ```
 
+mod lambda;
+
 use std::sync::Arc;
 
 use fireq_ir::expression::{is_constant, leaf_name};
@@ -31,7 +33,7 @@ use fireq_ir::{Effect, Graph, Op, Pass, PassError, Patch, ValueId};
 use crate::calibration::Calibration;
 use crate::findings::Smoothing;
 use crate::options::Options;
-use crate::pattern::{Names, numbers};
+use crate::pattern::Names;
 use crate::piece::Piece;
 use crate::smooth::sample::sample;
 use crate::smooth::{Bench, best};
@@ -58,7 +60,7 @@ impl Pass for SmoothLinears {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
-        let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
         sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
     }
 }
@@ -80,17 +82,25 @@ impl Site {
             Op::Attention { heads, kv_heads, .. } => Some((cols / heads, heads / kv_heads)),
             _ => return None,
         };
-        let linears = graph.users(x);
         let open = |linear: &ValueId| {
             let operands = graph.operands(*linear);
             *graph.op(*linear) == Op::Linear
                 && operands[0] == x
                 && graph.ty(operands[1]).scheme.is_plain()
                 && *graph.op(operands[1]) != Op::Fence
-                && is_constant(graph, operands[1])
         };
-        let all = !linears.is_empty() && linears.iter().all(open) && !graph.outputs.contains(&x);
-        all.then_some(Site { x, linears, heads })
+        let linears: Vec<ValueId> = graph.users(x).into_iter().filter(open).collect();
+        (!linears.is_empty()).then_some(Site { x, linears, heads })
+    }
+
+    /// Why scales cannot go there.
+    fn refusal(&self, graph: &Graph) -> Option<&'static str> {
+        let constant = |linear: &ValueId| is_constant(graph, graph.operands(*linear)[1]);
+        let others = graph.users(self.x).len() > self.linears.len() || graph.outputs.contains(&self.x);
+        if !self.linears.iter().all(constant) {
+            return Some("a weight that reads the same input is no constant");
+        }
+        others.then_some("something else reads its input, too")
     }
 
     /// `x` over λ, and weights times λ behind a fence.
@@ -132,6 +142,13 @@ const ALPHAS: [f32; 5] = [0.0, 0.25, 0.5, 0.75, 1.0];
 const QUANTIZED: &str = "fold-scales,quantize-kv{fit=clipped},quantize-weights,quantize-activations";
 
 impl SmoothLinears {
+    fn find(&self, graph: &Graph, x: ValueId) -> Option<Site> {
+        let site = Site::find(graph, x)?;
+        let Some(reason) = site.refusal(graph) else { return Some(site) };
+        self.calibration.refuse(&leaf_name(graph, graph.operands(site.linears[0])[1]), reason);
+        None
+    }
+
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let piece = site.piece(graph)?;
         let x = piece.copies[&site.x];
@@ -151,61 +168,11 @@ impl SmoothLinears {
             };
             let name = leaf_name(graph, graph.operands(site.linears[0])[1]);
             let found = found.as_ref().map(chosen);
-            block.smoothing.push(Smoothing::searched(&name, ALPHAS.len(), before, absmax.clone(), found));
+            block.searched(Smoothing::searched(&name, ALPHAS.len(), before, absmax.clone(), found));
         });
         let Some((after, (alpha, lambda))) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &lambda, names)?;
         patch.notes.push(format!("alpha {alpha}: error {before:.4} to {after:.4}"));
         Ok(Some(patch))
-    }
-}
-
-impl Site {
-    /// The sum and the largest of the magnitudes of each input channel.
-    fn sizes(&self, bench: &Bench) -> Result<(Vec<f64>, Vec<f32>), PassError> {
-        let channels = bench.graph.ty(self.x).shape.cols().fixed().unwrap_or(0);
-        let (mut sums, mut most) = (vec![0.0f64; channels], vec![0.0f32; channels]);
-        for row in bench.rows(self.x)?.chunks(channels.max(1)) {
-            sums.iter_mut().zip(row).for_each(|(sum, x)| *sum += f64::from(x.abs()));
-            most.iter_mut().zip(row).for_each(|(most, x)| *most = most.max(x.abs()));
-        }
-        Ok((sums, most))
-    }
-
-    /// The largest magnitude in each column of the weights.
-    fn columns(&self, graph: &Graph) -> Vec<f32> {
-        let mut largest = vec![0.0f32; graph.ty(self.x).shape.cols().fixed().unwrap_or(0)];
-        for linear in &self.linears {
-            let weight = numbers(graph, graph.operands(*linear)[1]).unwrap_or_default();
-            for row in weight.chunks(largest.len().max(1)) {
-                largest.iter_mut().zip(row).for_each(|(most, w)| *most = most.max(w.abs()));
-            }
-        }
-        largest
-    }
-
-    /// `mean|x|^α / max|w|^(1−α)` in units of its geometric mean; 1 where a channel has no inputs or no weights.
-    fn lambda(&self, means: &[f64], columns: &[f32], alpha: f32) -> Vec<f32> {
-        let alpha = f64::from(alpha);
-        let log = |(mean, column): (&f64, &f32)| {
-            let log = alpha * mean.ln() - (1.0 - alpha) * f64::from(*column).ln();
-            (*mean > 0.0 && *column > 0.0).then_some(log)
-        };
-        let mut logs: Vec<Option<f64>> = means.iter().zip(columns).map(log).collect();
-        if let Some((head, repeats)) = self.heads {
-            logs.chunks_mut(head * repeats).for_each(|group| share(group, head));
-        }
-        let known: Vec<f64> = logs.iter().flatten().copied().collect();
-        let mean = known.iter().sum::<f64>() / known.len().max(1) as f64;
-        logs.iter().map(|log| log.map_or(1.0, |log| (log - mean).exp() as f32)).collect()
-    }
-}
-
-/// The mean over query heads of each channel, in all of them.
-fn share(group: &mut [Option<f64>], head: usize) {
-    for channel in 0..head {
-        let of: Vec<f64> = group.iter().skip(channel).step_by(head).flatten().copied().collect();
-        let mean = (!of.is_empty()).then(|| of.iter().sum::<f64>() / of.len() as f64);
-        group.iter_mut().skip(channel).step_by(head).for_each(|log| *log = mean);
     }
 }

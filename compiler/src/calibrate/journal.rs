@@ -141,7 +141,7 @@ fn read_block(path: &Path) -> Option<Finished> {
     for (name, data) in &mut graph.constants {
         match (file.tensors.get(&**name), data.hash()) {
             (Some(stored), Some(hash)) if stored.data().hash().as_ref() == Some(&hash) => {
-                *data = stored.data()
+                *data = stored.data();
             }
             // One of the graph that the block is part of.
             (None, None) => {}

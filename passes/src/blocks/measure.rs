@@ -47,8 +47,9 @@ fn kv(calibration: &Calibration, after: &Graph) -> Result<Option<Kv>, RunError> 
         let [_, k, v] = *after.operands(v).get(..3)? else { return None };
         Some((appended(after, k)?, appended(after, v)?))
     };
-    let attentions = after.schedule().into_iter().filter(|v| matches!(after.op(*v), Op::Attention { .. }));
-    let Some(((k, to, fit), (v, ..))) = attentions.filter_map(attention).next() else { return Ok(None) };
+    let mut attentions =
+        after.schedule().into_iter().filter(|v| matches!(after.op(*v), Op::Attention { .. }));
+    let Some(((k, to, fit), (v, ..))) = attentions.find_map(attention) else { return Ok(None) };
     let mut errors = [0.0; 2];
     calibration.observe(after, &[k, v], 1, |at, rows| {
         let codes = Quantized::from_rows(&rows.to_f32(), rows.cols(), &to, fit);

@@ -21,7 +21,6 @@ use crate::blocks::piece::{Block, take};
 use crate::blocks::split::split;
 use crate::blocks::stream::Stream;
 use crate::calibration::{Calibration, Sequences};
-use crate::findings;
 use crate::journal::{Finished, Resumed};
 
 /// The pass: a pipeline for each block.
@@ -48,6 +47,7 @@ impl Pass for Blocks {
         let given = self.calibration.exchange(Sequences::Random);
         let result = self.walk(graph, &blocks, &mut stream);
         self.calibration.exchange(given);
+        self.calibration.end();
         result
     }
 }
@@ -55,16 +55,21 @@ impl Pass for Blocks {
 impl Blocks {
     /// Runs the passes on each block and the data through it, from where an earlier walk ended.
     fn walk(&self, graph: &Graph, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Patch>, PassError> {
-        let (name, journal) = (self.steps.to_string(), self.calibration.journal());
+        // Passes run until nothing changes: the next walk over the same passes starts from another graph.
+        let name = format!("{} {}", self.calibration.walk(), self.steps);
+        let journal = self.calibration.journal();
         let Resumed { mut finished, streams } = journal.resume(&name);
         if !stream.resume(streams) {
             finished.clear();
         }
         finished.truncate(blocks.len());
-        finished.iter().for_each(|block| self.calibration.begin(block.findings.clone()));
+        for (n, block) in finished.iter().enumerate() {
+            self.calibration.restore(n, block.findings.clone());
+        }
         let all = blocks.iter().map(|block| parameters(&block.graph)).sum();
         let mut done = blocks[..finished.len()].iter().map(|block| parameters(&block.graph)).sum();
         for (n, block) in blocks.iter().enumerate().skip(finished.len()) {
+            self.calibration.begin(n, &block.name);
             let next = self.block(block, stream, (done, all))?;
             finished.push(journal.keep(&name, n, next, &stream.tensors())?);
             done += parameters(&block.graph);
@@ -77,7 +82,6 @@ impl Blocks {
     /// Runs the passes on a block, and the stream through what it then is.
     fn block(&self, block: &Block, stream: &mut Stream, progress: (u64, u64)) -> Result<Finished, PassError> {
         self.calibration.exchange(Sequences::Given(Arc::new(stream.inputs(block))));
-        self.calibration.begin(findings::Block { name: block.name.clone(), ..findings::Block::default() });
         let mut after = block.graph.clone();
         let changed = pending(&after) && self.change(block, &mut after, progress)?;
         let was = stream.advance(&self.calibration, block, &after)?;
@@ -85,7 +89,7 @@ impl Blocks {
             measure(&self.calibration, block, &after, (&was, stream))?;
         }
         after.constants.retain(|name, _| !block.graph.constants.contains_key(name));
-        let findings = self.calibration.findings().pop().unwrap_or_default();
+        let findings = self.calibration.current();
         Ok(Finished { graph: changed.then_some(after), findings })
     }
 

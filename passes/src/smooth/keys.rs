@@ -28,7 +28,7 @@ impl Pass for SmoothKeys {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
-        let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
         sites.filter_map(|site| self.site(graph, &site, &mut names).transpose()).collect()
     }
 }
@@ -55,7 +55,7 @@ impl Site {
             return None;
         }
         let [cache, k] = graph.operands(append)[..] else { return None };
-        let turned = [q, k].iter().all(|v| *graph.op(*v) == Op::Rope && used_once(graph, *v));
+        let turned = [q, k].iter().all(|v| *graph.op(*v) == Op::Rope);
         let norm = |v: ValueId| matches!(graph.op(graph.operands(v)[0]), Op::RmsNorm { .. });
         let head = graph.ty(q).shape.cols().fixed()? / heads;
         let name = graph.op(cache).name()?.to_string();
@@ -65,11 +65,25 @@ impl Site {
 }
 
 impl SmoothKeys {
+    /// The site of an attention, if nothing else would see what is scaled there.
+    fn find(&self, graph: &Graph, attention: ValueId) -> Option<Site> {
+        let site = Site::find(graph, attention)?;
+        let alone = [site.q, site.k].iter().all(|v| used_once(graph, *v));
+        if !alone {
+            self.calibration.refuse(&site.name, "something else reads its keys or queries, too");
+        }
+        alone.then_some(site)
+    }
+
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let piece = Piece::behind(graph, &[site.q, site.k], &[site.attention]);
         let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
         let local = Site::find(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
         let before = bench.error(None)?;
+        if before == 0.0 {
+            // The cache is left as it is.
+            return Ok(None);
+        }
         let keys = bench.rows(local.k)?;
         let tried = (self.candidates)(site, &keys);
         let count = tried.len();
@@ -78,7 +92,8 @@ impl SmoothKeys {
         let absmax = sizes(site, &keys, f32::max);
         self.calibration.note(|block| {
             let found = found.as_ref().map(|(after, best)| (*after, best.chosen(&absmax)));
-            block.smoothing.push(Smoothing::searched(&site.name, count, before, absmax, found));
+            let name = format!("{} {}", site.name, self.id.trim_start_matches("smooth-"));
+            block.searched(Smoothing::searched(&name, count, before, absmax, found));
         });
         let Some((after, best)) = found else { return Ok(None) };
         let mut patch = site.patch(graph, &best.scale, names)?;

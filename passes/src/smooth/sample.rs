@@ -19,12 +19,11 @@ pub(crate) fn sample(graph: &Graph, weight: ValueId) -> Result<(Type, ConstData)
         Op::Const { name } => graph.constants.get(name).filter(|data| data.bytes().is_some()),
         _ => None,
     };
-    let (dtype, data) = match stored {
-        Some(data) => (ty.dtype, data.clone()),
-        None => {
-            let weight = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?;
-            (DType::F32, ConstData::from_f32(&weight.to_f32()))
-        }
+    let (dtype, data) = if let Some(data) = stored {
+        (ty.dtype, data.clone())
+    } else {
+        let weight = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?;
+        (DType::F32, ConstData::from_f32(&weight.to_f32()))
     };
     let bytes = data.bytes().unwrap_or_default();
     let [Some(rows), Some(cols)] = [ty.shape.rows().fixed(), ty.shape.cols().fixed()] else {
