@@ -14,6 +14,7 @@ mod output;
 mod partial;
 mod passes;
 mod pipeline;
+mod quantized;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;
