@@ -115,10 +115,11 @@ function channels(site) {
   });
 }
 
-// Bars as high as the share of groups that chose each ratio.
+// Bars as high as the share of groups that chose each ratio; those that none chose are left out.
 function clips(weight) {
-  const most = Math.max(1, ...weight.clip.map(([, groups]) => groups));
-  return make("div", "clips", null, weight.clip.map(([ratio, groups]) => {
+  const chosen = weight.clip.filter(([, groups]) => groups > 0);
+  const most = Math.max(1, ...chosen.map(([, groups]) => groups));
+  return make("div", "clips", null, chosen.map(([ratio, groups]) => {
     const bar = make("i");
     bar.style.height = `${30 * groups / most}px`;
     const column = make("span", "", null, [bar, number(ratio === null ? null : Number(ratio.toPrecision(3)))]);
