@@ -47,7 +47,15 @@ fn write_model(
     threads: usize,
 ) -> Result<Manifest, ArtifactError> {
     let model = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![2] };
-    let build = Build { graph, lowered, recipe: "test", model, copies: vec![], threads };
+    let build = Build {
+        graph,
+        lowered,
+        recipe: "test",
+        model,
+        copies: vec![],
+        texts: vec![("report.json", "{}\n".into())],
+        threads,
+    };
     write(&build, out, code, &|_, _| ())
 }
 
@@ -80,7 +88,7 @@ fn the_same_model_gives_the_same_bytes_on_any_number_of_threads() {
     let first = artifact("a", 1);
     assert_eq!(
         first.keys().collect::<Vec<_>>(),
-        ["cpu/model.so", "graph.ir", "manifest.json", "plan.ir", "weights.safetensors"]
+        ["cpu/model.so", "graph.ir", "manifest.json", "plan.ir", "report.json", "weights.safetensors"]
     );
     assert_eq!(first, artifact("b", 1));
     assert_eq!(first, artifact("c", 2));
@@ -167,7 +175,7 @@ fn an_artifact_is_replaced_whole() {
     fs::write(out.join("stale"), b"of the old one").unwrap();
     write_model(&model(), &out, 1).unwrap();
     assert!(!out.join("stale").exists());
-    assert_eq!(contents(dir.path()).len(), 5, "nothing is left beside the artifact");
+    assert_eq!(contents(dir.path()).len(), 6, "nothing is left beside the artifact");
     assert!(Manifest::parse(&fs::read_to_string(out.join(MANIFEST)).unwrap()).is_ok());
 }
 
@@ -206,8 +214,15 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
     let (graph, lowered) = model();
     let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
     let missing = vec![dir.path().join("no tokenizer.json")];
-    let build =
-        Build { graph: &graph, lowered: &lowered, recipe: "test", model: facts, copies: missing, threads: 1 };
+    let build = Build {
+        graph: &graph,
+        lowered: &lowered,
+        recipe: "test",
+        model: facts,
+        copies: missing,
+        texts: vec![],
+        threads: 1,
+    };
     let error = write(&build, &out, code, &|_, _| ()).unwrap_err();
     assert!(matches!(error, ArtifactError::Io { .. }));
     let failing = |_: &Path| Err(ArtifactError::Code("no compiler".into()));
@@ -246,8 +261,15 @@ fn progress_ends_with_everything_done() {
     let dir = tempfile::tempdir().unwrap();
     let (graph, lowered) = model();
     let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
-    let build =
-        Build { graph: &graph, lowered: &lowered, recipe: "test", model: facts, copies: vec![], threads: 1 };
+    let build = Build {
+        graph: &graph,
+        lowered: &lowered,
+        recipe: "test",
+        model: facts,
+        copies: vec![],
+        texts: vec![],
+        threads: 1,
+    };
     let seen = std::sync::Mutex::new(vec![]);
     write(&build, &dir.path().join("m"), code, &|done, total| seen.lock().unwrap().push((done, total)))
         .unwrap();

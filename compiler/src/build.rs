@@ -9,6 +9,7 @@ use fireq_ir::plan::Lowered;
 
 use crate::compile::{CompileError, facts, kept_files};
 use crate::import::Model;
+use crate::report::{self, Report};
 
 /// How an artifact is built; none of it changes what the artifact computes.
 #[derive(Clone, Copy, Debug)]
@@ -21,11 +22,13 @@ pub struct BuildOptions {
     pub threads: usize,
 }
 
-/// Compiles a lowered model and writes its artifact. `progress` is told bytes of weights done and in all.
+/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is
+/// told bytes of weights done and in all.
 pub fn build(
     model: &Model,
     lowered: &Lowered,
     recipe: &str,
+    report: Option<&Report>,
     options: BuildOptions,
     out: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
@@ -36,6 +39,7 @@ pub fn build(
         recipe,
         model: facts(model),
         copies: kept_files(&model.dir),
+        texts: report.map(|report| (report::FILE, report.to_json())).into_iter().collect(),
         threads: options.threads,
     };
     let generate = |dir: &Path| generate(&lowered.plan, options.cpu, options.emit_llvm, dir);

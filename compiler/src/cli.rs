@@ -1,6 +1,7 @@
 //! Commands and options of the `fireq` command line.
 
 mod eval;
+mod inspect;
 pub mod passes;
 pub mod recipe;
 
@@ -11,6 +12,7 @@ use fireq::import::ImportOptions;
 use fireq_ir::DType;
 
 pub use eval::Eval;
+pub use inspect::Inspect;
 
 /// Compiles transformer checkpoints to INT4/FP8 and runs them.
 #[derive(Debug, Parser)]
@@ -63,7 +65,7 @@ pub struct Compile {
     #[arg(long, value_name = "TEXT")]
     pub calib: Option<PathBuf>,
     /// Tokens to calibrate on.
-    #[arg(long, value_name = "N", default_value_t = 16384)]
+    #[arg(long, value_name = "N", default_value_t = 8192)]
     pub calib_tokens: usize,
     /// The instruction sets to compile for.
     #[arg(long, value_enum, default_value_t = CpuLevel::Host)]
@@ -77,9 +79,12 @@ pub struct Compile {
     /// Threads to compile with; all of the machine's by default. The artifact does not depend on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
-    /// Print the report as one JSON object.
+    /// Print what came out as one JSON object.
     #[arg(long)]
     pub json: bool,
+    /// Write a page that shows what a calibrated recipe did to each block.
+    #[arg(long, value_name = "OUT.html", conflicts_with = "stop_after")]
+    pub html: Option<PathBuf>,
     /// How passes run.
     #[command(flatten)]
     pub run: passes::Passes,
@@ -210,38 +215,6 @@ pub struct Opt {
     /// Find the first patch after which this command fails; `{}` stands for a file with the IR.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["stop_after", "bisect"])]
     pub bisect_command: Option<String>,
-}
-
-/// Options of `inspect`.
-#[derive(Debug, Args)]
-#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
-pub struct Inspect {
-    /// A model directory, its config.json alone for shapes without weights, an artifact, or a file of text IR.
-    pub input: PathBuf,
-    /// Print the graph as text IR.
-    #[arg(long, conflicts_with_all = ["plan", "json", "dot", "html"])]
-    pub ir: bool,
-    /// Print the graph as Graphviz text.
-    #[arg(long, conflicts_with_all = ["plan", "json", "html"])]
-    pub dot: bool,
-    /// Write a page that shows the graph, and with --passes what each pass makes of it.
-    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["plan", "json"])]
-    pub html: Option<PathBuf>,
-    /// Passes to run first, or a named pipeline.
-    #[arg(long, conflicts_with = "json")]
-    pub passes: Option<String>,
-    /// Leave statistics of values out of the page.
-    #[arg(long, requires = "html")]
-    pub no_stats: bool,
-    /// Print the launch plan.
-    #[arg(long, conflicts_with = "json")]
-    pub plan: bool,
-    /// Print the summary as one JSON object.
-    #[arg(long)]
-    pub json: bool,
-    /// How a model directory is read.
-    #[command(flatten)]
-    pub import: Import,
 }
 
 /// Options of `bench`.

@@ -26,14 +26,12 @@ const MLP: &str = r#"graph "mlp" {
 "#;
 
 /// A wide head, which quantize-kv refuses.
-const WIDE: &str = r#"graph "wide" {
-  %0 = input {name="q"} : f32[T,160]
-  %1 = cache {name="k.0"} : f32[P,160]
-  %2 = kv_append %1, %0 : f32[P+T,160]
-  %3 = cache {name="v.0"} : f32[P,160]
-  %4 = kv_append %3, %0 : f32[P+T,160]
-  %5 = attention %0, %2, %4 {heads=1, kv_heads=1, scale=0.1, p=f32} : f32[T,160]
-  return %5
+/// A graph that `const-fold` cannot compute.
+const OUTSIDE: &str = r#"graph "outside" {
+  %0 = const {name="table", data=[1.0, 2.0]} : f32[2,1]
+  %1 = const {name="index", data=[7.0]} : i32[1]
+  %2 = gather %0, %1 : f32[1,1]
+  return %2
 }
 "#;
 
@@ -108,16 +106,18 @@ fn dumps_are_numbered_and_logged() {
 #[test]
 fn a_failed_pass_leaves_a_file_that_fails_again() {
     let dir = TempDir::new().unwrap();
-    let (case, reproducer) = (file(dir.path(), WIDE), dir.path().join("again.ir"));
+    let (case, reproducer) = (file(dir.path(), OUTSIDE), dir.path().join("again.ir"));
     let reproducer = reproducer.to_str().unwrap();
     let dumps = dir.path().join("dumps");
     let dump = ["--dump-ir", dumps.to_str().unwrap()];
-    let (code, text, log) =
-        opt(&[&[case.as_str(), "--passes", "cse,quantize-kv", "--reproducer", reproducer], &dump[..]]
-            .concat());
+    let (code, text, log) = opt(&[
+        &[case.as_str(), "--passes", "cse,const-fold", "--reproducer", reproducer],
+        &dump[..],
+    ]
+    .concat());
     assert_eq!((code, text.as_str()), (Some(1), ""));
     assert!(
-        log.starts_with("error: pass `quantize-kv` failed\n  cause: k.0: heads of 160 are wider"),
+        log.starts_with("error: pass `const-fold` failed\n  cause: table: `gather`: index 7 is outside"),
         "{log}"
     );
     assert!(
@@ -125,13 +125,13 @@ fn a_failed_pass_leaves_a_file_that_fails_again() {
         "{log}"
     );
     let left = fs::read_to_string(reproducer).unwrap();
-    assert!(left.starts_with("// run: quantize-kv\n// pass `quantize-kv` failed: k.0: heads"), "{left}");
-    assert!(left.ends_with(WIDE), "{left}");
+    assert!(left.starts_with("// run: const-fold\n// pass `const-fold` failed: table: `gather`"), "{left}");
+    assert!(left.ends_with(OUTSIDE), "{left}");
     // The file as it is: same pass, same graph, same error.
     let (code, _, again) = opt(&[reproducer, "--reproducer", reproducer]);
     assert_eq!((code, again), (Some(1), log));
-    let failed = fs::read_to_string(dumps.join("02-quantize-kv-failed.ir")).unwrap();
-    assert!(failed.starts_with("// pass `quantize-kv` failed\n// k.0: heads of 160"), "{failed}");
+    let failed = fs::read_to_string(dumps.join("02-const-fold-failed.ir")).unwrap();
+    assert!(failed.starts_with("// pass `const-fold` failed\n// table: `gather`"), "{failed}");
 }
 
 #[test]

@@ -4,13 +4,14 @@
 //! than a sequence is in memory. Graphs are always run whole and as they are: a pass that wants to know what another form
 //! of the graph would give runs that form.
 
+mod notes;
+
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fireq_ir::interp::{Tensor, empty_caches, interpret};
 use fireq_ir::{Graph, Op, PassError, Type, ValueId};
 use thiserror::Error;
 
-use crate::findings::Block;
 use crate::journal::{Forgetful, Journal};
 use crate::piece::Piece;
 use crate::random::{Tensors, bindings, random_inputs};
@@ -54,7 +55,7 @@ pub struct Calibration {
     runner: Arc<dyn Runner>,
     sequences: Mutex<Sequences>,
     journal: Arc<dyn Journal>,
-    findings: Mutex<Vec<Block>>,
+    findings: Mutex<notes::Notes>,
 }
 
 /// The inputs of each sequence.
@@ -98,25 +99,6 @@ impl Calibration {
 
     pub(crate) fn journal(&self) -> &dyn Journal {
         &*self.journal
-    }
-
-    /// What passes found out, block by block.
-    pub fn findings(&self) -> Vec<Block> {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// From here on findings are about this block.
-    pub(crate) fn begin(&self, block: Block) {
-        self.findings.lock().unwrap_or_else(PoisonError::into_inner).push(block);
-    }
-
-    /// Notes something about the block that is worked on, or about the graph as a whole where none is.
-    pub(crate) fn note(&self, write: impl FnOnce(&mut Block)) {
-        let mut findings = self.findings.lock().unwrap_or_else(PoisonError::into_inner);
-        if findings.is_empty() {
-            findings.push(Block { name: "model".into(), ..Block::default() });
-        }
-        findings.last_mut().map(write);
     }
 
     /// The same runner with other sequences.

@@ -7,7 +7,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Block {
     /// The first of its weights.
     pub name: String,
-    /// L2 error of its output on calibration data, in units of what it adds to the residual stream.
+    /// L2 error of its output on calibration data, in units of what it adds to the residual stream; NaN where it was not
+    /// measured.
     #[serde(deserialize_with = "number")]
     pub error: f64,
     /// The same with round to nearest and no smoothing.
@@ -24,10 +25,26 @@ pub struct Block {
     pub refused: Vec<Refused>,
 }
 
+impl Block {
+    /// A block of which no error is known.
+    pub(crate) fn unmeasured(name: &str) -> Self {
+        Block { name: name.into(), error: f64::NAN, ..Block::default() }
+    }
+
+    /// Adds a site that was searched; one that was found before stays found.
+    pub(crate) fn searched(&mut self, site: Smoothing) {
+        match self.smoothing.iter_mut().find(|known| known.site == site.site) {
+            Some(known) if site.form != "off" => *known = site,
+            Some(_) => {}
+            None => self.smoothing.push(site),
+        }
+    }
+}
+
 /// A place where scales were searched that make an activation easier to quantize.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Smoothing {
-    /// The first weight that reads the activation, or the cache that keys go to.
+    /// The first weight that reads the activation, or the cache that keys go to and the side of RoPE: `k.0 rope-pre`.
     pub site: String,
     /// The form of scale that was chosen, or `off`.
     pub form: String,

@@ -3,7 +3,7 @@
 //! Contract: `attention(q, kv_append(cache, k), kv_append(cache, v))` on plain values becomes attention over caches of
 //! INT4 codes, one group per token and kv head under an E4M3 scale, with `q` in E4M3 under a scale per token and head
 //! and `p=e4m3` (FireQ section 6). How the scales of keys and values are chosen is `fit`. The caches keep their names.
-//! Attention is left alone where `keep` matches the name of one of its caches. Heads wider than 128 are refused. Lossy.
+//! Caches that `keep` matches, of heads wider than 128, or read elsewhere, too, are left alone. Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -35,8 +35,11 @@
 //! "#);
 //! ```
 
+use std::sync::Arc;
+
 use fireq_ir::{DType, Effect, Fit, Format, Graph, Op, Pass, PassError, Patch, Ref, ValueId};
 
+use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::glob::matches_any;
 use crate::options::Options;
@@ -50,6 +53,8 @@ pub(crate) struct QuantizeKv {
     fit: Fit,
     /// Names of caches to leave alone.
     keep: String,
+    /// Where caches that are left alone are noted.
+    calibration: Arc<Calibration>,
 }
 
 impl Pass for QuantizeKv {
@@ -69,41 +74,39 @@ impl Pass for QuantizeKv {
 impl QuantizeKv {
     /// The pass with `fit` and `keep`.
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
-        Ok(QuantizeKv { fit: options.parsed("fit")?, keep: options.text("keep")?.into() })
+        let (fit, keep) = (options.parsed("fit")?, options.text("keep")?.into());
+        Ok(QuantizeKv { fit, keep, calibration: options.calibration().clone() })
     }
 
     fn site(&self, graph: &Graph, value: ValueId) -> Option<Result<Patch, PassError>> {
         let Op::Attention { heads, kv_heads, scale, p: DType::F32 } = *graph.op(value) else { return None };
         let [q, k, v] = graph.operands(value)[..] else { return None };
         let plain = [q, k, v].iter().all(|x| graph.ty(*x).dtype == DType::F32);
-        let cached = [k, v].iter().all(|x| *graph.op(*x) == Op::KvAppend && graph.users(*x).len() == 1);
-        let kept = |append: &ValueId| {
-            let cache = graph.op(graph.operands(*append)[0]).name();
-            cache.is_some_and(|name| matches_any(&self.keep, name))
-        };
-        if !plain
-            || !cached
-            || [k, v].iter().any(kept)
-            || graph.outputs.contains(&k)
-            || graph.outputs.contains(&v)
-        {
+        if !plain || [k, v].iter().any(|x| *graph.op(*x) != Op::KvAppend) {
+            return None;
+        }
+        let name =
+            |append: ValueId| graph.op(graph.operands(append)[0]).name().map_or("attention", |name| &**name);
+        let kept = [k, v].into_iter().any(|append| matches_any(&self.keep, name(append)));
+        let name = name(k);
+        let head_dim = graph.ty(q).shape.cols().fixed().unwrap_or(0) / heads;
+        let refused = kept.then(|| format!("option `keep` is `{}`", self.keep));
+        if let Some(reason) = refused.or_else(|| refusal(graph, [k, v], head_dim)) {
+            self.calibration.refuse(name, reason);
             return None;
         }
         let op = Op::Attention { heads, kv_heads, scale, p: DType::E4M3 };
-        Some(self.quantize_site(graph, value, op, heads))
+        Some(self.quantize_site(graph, value, op, (name, head_dim)))
     }
 
-    fn quantize_site(&self, graph: &Graph, value: ValueId, op: Op, heads: usize) -> Result<Patch, PassError> {
+    fn quantize_site(
+        &self,
+        graph: &Graph,
+        value: ValueId,
+        op: Op,
+        (name, head_dim): (&str, usize),
+    ) -> Result<Patch, PassError> {
         let [q, k, v] = graph.operands(value)[..] else { unreachable!("attention has three operands") };
-        let cache = graph.op(graph.operands(k)[0]).name();
-        let name = cache.map_or_else(|| "attention".into(), ToString::to_string);
-        let head_dim = graph.ty(q).shape.cols().fixed().unwrap_or(0) / heads;
-        if head_dim > WIDEST_HEAD {
-            let reason = format!(
-                "heads of {head_dim} are wider than the {WIDEST_HEAD} channels that one scale covers"
-            );
-            return Err(PassError::Refused { site: name, reason });
-        }
         let mut patch = Patch::new(name);
         let query = Op::Quantize { to: Format::query(head_dim), fit: Fit::Absmax };
         let q = patch.add(graph, query, &[q.into()])?;
@@ -129,4 +132,14 @@ impl QuantizeKv {
         let codes = patch.add(graph, Op::Quantize { to, fit: self.fit }, &[rows.into()])?;
         Ok(patch.add(graph, Op::KvAppend, &[cache, codes])?)
     }
+}
+
+/// Why a cache is left alone.
+fn refusal(graph: &Graph, appends: [ValueId; 2], head_dim: usize) -> Option<String> {
+    if head_dim > WIDEST_HEAD {
+        let widest = format!("wider than the {WIDEST_HEAD} channels that one scale covers");
+        return Some(format!("heads of {head_dim} are {widest}"));
+    }
+    let shared = |x: &ValueId| graph.users(*x).len() != 1 || graph.outputs.contains(x);
+    appends.iter().any(shared).then(|| "something else reads its content, too".into())
 }

@@ -26,7 +26,7 @@
 
 use std::sync::Arc;
 
-use fireq_ir::{Effect, Graph, Pass, PassError, Patch};
+use fireq_ir::{Effect, Graph, Pass, PassError, Patch, ValueId};
 
 use crate::calibration::Calibration;
 use crate::error::PipelineError;
@@ -67,7 +67,7 @@ impl Pass for SmoothLinears {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
-        let sites = graph.schedule().into_iter().filter_map(|value| Site::find(graph, value));
+        let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
         let sites = sites.filter(|site| !site.kept(graph, &self.keep) && !self.left.has(&site.name(graph)));
         let patches: Vec<Patch> = sites
             .filter_map(|site| self.site(graph, &site, &mut names).transpose())
@@ -81,6 +81,13 @@ impl Pass for SmoothLinears {
 const QUANTIZED: &str = "quantize-kv{fit=clipped},quantize-weights,quantize-activations";
 
 impl SmoothLinears {
+    fn find(&self, graph: &Graph, x: ValueId) -> Option<Site> {
+        let site = Site::find(graph, x)?;
+        let Some(reason) = site.refusal(graph) else { return Some(site) };
+        self.calibration.refuse(&site.name(graph), reason);
+        None
+    }
+
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let paper =
             self.paper.as_ref().map(|paper| paper.lambda(graph, site.x, &site.linears)).transpose()?;
@@ -107,7 +114,7 @@ impl SmoothLinears {
             Some(patch) => patch.notes.push(finding.note()),
             None => self.left.add(&finding.site),
         }
-        self.calibration.note(|block| block.smoothing.push(finding));
+        self.calibration.note(|block| block.searched(finding));
         Ok(patch)
     }
 }

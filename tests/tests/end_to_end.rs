@@ -69,7 +69,7 @@ fn check(recipe: &str, tolerance: f64) {
     for cpu in [Cpu::Host, Cpu::Baseline] {
         let out = dir.path().join(format!("{cpu:?}.fireq"));
         let options = BuildOptions { cpu, emit_llvm: false, threads: 2 };
-        build(&model, &lowered, recipe, options, &out, &|_, _| ()).unwrap();
+        build(&model, &lowered, recipe, None, options, &out, &|_, _| ()).unwrap();
         let artifact = Artifact::open(&out).unwrap();
         // One prefill longer than a step of the session, then single tokens.
         let steps = [32, 1, 1, 1, 1, 1, 1, 1, 1];

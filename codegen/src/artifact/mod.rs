@@ -26,6 +26,8 @@ pub struct Build<'a> {
     pub model: ModelFacts,
     /// Files to copy, such as the tokenizer.
     pub copies: Vec<PathBuf>,
+    /// Further files: a name and what is in it.
+    pub texts: Vec<(&'static str, String)>,
     /// Threads that pack weights.
     pub threads: usize,
 }
@@ -120,7 +122,8 @@ fn fill(
 ) -> Result<Manifest, ArtifactError> {
     let code = generate(dir)?;
     weights::write(build, &dir.join(WEIGHTS), progress)?;
-    for (name, text) in [(PLAN, print_plan(&build.lowered.plan)), (GRAPH, print_graph(build.graph))] {
+    let ours = [(PLAN, print_plan(&build.lowered.plan)), (GRAPH, print_graph(build.graph))];
+    for (name, text) in ours.iter().chain(&build.texts) {
         fs::write(dir.join(name), text).map_err(at(&dir.join(name)))?;
     }
     for source in &build.copies {

@@ -6,6 +6,7 @@ use std::time::Instant;
 use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
+use fireq::report::Report;
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
 use fireq_ir::Graph;
@@ -16,8 +17,8 @@ use serde_json::{Value, json};
 
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json};
-use super::partial;
 use super::recipe::{Chosen, chosen, text};
+use super::{partial, quantized};
 use crate::cli::Compile;
 use crate::failure::{Failure, Outcome};
 
@@ -45,20 +46,25 @@ pub fn compile(options: &Compile) -> Outcome {
     };
     let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, lower_last)?;
     let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
+    let report = quantized::report(options, &model, &recipe.label, &calibration)?;
     if !options.dry_run {
-        build(options, &model, &lowered, &recipe.pipeline)?;
+        build(options, &model, &lowered, &recipe.pipeline, report.as_ref())?;
         partial::remove(options);
     }
-    let report = Report {
+    if let (Some(report), Some(out)) = (&report, &options.html) {
+        quantized::write_page(report, out)?;
+    }
+    let made = Made {
         model: &model,
         recipe: &recipe,
         passes,
         checkpoint_bytes: checkpoint.constant_bytes,
         parameters: checkpoint.parameters,
         sizes: sizes(&lowered.plan),
+        report,
         seconds: began.elapsed().as_secs_f64(),
     };
-    if options.json { emit_json(&report.json(options)) } else { emit(&report.text(options)) }
+    if options.json { emit_json(&made.json(options)) } else { emit(&made.text(options)) }
 }
 
 fn check_target(options: &Compile) -> Outcome {
@@ -95,13 +101,19 @@ fn calibration_options(options: &Compile) -> CalibrationOptions {
 }
 
 #[cfg(feature = "llvm")]
-fn build(options: &Compile, model: &Model, lowered: &Lowered, recipe: &str) -> Outcome {
+fn build(
+    options: &Compile,
+    model: &Model,
+    lowered: &Lowered,
+    recipe: &str,
+    report: Option<&Report>,
+) -> Outcome {
     use super::output::progress;
 
     let Some(out) = &options.output else { return Ok(()) };
     let bar = progress("weights", 0);
     let build = super::reference::build_options(options.cpu, options.emit_llvm, options.threads);
-    fireq::build::build(model, lowered, recipe, build, out, &|done, all| {
+    fireq::build::build(model, lowered, recipe, report, build, out, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;
@@ -110,12 +122,13 @@ fn build(options: &Compile, model: &Model, lowered: &Lowered, recipe: &str) -> O
 }
 
 #[cfg(not(feature = "llvm"))]
-fn build(_: &Compile, _: &Model, _: &Lowered, _: &str) -> Outcome {
+fn build(_: &Compile, _: &Model, _: &Lowered, _: &str, _: Option<&Report>) -> Outcome {
     Err(Failure::new("this build has no LLVM, which CPU artifacts need")
         .hint("build fireq with default features; --dry-run, inspect and opt work without"))
 }
 
-struct Report<'a> {
+/// What a compilation gave.
+struct Made<'a> {
     model: &'a Model,
     recipe: &'a Chosen,
     /// What the passes did.
@@ -123,10 +136,11 @@ struct Report<'a> {
     checkpoint_bytes: u64,
     parameters: u64,
     sizes: Sizes,
+    report: Option<Report>,
     seconds: f64,
 }
 
-impl Report<'_> {
+impl Made<'_> {
     fn json(&self, options: &Compile) -> Value {
         let pass =
             |line: &Line| json!({ "pass": line.pass, "patches": line.patches, "seconds": line.seconds });
@@ -142,6 +156,7 @@ impl Report<'_> {
             "weight_bytes": self.sizes.weights,
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
+            "quantization": self.report.as_ref().map(quantized::json),
             "seconds": self.seconds,
         })
     }
@@ -152,7 +167,7 @@ impl Report<'_> {
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter)\n  \
-             KV cache  {} per token, {} for {context} positions\n",
+             KV cache  {} per token, {} for {context} positions\n{}",
             self.model.config.name,
             self.recipe.label,
             self.seconds,
@@ -161,6 +176,7 @@ impl Report<'_> {
             self.sizes.weights as f64 * 8.0 / self.parameters as f64,
             bytes(self.sizes.cache_per_token),
             bytes(self.sizes.cache_per_token * context),
+            self.report.as_ref().map(quantized::text).unwrap_or_default(),
         )
     }
 }

@@ -29,6 +29,10 @@ pub fn inspect(options: &Inspect) -> Outcome {
         ),
         Source::Artifact => return super::inspect_artifact::inspect(options),
     };
+    if options.report.is_some() {
+        let message = format!("`{}` is no artifact, and has no report", options.input.display());
+        return Err(Failure::new(message).hint("`fireq compile --recipe fireq` makes one"));
+    }
     let states = states(options, graph)?;
     if let Some(out) = &options.html {
         let page = page(&states, !options.no_stats);

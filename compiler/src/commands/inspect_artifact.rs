@@ -4,18 +4,23 @@ use std::fs;
 use std::path::Path;
 
 use fireq::compile::sizes;
-use fireq_ir::artifact::GRAPH;
+use fireq::report::{FILE, Report};
+use fireq_ir::artifact::{GRAPH, Manifest};
 use fireq_ir::plan::print_plan;
 use fireq_runtime::Artifact;
 use serde_json::{Value, json};
 
 use super::output::{bytes, emit, emit_json};
+use super::quantized::write_page;
 use crate::cli::Inspect;
 use crate::failure::{Failure, Outcome};
 
 /// Prints the graph, the plan, or a summary. The artifact may be for another machine; its files are checked.
 pub fn inspect(options: &Inspect) -> Outcome {
     let artifact = Artifact::describe(&options.input)?;
+    if let Some(out) = &options.report {
+        return write_page(&read_report(&artifact)?, out);
+    }
     if options.ir {
         return emit(&read_graph(&artifact.dir)?);
     }
@@ -37,6 +42,21 @@ fn read_graph(dir: &Path) -> Outcome<String> {
             .within(format!("cannot read `{}`", path.display()))
             .hint("compile the model again")
     })
+}
+
+fn read_report(artifact: &Artifact) -> Outcome<Report> {
+    let Manifest { files, recipe, .. } = &artifact.manifest;
+    if !files.contains_key(FILE) {
+        let message = format!("the artifact has no {FILE}: recipe `{recipe}` measured nothing");
+        return Err(Failure::new(message).hint("compile the model with --recipe fireq"));
+    }
+    let path = artifact.dir.join(FILE);
+    let fail = |e: &dyn std::error::Error| {
+        let failure = Failure::from_error(e).within(format!("cannot read `{}`", path.display()));
+        failure.hint("compile the model again")
+    };
+    let text = fs::read_to_string(&path).map_err(|e| fail(&e))?;
+    Report::from_json(&text).map_err(|e| fail(&e))
 }
 
 fn as_json(artifact: &Artifact) -> Value {

@@ -15,6 +15,7 @@ mod output;
 mod partial;
 mod passes;
 mod pipeline;
+mod quantized;
 mod recipe;
 #[cfg(feature = "llvm")]
 mod reference;

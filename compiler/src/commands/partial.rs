@@ -84,11 +84,13 @@ fn key(
         })
         .collect();
     files.sort();
-    let text = options.calib.as_ref().map(fs::read).transpose().map_err(|e| {
-        let path = options.calib.as_deref().unwrap_or(Path::new("")).display();
-        let failure = Failure::from_error(&e).within(format!("cannot read `{path}`"));
-        failure.hint("--calib is a UTF-8 text file")
-    })?;
+    let read = |path: &PathBuf| {
+        fs::read(path).map_err(|e| {
+            let failure = Failure::from_error(&e).within(format!("cannot read `{}`", path.display()));
+            failure.hint("--calib is a UTF-8 text file")
+        })
+    };
+    let text = options.calib.as_ref().map(read).transpose()?;
     let text = text.map(|text| blake3::hash(&text).to_hex().to_string());
     let CalibrationOptions { tokens, sequence, .. } = calibration;
     let import = options.import;

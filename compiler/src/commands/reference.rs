@@ -19,7 +19,7 @@ pub fn compile(mut model: Model, options: &Executed) -> Outcome<(Artifact, TempD
     let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
     let out = temporary.path().join("reference.fireq");
     let build_options = build_options(CpuLevel::Host, false, options.threads);
-    build(&model, &lowered, "none", build_options, &out, &|_, _| ())?;
+    build(&model, &lowered, "none", None, build_options, &out, &|_, _| ())?;
     Ok((Artifact::open(&out)?, temporary))
 }
 

@@ -9,14 +9,19 @@
 //! # Ok::<(), fireq::report::ReportError>(())
 //! ```
 
+mod digest;
 mod json;
 mod page;
 
 use serde::{Deserialize, Serialize};
 
+pub use digest::{part, short};
 pub use fireq_passes::findings::{Block, Kv, Refused, Smoothing, Weight};
 pub use json::ReportError;
 pub use page::html;
+
+/// The file of an artifact that holds its report.
+pub const FILE: &str = "report.json";
 
 /// What quantization of a model did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -34,10 +39,10 @@ pub struct Report {
 /// The text that statistics and errors come from.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Calibration {
-    /// Where the text is from.
+    /// The name of its file, or what else it is called.
     pub text: String,
     /// Sequences taken from it.
     pub sequences: usize,
-    /// Tokens of each.
+    /// Tokens of the longest.
     pub tokens_each: usize,
 }

@@ -1,7 +1,9 @@
 const view = { block: 0, sorted: false };
+// What stands for the model as a whole has notes, and no errors.
+const measured = (block) => [block.error, block.error_rtn, block.stream_error].some((error) => error !== null);
 // What is no number is worse than every number.
-const size = (error) => (error === null ? Infinity : error);
-const worst = data.blocks.reduce((best, block, n) => (size(block.error) > size(data.blocks[best].error) ? n : best), 0);
+const size = (block) => (measured(block) ? block.error ?? Infinity : -1);
+const worst = data.blocks.reduce((best, block, n) => (size(block) > size(data.blocks[best]) ? n : best), 0);
 
 // A table of rows of cells; those of `texts` columns stand to the left.
 function table(head, rows, texts) {
@@ -17,6 +19,13 @@ function table(head, rows, texts) {
 
 function tableElement(head, rows, texts) {
   return make("table", "", null, table(head, rows, texts));
+}
+
+// A short name; the whole one under the pointer.
+function named(one, name = one.name) {
+  const cell = make("span", "", one.label);
+  cell.title = name;
+  return cell;
 }
 
 // How `after` compares with `before`, colored by which is better.
@@ -41,15 +50,16 @@ function summary() {
   const count = (of) => blocks.reduce((sum, block) => sum + of(block), 0);
   const facts = [
     fact("recipe", data.recipe),
-    fact("calibration", `${calibration.text}, ${calibration.sequences} × ${calibration.tokens_each} tokens`),
+    fact("calibration", calibration.sequences
+      ? `${calibration.text}, ${calibration.sequences} × ${calibration.tokens_each} tokens` : "none"),
     fact("blocks", blocks.length),
     fact("weights", weights.length),
     fact("underflows", weights.reduce((sum, weight) => sum + weight.underflow, 0)),
-    fact("refused", count((block) => block.refused.length)),
+    fact("left alone", count((block) => block.refused.length)),
   ];
   if (gain() !== null) facts.push(fact("error against round to nearest, mean", "× " + gain().toPrecision(3)));
-  if (blocks.length) {
-    const link = make("a", "", blocks[worst].name);
+  if (blocks.length && measured(blocks[worst])) {
+    const link = make("a", "", blocks[worst].label);
     link.addEventListener("click", () => show({ block: worst }));
     link.id = "worst";
     facts.push(make("span", "", "worst block ", [link, " ", make("b", "", number(blocks[worst].error))]));
@@ -63,15 +73,15 @@ function errorsByBlock() {
   byId("errors-by-block").replaceChildren(plot({
     series: named.map(([name, key]) => ({ name, values: blocks.map((block) => block[key]) })),
     caption: "relative L2 error by block",
-    label: (share) => blocks[Math.round(share * (blocks.length - 1))].name,
+    label: (share) => blocks[Math.round(share * (blocks.length - 1))].label,
     pick: (block) => show({ block }), on: view.block,
   }));
 }
 
 function blockTable() {
-  const head = ["#", "block", "error", "rtn", "against rtn", "stream", "refused"];
+  const head = ["#", "block", "error", "round to nearest", "against it", "stream", "left alone"];
   byId("blocks").replaceChildren(...table(head, data.blocks.map((block, index) => [
-    index, block.name, number(block.error), number(block.error_rtn), ratio(block.error, block.error_rtn),
+    index, named(block), number(block.error), number(block.error_rtn), ratio(block.error, block.error_rtn),
     number(block.stream_error),
     block.refused.length ? make("td", "bad", block.refused.length) : "",
   ]), [1]));
@@ -89,7 +99,7 @@ function rows() {
 function sites(block) {
   const head = ["site", "form", "α", "β", "k", "tried", "error before", "after", "change"];
   return tableElement(head, block.smoothing.map((site) => [
-    site.site, site.form, number(site.alpha), number(site.beta), number(site.k), site.tried,
+    named(site, site.site), site.form, number(site.alpha), number(site.beta), number(site.k), site.tried,
     number(site.error_before), number(site.error_after), ratio(site.error_after, site.error_before),
   ]), [0, 1]);
 }
@@ -100,15 +110,16 @@ function channels(site) {
   const series = site.form === "off" ? [["not smoothed", site.before]] : smoothed;
   return plot({
     series: series.map(([name, curves]) => ({ name, values: curves[curve] })),
-    caption: `${site.site}, ${site.channels} channels${view.sorted ? ", largest first" : ""}`,
+    caption: `${site.label}, ${site.channels} channels${view.sorted ? ", largest first" : ""}`,
     label: (share) => `${view.sorted ? "rank" : "channel"} ${Math.round(share * (site.channels - 1))}`,
   });
 }
 
-// Bars as high as the share of groups that chose each ratio.
+// Bars as high as the share of groups that chose each ratio; those that none chose are left out.
 function clips(weight) {
-  const most = Math.max(1, ...weight.clip.map(([, groups]) => groups));
-  return make("div", "clips", null, weight.clip.map(([ratio, groups]) => {
+  const chosen = weight.clip.filter(([, groups]) => groups > 0);
+  const most = Math.max(1, ...chosen.map(([, groups]) => groups));
+  return make("div", "clips", null, chosen.map(([ratio, groups]) => {
     const bar = make("i");
     bar.style.height = `${30 * groups / most}px`;
     const column = make("span", "", null, [bar, number(ratio === null ? null : Number(ratio.toPrecision(3)))]);
@@ -120,7 +131,7 @@ function clips(weight) {
 function weights(block) {
   const head = ["weight", "method", "shape", "error", "groups by clip ratio", "outer scales", "underflows"];
   return tableElement(head, block.weights.map((weight) => [
-    weight.name, `${weight.method}, g${weight.group}`, `${weight.rows} × ${weight.cols}`, number(weight.error), clips(weight),
+    named(weight), `${weight.method}, g${weight.group}`, `${weight.rows} × ${weight.cols}`, number(weight.error), clips(weight),
     `${number(weight.outer_min)} – ${number(weight.outer_max)}`,
     weight.underflow ? make("td", "bad", weight.underflow) : "0",
   ]), [0, 1]);
@@ -131,12 +142,12 @@ function panel() {
   panel.replaceChildren();
   const block = data.blocks[view.block];
   if (!block) return panel.append(make("p", "soft", "no block was quantized"));
-  panel.append(make("h2", "", block.name));
+  panel.append(make("h2", "", block.label));
   const errors = [`error ${number(block.error)}`, `round to nearest ${number(block.error_rtn)}`,
     `residual stream ${number(block.stream_error)}`];
   panel.append(make("p", "soft", errors.join(" · ")));
-  section(panel, "refused", block.refused.map(({ site, reason }) =>
-    make("p", "", null, [make("code", "bad", site), " " + reason])));
+  section(panel, "left alone", block.refused.map(({ label, reason }) =>
+    make("p", "", null, [make("code", "bad", label), " " + reason])));
   if (block.smoothing.length) {
     section(panel, "smoothing", [sites(block)]);
     const toggle = make("button", "", view.sorted ? "by channel" : "sorted");

@@ -1,8 +1,9 @@
 //! A report as a page.
 
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Block, Report, Smoothing};
+use super::{Block, Report, Smoothing, part, short};
 use crate::page::{Parts, page};
 
 /// The page that shows a report: errors of all blocks, and of each block its sites and weights. Channels are shown in
@@ -28,19 +29,28 @@ fn encode(report: &Report) -> Value {
 fn block(block: &Block) -> Value {
     json!({
         "name": block.name,
+        "label": part(&block.name),
         "error": block.error,
         "error_rtn": block.error_rtn,
         "stream_error": block.stream_error,
         "smoothing": block.smoothing.iter().map(smoothing).collect::<Vec<_>>(),
-        "weights": block.weights,
+        "weights": block.weights.iter().map(|weight| labelled(&weight.name, weight)).collect::<Vec<_>>(),
         "kv": block.kv,
-        "refused": block.refused,
+        "refused": block.refused.iter().map(|site| labelled(&site.site, site)).collect::<Vec<_>>(),
     })
+}
+
+/// What a report says of something, and the name that it is shown under.
+fn labelled(name: &str, found: &impl Serialize) -> Value {
+    let mut value = json!(found);
+    value["label"] = short(name).into();
+    value
 }
 
 fn smoothing(site: &Smoothing) -> Value {
     json!({
         "site": site.site,
+        "label": short(&site.site),
         "form": site.form,
         "alpha": site.alpha,
         "beta": site.beta,

@@ -11,7 +11,6 @@ mod split;
 mod stream;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use fireq_ir::{
     Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped, ValueId,
@@ -22,7 +21,6 @@ use crate::blocks::piece::{Block, take};
 use crate::blocks::split::split;
 use crate::blocks::stream::Stream;
 use crate::calibration::{Calibration, Sequences};
-use crate::findings;
 use crate::journal::{Finished, Resumed};
 use crate::left::Left;
 
@@ -32,8 +30,6 @@ pub(crate) struct Blocks {
     calibration: Arc<Calibration>,
     /// Blocks in which there was nothing to do.
     left: Left,
-    /// Rounds since there was something to do: what a walk is known by, beside its passes.
-    rounds: AtomicUsize,
 }
 
 impl Pass for Blocks {
@@ -49,16 +45,16 @@ impl Pass for Blocks {
         let mut blocks = take(graph, &split(graph));
         let wanted = |block: &Block| pending(&block.graph) && !self.left.has(&block.name);
         let Some(last) = blocks.iter().rposition(wanted) else {
-            self.end(&[]);
+            self.left.end(&[]);
             return Ok(vec![]);
         };
         blocks.truncate(last + 1);
         let mut stream = Stream::at_first(&self.calibration, graph, &blocks)?;
         // A later run may ask for the given data again, or for random ones.
         let given = self.calibration.exchange(Sequences::Random);
-        let round = self.rounds.fetch_add(1, Ordering::Relaxed);
-        let walked = self.walk(&format!("{} {round}", self.steps), &blocks, &mut stream);
+        let walked = self.walk(&blocks, &mut stream);
         self.calibration.exchange(given);
+        self.calibration.end();
         let mut patches = vec![];
         for (block, finished) in blocks.iter().zip(&walked?) {
             match &finished.graph {
@@ -66,39 +62,35 @@ impl Pass for Blocks {
                 None => self.left.add(&block.name),
             }
         }
-        self.end(&patches);
+        self.left.end(&patches);
         Ok(patches)
     }
 }
 
 impl Blocks {
     pub fn new(steps: Pipeline, calibration: Arc<Calibration>) -> Self {
-        Blocks { steps, calibration, left: Left::default(), rounds: AtomicUsize::default() }
-    }
-
-    fn end(&self, patches: &[Patch]) {
-        self.left.end(patches);
-        if patches.is_empty() {
-            self.rounds.store(0, Ordering::Relaxed);
-        }
+        Blocks { steps, calibration, left: Left::default() }
     }
 
     /// Runs the passes on each block and the data through it, from where an earlier walk ended.
-    fn walk(&self, name: &str, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Finished>, PassError> {
+    fn walk(&self, blocks: &[Block], stream: &mut Stream) -> Result<Vec<Finished>, PassError> {
+        // Passes run until nothing changes: the next walk over the same passes starts from another graph.
+        let name = format!("{} {}", self.calibration.walk(), self.steps);
         let journal = self.calibration.journal();
-        let Resumed { mut finished, streams } = journal.resume(name);
+        let Resumed { mut finished, streams } = journal.resume(&name);
         if !stream.resume(streams) {
             finished.clear();
         }
         finished.truncate(blocks.len());
-        for block in &finished {
-            self.calibration.begin(block.findings.clone());
+        for (n, block) in finished.iter().enumerate() {
+            self.calibration.restore(n, block.findings.clone());
         }
         let all = blocks.iter().map(|block| parameters(&block.graph)).sum();
         let mut done = blocks[..finished.len()].iter().map(|block| parameters(&block.graph)).sum();
         for (n, block) in blocks.iter().enumerate().skip(finished.len()) {
+            self.calibration.begin(n, &block.name);
             let next = self.block(block, stream, (done, all))?;
-            finished.push(journal.keep(name, n, next, &stream.tensors())?);
+            finished.push(journal.keep(&name, n, next, &stream.tensors())?);
             done += parameters(&block.graph);
         }
         journal.tell(all, all, "");
@@ -108,7 +100,6 @@ impl Blocks {
     /// Runs the passes on a block, and the stream through what it then is.
     fn block(&self, block: &Block, stream: &mut Stream, progress: (u64, u64)) -> Result<Finished, PassError> {
         self.calibration.exchange(Sequences::Given(Arc::new(stream.inputs(block))));
-        self.calibration.begin(findings::Block { name: block.name.clone(), ..findings::Block::default() });
         let mut after = block.graph.clone();
         let changed = pending(&after) && self.change(block, &mut after, progress)?;
         let was = stream.advance(&self.calibration, block, &after)?;
@@ -116,7 +107,7 @@ impl Blocks {
             measure(&self.calibration, block, &after, (&was, stream))?;
         }
         after.constants.retain(|name, _| !block.graph.constants.contains_key(name));
-        let findings = self.calibration.findings().pop().unwrap_or_default();
+        let findings = self.calibration.current();
         Ok(Finished { graph: changed.then_some(after), findings })
     }
 

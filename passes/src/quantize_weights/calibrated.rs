@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fireq_ir::expression::leaf_name;
+use fireq_ir::expression::{is_constant, leaf_name};
 use fireq_ir::interp::{Tensor, eval_constant};
 use fireq_ir::plan::constant_data;
 use fireq_ir::quant::Quantized;
@@ -25,6 +25,7 @@ pub(super) fn round(
     method: &Method,
     calibration: &Calibration,
 ) -> Result<Vec<Patch>, PassError> {
+    note_kept(pass, graph, calibration);
     let linears: Vec<ValueId> =
         graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
     let mut by_input: BTreeMap<Input, Vec<ValueId>> = BTreeMap::new();
@@ -47,6 +48,19 @@ pub(super) fn round(
         }
     }
     Ok(patches)
+}
+
+/// Notes linears whose plain weights stay plain.
+fn note_kept(pass: &QuantizeWeights, graph: &Graph, calibration: &Calibration) {
+    for linear in graph.schedule().into_iter().filter(|v| *graph.op(*v) == Op::Linear) {
+        let weight = graph.operands(linear)[1];
+        if !graph.ty(weight).scheme.is_plain() || pass.weight(graph, linear).is_some() {
+            continue;
+        }
+        let kept = || format!("option `keep` is `{}`", pass.keep);
+        let reason = if is_constant(graph, weight) { kept() } else { "the weight is no constant".into() };
+        calibration.refuse(&leaf_name(graph, weight), reason);
+    }
 }
 
 /// The linears that none of the others lies before.

@@ -40,7 +40,7 @@ impl Site {
             (Some((q, _)), Some((k, behind))) => (q, k, Some(behind)),
             _ => (q, k, None),
         };
-        let turned = [q, k].iter().all(|v| *graph.op(*v) == Op::Rope && used_once(graph, *v));
+        let turned = [q, k].iter().all(|v| *graph.op(*v) == Op::Rope);
         let norm = |v: ValueId| matches!(graph.op(graph.operands(v)[0]), Op::RmsNorm { .. });
         let head = graph.ty(q).shape.cols().fixed()? / heads;
         let name = graph.op(cache).name()?.to_string();

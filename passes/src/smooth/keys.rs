@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fireq_ir::{Effect, Graph, Pass, PassError, Patch};
+use fireq_ir::{Effect, Graph, Pass, PassError, Patch, ValueId};
 
 use super::key_site::Site;
 use super::size::Size;
@@ -13,7 +13,7 @@ use crate::findings::Smoothing;
 use crate::glob::matches_any;
 use crate::left::Left;
 use crate::options::Options;
-use crate::pattern::Names;
+use crate::pattern::{Names, used_once};
 use crate::piece::Piece;
 
 /// A pass that puts scales on keys.
@@ -63,8 +63,7 @@ impl Pass for SmoothKeys {
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
-        let find = if matches!(self.form, Form::Search { .. }) { Site::find } else { Site::find_scaled };
-        let sites = graph.schedule().into_iter().filter_map(|value| find(graph, value));
+        let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
         let sites = sites.filter(|site| !matches_any(&self.keep, &site.name) && !self.left.has(&site.name));
         let patches: Vec<Patch> = sites
             .filter_map(|site| self.site(graph, &site, &mut names).transpose())
@@ -75,15 +74,32 @@ impl Pass for SmoothKeys {
 }
 
 impl SmoothKeys {
+    /// The site of an attention, if nothing else would see what is scaled there.
+    fn find(&self, graph: &Graph, attention: ValueId) -> Option<Site> {
+        let searched = matches!(self.form, Form::Search { .. });
+        let site = if searched { Site::find(graph, attention) } else { Site::find_scaled(graph, attention) }?;
+        let alone = [site.q, site.k].iter().all(|v| used_once(graph, *v));
+        if !alone {
+            self.calibration.refuse(&site.name, "something else reads its keys or queries, too");
+        }
+        alone.then_some(site)
+    }
+
     fn site(&self, graph: &Graph, site: &Site, names: &mut Names<'_>) -> Result<Option<Patch>, PassError> {
         let piece = Piece::behind(graph, &[site.q, site.k], &[site.attention]);
         let bench = Bench::new(&self.calibration, graph, piece, "quantize-kv{fit=clipped}")?;
         let local = Site::find_scaled(&bench.graph, bench.graph.outputs[0]).expect("the piece has the site");
+        let before = bench.error(None, COMPARED)?;
+        if before == 0.0 {
+            // The cache is left as it is.
+            self.left.add(&site.name);
+            return Ok(None);
+        }
         let keys = bench.rows(local.k)?;
         let error = |scale: &[f32], most| {
             bench.error(Some(local.patch(&bench.graph, scale, &mut Names::new(&bench.graph))?), most)
         };
-        let (tried, found) = self.choose(site, &keys, bench.error(None, COMPARED)?, error)?;
+        let (tried, found) = self.choose(site, &keys, before, error)?;
         let absmax = site.sizes(Size::Largest, &keys);
         let mut patch = match &found {
             Some((_, chosen)) => site.put(graph, &chosen.scale, names)?,
@@ -92,14 +108,14 @@ impl SmoothKeys {
         if patch.is_none() && matches!(self.form, Form::Paper(_)) {
             return Ok(None);
         }
-        let before = bench.error(None, COMPARED)?;
         let found = found.map(|(after, chosen)| (after, chosen.finding(&absmax)));
-        let finding = Smoothing::searched(&site.name, tried, before, absmax, found);
+        let name = format!("{} {}", site.name, self.id.trim_start_matches("smooth-"));
+        let finding = Smoothing::searched(&name, tried, before, absmax, found);
         match &mut patch {
             Some(patch) => patch.notes.push(finding.note()),
             None => self.left.add(&site.name),
         }
-        self.calibration.note(|block| block.smoothing.push(finding));
+        self.calibration.note(|block| block.searched(finding));
         Ok(patch)
     }
 

@@ -35,17 +35,25 @@ impl Site {
             Op::Attention { heads, kv_heads, .. } => Some((cols / heads, heads / kv_heads)),
             _ => return None,
         };
-        let linears = graph.users(x);
         let open = |linear: &ValueId| {
             let operands = graph.operands(*linear);
             *graph.op(*linear) == Op::Linear
                 && operands[0] == x
                 && graph.ty(operands[1]).scheme.is_plain()
                 && *graph.op(operands[1]) != Op::Fence
-                && is_constant(graph, operands[1])
         };
-        let all = !linears.is_empty() && linears.iter().all(open) && !graph.outputs.contains(&x);
-        all.then_some(Site { x, linears, heads })
+        let linears: Vec<ValueId> = graph.users(x).into_iter().filter(open).collect();
+        (!linears.is_empty()).then_some(Site { x, linears, heads })
+    }
+
+    /// Why scales cannot go there.
+    pub fn refusal(&self, graph: &Graph) -> Option<&'static str> {
+        let constant = |linear: &ValueId| is_constant(graph, graph.operands(*linear)[1]);
+        let others = graph.users(self.x).len() > self.linears.len() || graph.outputs.contains(&self.x);
+        if !self.linears.iter().all(constant) {
+            return Some("a weight that reads the same input is no constant");
+        }
+        others.then_some("something else reads its input, too")
     }
 
     /// True where `keep` matches one of the weights.

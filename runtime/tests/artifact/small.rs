@@ -52,7 +52,15 @@ pub fn small() -> Option<Small> {
     let graph = parse_graph(MODEL).unwrap();
     let lowered = lower(&graph).unwrap();
     let model = ModelFacts { context: CONTEXT, vocab: VOCAB, bos: None, eos: vec![] };
-    let build = Build { graph: &graph, lowered: &lowered, recipe: "none", model, copies: vec![], threads: 2 };
+    let build = Build {
+        graph: &graph,
+        lowered: &lowered,
+        recipe: "none",
+        model,
+        copies: vec![],
+        texts: vec![],
+        threads: 2,
+    };
     write(&build, &dir, |dir| Ok(compile(dir)), &|_, _| ())
         .map_err(|e: ArtifactError| e.to_string())
         .unwrap();
