@@ -6,7 +6,9 @@ mod browser;
 mod tiny;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use fireq::report::{FILE, Report};
 use serde_json::{Value, json};
@@ -162,7 +164,7 @@ fn where_nothing_was_measured_a_page_is_refused() {
     assert_eq!(said.lines().count(), 3, "{said}");
     assert!(!Path::new(out).join(FILE).exists());
     let (code, _, log) = run(&["inspect", out, "--report", page]);
-    let expected = "error: the artifact has no report.json: recipe `rtn` measured nothing\n  \
+    let expected = "error: the artifact has no report.json: nothing was measured when it was compiled\n  \
                     help: compile the model with --recipe fireq\n";
     assert_eq!((code, log.as_str()), (Some(1), expected));
     let (code, _, log) = run(&["inspect", MODEL, "--report", page]);
@@ -170,25 +172,65 @@ fn where_nothing_was_measured_a_page_is_refused() {
     assert!(log.contains("is no artifact, and has no report\n  help: "), "{log}");
 }
 
+/// Compiles until the first block is finished, and kills the process. Returns that block's file.
+fn interrupt(args: &[&str], out: &Path) -> PathBuf {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fireq"));
+    let mut child = command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let partial = out.with_extension("fireq.partial");
+    let finished = || {
+        let walk = fs::read_dir(&partial).ok()?.next()?.ok()?.path();
+        Some(walk.join("0000.block")).filter(|_| walk.join("0000.streams").exists())
+    };
+    let block = loop {
+        match finished() {
+            Some(block) => break block,
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+        assert!(child.try_wait().unwrap().is_none(), "finished before it was interrupted");
+    };
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert!(!out.exists());
+    block
+}
+
 #[test]
-fn a_report_is_the_same_after_an_interruption() {
+fn a_killed_compilation_goes_on_and_gives_the_same() {
     let temp = TempDir::new().unwrap();
     let model = model(&temp.path().join("m"), 32);
     let (first, again) = (temp.path().join("first.fireq"), temp.path().join("again.fireq"));
     compile(&model, &first, &[]);
-    // A folder that is no artifact is not replaced, which is found out when all blocks are done.
-    fs::create_dir(&again).unwrap();
     let args =
         ["compile", &model, "-o", again.to_str().unwrap(), "--calib-tokens", "256", "--recipe", "fireq"];
-    assert_eq!(run(&args).0, Some(1));
-    fs::remove_dir(&again).unwrap();
-    let (code, _, log) = run(&args);
-    assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("4 blocks were quantized by an earlier run"), "{log}");
-    let read = |out: &Path, file| fs::read(out.join(file)).unwrap();
-    for file in [FILE, "weights.safetensors"] {
-        assert!(read(&first, file) == read(&again, file), "{file}");
+    for damaged in [false, true] {
+        let block = interrupt(&args, &again);
+        if damaged {
+            let bytes = fs::read(&block).unwrap();
+            fs::write(&block, &bytes[..bytes.len() - 1]).unwrap();
+        }
+        let (code, _, log) = run(&args);
+        assert_eq!(code, Some(0), "{log}");
+        assert_eq!(log.contains("quantized by an earlier run"), !damaged, "{log}");
+        for file in [FILE, "weights.safetensors"] {
+            let read = |out: &Path| fs::read(out.join(file)).unwrap();
+            assert!(read(&first) == read(&again), "{file}");
+        }
+        assert!(!again.with_extension("fireq.partial").exists());
+        fs::remove_dir_all(&again).unwrap();
     }
+}
+
+#[test]
+fn what_is_no_artifact_is_not_replaced_and_that_is_said_at_once() {
+    let temp = TempDir::new().unwrap();
+    let out = temp.path().join("mine");
+    fs::create_dir(&out).unwrap();
+    // Without a tokenizer: quantizing would fail.
+    tiny::write(temp.path(), &config(), &tensors());
+    let args = ["compile", temp.path().to_str().unwrap(), "-o", out.to_str().unwrap(), "--recipe", "fireq"];
+    let (code, _, log) = run(&args);
+    assert_eq!(code, Some(1));
+    assert!(log.contains("exists and is not an artifact"), "{log}");
 }
 
 #[test]

@@ -103,7 +103,7 @@ pub fn write(
 }
 
 /// Whether `out` is an artifact to be replaced; anything else that exists is refused.
-fn check_output(out: &Path) -> Result<bool, ArtifactError> {
+pub fn check_output(out: &Path) -> Result<bool, ArtifactError> {
     if out.symlink_metadata().is_err() {
         return Ok(false);
     }

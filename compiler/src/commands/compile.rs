@@ -9,6 +9,7 @@ use fireq::import::{Model, import_with};
 use fireq::report::Report;
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
+use fireq_codegen::artifact::check_output;
 use fireq_ir::Graph;
 use fireq_ir::plan::{Lowered, lower, print_plan};
 use fireq_ir::text::print_graph;
@@ -31,6 +32,10 @@ pub fn compile(options: &Compile) -> Outcome {
     check_target(options)?;
     set_threads(options.threads)?;
     let recipe = chosen(&options.recipe)?;
+    if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
+        // Said before the work, not after it.
+        check_output(out).map_err(CompileError::from)?;
+    }
     let dir = options.model.as_deref().expect("only --print-recipe goes without");
     let mut model = import_with(dir, options.import.options())?;
     let calibration = calibrated(options, &model, &recipe.pipeline)?;

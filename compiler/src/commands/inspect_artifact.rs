@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fireq::compile::sizes;
 use fireq::report::{FILE, Report};
-use fireq_ir::artifact::{GRAPH, Manifest};
+use fireq_ir::artifact::GRAPH;
 use fireq_ir::plan::print_plan;
 use fireq_runtime::Artifact;
 use serde_json::{Value, json};
@@ -45,9 +45,8 @@ fn read_graph(dir: &Path) -> Outcome<String> {
 }
 
 fn read_report(artifact: &Artifact) -> Outcome<Report> {
-    let Manifest { files, recipe, .. } = &artifact.manifest;
-    if !files.contains_key(FILE) {
-        let message = format!("the artifact has no {FILE}: recipe `{recipe}` measured nothing");
+    if !artifact.manifest.files.contains_key(FILE) {
+        let message = format!("the artifact has no {FILE}: nothing was measured when it was compiled");
         return Err(Failure::new(message).hint("compile the model with --recipe fireq"));
     }
     let path = artifact.dir.join(FILE);
