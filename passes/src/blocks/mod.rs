@@ -13,7 +13,8 @@ mod stream;
 use std::sync::Arc;
 
 use fireq_ir::{
-    Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped, ValueId,
+    ConstData, Effect, Graph, Observer, Op, Pass, PassError, Patch, Pipeline, Ran, RunOptions, Stopped,
+    ValueId,
 };
 
 use crate::blocks::measure::measure;
@@ -107,6 +108,8 @@ impl Blocks {
             measure(&self.calibration, block, &after, (&was, stream))?;
         }
         after.constants.retain(|name, _| !block.graph.constants.contains_key(name));
+        // Mapped weights that were read need no memory any more.
+        block.graph.constants.values().for_each(ConstData::release);
         let findings = self.calibration.current();
         Ok(Finished { graph: changed.then_some(after), findings })
     }
