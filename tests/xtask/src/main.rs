@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs no LLVM to build: it is what installs it.
 
+mod ablation;
 mod demo;
 mod fuzz;
 mod new_pass;
@@ -65,6 +66,21 @@ enum Command {
     },
     /// Write the twin of a checkpoint: the same logits, with outliers for smoothing to undo.
     Outliers(Outliers),
+    /// Print what each part of recipe fireq is worth, on a model and on its twin with outliers: minutes.
+    Ablation {
+        /// A model directory with a tokenizer.
+        #[arg(default_value = "tests/models/tinystories-3m")]
+        model: PathBuf,
+        /// The text to predict.
+        #[arg(long, default_value = "tests/models/stories.txt")]
+        text: PathBuf,
+        /// Tokens per window.
+        #[arg(long, default_value_t = 512)]
+        ctx: usize,
+        /// Predict the first N tokens of the text.
+        #[arg(long, default_value_t = 131072, value_name = "N")]
+        limit: usize,
+    },
 }
 
 #[derive(Args)]
@@ -120,6 +136,9 @@ fn main() -> ExitCode {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
         Command::Outliers(options) => write_outliers(&options),
+        Command::Ablation { model, text, ctx, limit } => {
+            ablation::ablation(&ablation::Ablation { model, text, ctx, limit })
+        }
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
