@@ -36,8 +36,8 @@ pub trait Journal: Send + Sync {
         finished: Finished,
         streams: &[&Tensor],
     ) -> Result<Finished, RunError>;
-    /// Parameters of weights that are done, of how many, and what is next.
-    fn tell(&self, done: u64, all: u64, next: &str);
+    /// Parameters of weights that are done, of how many, and which pass is at work on which block.
+    fn tell(&self, done: u64, all: u64, at: (&str, &str));
 }
 
 /// Keeps everything in memory, and says nothing.
@@ -52,5 +52,5 @@ impl Journal for Forgetful {
         Ok(finished)
     }
 
-    fn tell(&self, _: u64, _: u64, _: &str) {}
+    fn tell(&self, _: u64, _: u64, _: (&str, &str)) {}
 }

@@ -60,6 +60,16 @@ pub(crate) const OPTIONS: &[OptionInfo] = &[
               search, or gptq, which makes up for errors",
     },
     OptionInfo {
+        name: "order",
+        default: "moment",
+        doc: "in which order gptq rounds channels: moment, the largest inputs first, or stored",
+    },
+    OptionInfo {
+        name: "damping",
+        default: "0.01",
+        doc: "what gptq adds to the diagonal of the Hessian, in units of its mean",
+    },
+    OptionInfo {
         name: "keep",
         default: "lm_head*|*embed_tokens*",
         doc: "names of weights to leave alone; * matches anything, | separates, ! stands before what is not left alone, \
@@ -104,7 +114,11 @@ impl QuantizeWeights {
             "nearest" => None,
             "paper" => Some(Method::paper()),
             "search" => Some(Method::searched()),
-            "gptq" => Some(Method::compensated()),
+            "gptq" => Some(Method {
+                order: options.parsed("order")?,
+                damping: options.positive("damping")?,
+                ..Method::compensated()
+            }),
             _ => return Err(options.refuse("method", "it is nearest, paper, search or gptq")),
         };
         let method = method.map(|method| (method, options.calibration().clone()));

@@ -22,8 +22,8 @@ use crate::reproducer::temporary_in;
 pub enum News<'a> {
     /// So many blocks are done already.
     Resumed(usize),
-    /// Parameters done, of how many, and what is next.
-    Working(u64, u64, &'a str),
+    /// Parameters done, of how many, and which pass is at work on which block.
+    Working(u64, u64, (&'a str, &'a str)),
 }
 
 /// A folder of finished blocks.
@@ -81,8 +81,8 @@ impl Journal for Folder {
         read_block(&path).ok_or_else(|| failed(&"what was written does not read back"))
     }
 
-    fn tell(&self, done: u64, all: u64, next: &str) {
-        (self.tell)(News::Working(done, all, next));
+    fn tell(&self, done: u64, all: u64, at: (&str, &str)) {
+        (self.tell)(News::Working(done, all, at));
     }
 }
 
@@ -101,7 +101,8 @@ fn write_block(path: &Path, finished: &Finished) -> io::Result<()> {
         let bytes = data.bytes()?;
         Some((name.to_string(), Dtype::U8, vec![bytes.len()], bytes))
     });
-    write(path, tensors, [("graph", text), ("findings", findings)])
+    let hash = hash(&text, &findings);
+    write(path, tensors, [("graph", text), ("findings", findings), ("hash", hash)])
 }
 
 fn write_streams(path: &Path, streams: &[&Tensor]) -> io::Result<()> {
@@ -132,8 +133,12 @@ fn write<'a, const N: usize>(
 /// A block as [`write_block`] left it; `None` where there is none, or something else.
 fn read_block(path: &Path) -> Option<Finished> {
     let file = stored(path).ok()?;
-    let findings = serde_json::from_str(file.metadata.get("findings")?).ok()?;
-    let text = file.metadata.get("graph")?;
+    let [text, findings, known] = ["graph", "findings", "hash"].map(|name| file.metadata.get(name));
+    let (text, findings) = (text?, findings?);
+    if *known? != hash(text, findings) {
+        return None;
+    }
+    let findings = serde_json::from_str(findings).ok()?;
     if text.is_empty() {
         return Some(Finished { graph: None, findings });
     }
@@ -149,6 +154,11 @@ fn read_block(path: &Path) -> Option<Finished> {
         }
     }
     Some(Finished { graph: Some(graph), findings })
+}
+
+/// What tells a damaged file: constants have hashes of their own, in the text.
+fn hash(text: &str, findings: &str) -> String {
+    blake3::hash(format!("{text}\0{findings}").as_bytes()).to_hex().to_string()
 }
 
 /// The streams that [`write_streams`] left.

@@ -6,6 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use fireq::calibrate::{CalibrationOptions, Folder, News};
 use fireq::import::Model;
+use fireq::report::part;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::progress;
@@ -41,7 +42,7 @@ pub fn journal(
 ) -> Outcome<Folder> {
     let key = key(options, model, pipeline, calibration)?;
     let bar = progress("quantizing", 0);
-    let style = ProgressStyle::with_template("{wide_msg} {bar:30} {percent}% {eta} left");
+    let style = ProgressStyle::with_template("{msg:40} {wide_bar} {percent}% {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
     Ok(Folder::new(folder(out), key, move |news| show(&bar, news)))
 }
@@ -52,7 +53,7 @@ fn show(bar: &ProgressBar, news: News<'_>) {
             eprintln!("{blocks} blocks were quantized by an earlier run; going on behind them");
         }
         News::Working(done, all, _) if done == all => bar.finish_and_clear(),
-        News::Working(done, all, next) => {
+        News::Working(done, all, (pass, block)) => {
             if bar.length() == Some(0) {
                 // What an earlier run did says nothing about how fast this one is.
                 bar.set_length(all);
@@ -60,7 +61,7 @@ fn show(bar: &ProgressBar, news: News<'_>) {
                 bar.reset_eta();
             }
             bar.set_position(done);
-            bar.set_message(next.to_string());
+            bar.set_message(format!("{pass} in {}", part(block)));
         }
     }
 }

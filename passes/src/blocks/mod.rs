@@ -94,7 +94,7 @@ impl Blocks {
             finished.push(journal.keep(&name, n, next, &stream.tensors())?);
             done += parameters(&block.graph);
         }
-        journal.tell(all, all, "");
+        journal.tell(all, all, ("", ""));
         Ok(finished)
     }
 
@@ -139,7 +139,7 @@ impl Observer for Teller<'_> {
 
     fn before(&mut self, pass: &dyn Pass, _: &Graph) -> Result<(), Self::Error> {
         let (done, all) = self.progress;
-        self.calibration.journal().tell(done, all, &format!("{} {}", self.block.name, pass.id()));
+        self.calibration.journal().tell(done, all, (pass.id(), &self.block.name));
         Ok(())
     }
 

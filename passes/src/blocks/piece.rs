@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use fireq_ir::expression::{constant_values, leaf_name};
-use fireq_ir::{Graph, Op, PassError, Patch, Ref, ValueId};
+use fireq_ir::{Graph, Op, PassError, Patch, PatchError, Ref, ValueId};
 
 use super::split::stream_values;
 use crate::piece::Piece;
@@ -46,7 +46,7 @@ impl Block {
             let operands: Vec<Ref> = after.operands(value).iter().map(|v| copies[v]).collect();
             let ty = after.ty(value).clone();
             let copy = match after.op(value) {
-                Op::Input { name } => self.inputs[&**name].into(),
+                Op::Input { name } => (*self.inputs.get(&**name).ok_or(PatchError::Stale)?).into(),
                 Op::Const { name } => match (constants.get(&**name), after.constants.get(name)) {
                     (Some(value), _) => (*value).into(),
                     (None, Some(data)) => patch.constant(name, ty, data.clone()),

@@ -1,5 +1,7 @@
 //! What can be chosen about the quantization of a weight.
 
+use std::str::FromStr;
+
 /// Clip ratios an eighth of an octave apart, as far as the steps of an E4M3 scale: finer ones find the same scales.
 pub(crate) const CLIPS: [f32; 8] = [1.0, 0.92, 0.84, 0.77, 0.71, 0.65, 0.6, 0.55];
 
@@ -48,6 +50,18 @@ pub(crate) enum Order {
     Natural,
     /// Groups, and channels inside of each, by falling E\[x²\].
     ByDiagonal,
+}
+
+impl FromStr for Order {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        match name {
+            "moment" => Ok(Order::ByDiagonal),
+            "stored" => Ok(Order::Natural),
+            _ => Err("it is moment or stored".into()),
+        }
+    }
 }
 
 impl Method {
