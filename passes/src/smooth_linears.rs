@@ -94,28 +94,45 @@ impl SmoothLinears {
         if paper == Some(None) {
             return Ok(None);
         }
+        let (finding, lambda) = self.searched(graph, site, paper.flatten())?;
+        let Some(lambda) = lambda else {
+            self.left.add(&finding.site);
+            // Weights that are left as they are have no error, and nothing to search for.
+            if finding.error_before > 0.0 {
+                self.calibration.note(|block| block.searched(finding));
+            }
+            return Ok(None);
+        };
+        let mut patch = site.patch(graph, &lambda, names)?;
+        patch.notes.push(finding.note());
+        self.calibration.note(|block| block.searched(finding));
+        Ok(Some(patch))
+    }
+
+    /// What a report says of a site, and λ where it is wanted: the given one, or the best where it is worth having.
+    fn searched(
+        &self,
+        graph: &Graph,
+        site: &Site,
+        given: Option<Vec<f32>>,
+    ) -> Result<(Smoothing, Option<Vec<f32>>), PassError> {
         let (piece, local) = site.piece(graph)?;
         let bench = Bench::new(&self.calibration, graph, piece, QUANTIZED)?;
-        let inputs = bench.rows(local.x)?;
-        let candidates = match paper.flatten() {
+        let (before, inputs) = (bench.error(None, COMPARED)?, bench.rows(local.x)?);
+        let always = given.is_some();
+        let candidates = match given {
+            _ if before == 0.0 => vec![],
             Some(scale) => vec![Lambda { form: "paper", alpha: None, scale }],
             None => local.candidates(&bench.graph, &inputs),
         };
-        let (tried, before) = (candidates.len(), bench.error(None, COMPARED)?);
+        let tried = candidates.len();
         let found =
             best(candidates, |one, most| bench.error(Some(local.trial(&bench.graph, &one.scale)?), most))?;
-        let found = found.filter(|(after, _)| self.paper.is_some() || worth(before, *after));
-        let mut patch =
-            found.as_ref().map(|(_, lambda)| site.patch(graph, &lambda.scale, names)).transpose()?;
+        let found = found.filter(|(after, _)| always || worth(before, *after));
         let absmax = Size::Largest.of(&inputs, site.channels(graph));
-        let found = found.map(|(after, lambda)| (after, finding(&lambda, &absmax)));
-        let finding = Smoothing::searched(&site.name(graph), tried, before, absmax, found);
-        match &mut patch {
-            Some(patch) => patch.notes.push(finding.note()),
-            None => self.left.add(&finding.site),
-        }
-        self.calibration.note(|block| block.searched(finding));
-        Ok(patch)
+        let chosen = found.as_ref().map(|(after, lambda)| (*after, finding(lambda, &absmax)));
+        let finding = Smoothing::searched(&site.name(graph), tried, before, absmax, chosen);
+        Ok((finding, found.map(|(_, lambda)| lambda.scale)))
     }
 }
 

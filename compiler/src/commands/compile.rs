@@ -29,27 +29,16 @@ pub fn compile(options: &Compile) -> Outcome {
         return emit(&text(&options.recipe)?);
     }
     let began = Instant::now();
-    check_target(options)?;
+    let recipe = checked(options)?;
     set_threads(options.threads)?;
-    let recipe = chosen(&options.recipe)?;
-    if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
-        // Said before the work, not after it.
-        check_output(out).map_err(CompileError::from)?;
-    }
     let dir = options.model.as_deref().expect("only --print-recipe goes without");
     let mut model = import_with(dir, options.import.options())?;
     let calibration = calibrated(options, &model, &recipe.pipeline)?;
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
-    let lower_last = |watch: &Watch<'_>, graph: &Graph| {
-        if options.run.stop_after.is_some() {
-            return Ok(None);
-        }
-        let lowered = lower(graph).map_err(CompileError::from)?;
-        watch.dump_next("plan", || print_plan(&lowered.plan))?;
-        Ok(Some(lowered))
-    };
-    let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, lower_last)?;
+    let stopped = options.run.stop_after.is_some();
+    let last = |watch: &Watch<'_>, graph: &Graph| if stopped { Ok(None) } else { lower_last(watch, graph) };
+    let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, last)?;
     let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
     let report = quantized::report(options, &model, &recipe.label, &calibration)?;
     if !options.dry_run {
@@ -70,6 +59,22 @@ pub fn compile(options: &Compile) -> Outcome {
         seconds: began.elapsed().as_secs_f64(),
     };
     if options.json { emit_json(&made.json(options)) } else { emit(&made.text(options)) }
+}
+
+/// The recipe; what is wrong with the options is said before the work, not after it.
+fn checked(options: &Compile) -> Outcome<Chosen> {
+    check_target(options)?;
+    if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
+        check_output(out).map_err(CompileError::from)?;
+    }
+    chosen(&options.recipe)
+}
+
+/// The plan of the graph that passes left.
+fn lower_last(watch: &Watch<'_>, graph: &Graph) -> Outcome<Option<Lowered>> {
+    let lowered = lower(graph).map_err(CompileError::from)?;
+    watch.dump_next("plan", || print_plan(&lowered.plan))?;
+    Ok(Some(lowered))
 }
 
 fn check_target(options: &Compile) -> Outcome {

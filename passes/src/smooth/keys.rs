@@ -100,23 +100,32 @@ impl SmoothKeys {
             bench.error(Some(local.patch(&bench.graph, scale, &mut Names::new(&bench.graph))?), most)
         };
         let (tried, found) = self.choose(site, &keys, before, error)?;
-        let absmax = site.sizes(Size::Largest, &keys);
-        let mut patch = match &found {
-            Some((_, chosen)) => site.put(graph, &chosen.scale, names)?,
-            None => None,
-        };
+        let patch = found.as_ref().map(|(_, chosen)| site.put(graph, &chosen.scale, names)).transpose()?;
+        let mut patch = patch.flatten();
         if patch.is_none() && matches!(self.form, Form::Paper(_)) {
             return Ok(None);
         }
-        let found = found.map(|(after, chosen)| (after, chosen.finding(&absmax)));
-        let name = format!("{} {}", site.name, self.id.trim_start_matches("smooth-"));
-        let finding = Smoothing::searched(&name, tried, before, absmax, found);
+        let finding = self.finding(site, (tried, before), &keys, found);
         match &mut patch {
             Some(patch) => patch.notes.push(finding.note()),
             None => self.left.add(&site.name),
         }
         self.calibration.note(|block| block.searched(finding));
         Ok(patch)
+    }
+
+    /// What a report says of a site where so many were tried, instead of an error of `before`.
+    fn finding(
+        &self,
+        site: &Site,
+        (tried, before): (usize, f64),
+        keys: &[f32],
+        found: Option<(f64, Candidate)>,
+    ) -> Smoothing {
+        let absmax = site.sizes(Size::Largest, keys);
+        let found = found.map(|(after, chosen)| (after, chosen.finding(&absmax)));
+        let name = format!("{} {}", site.name, self.id.trim_start_matches("smooth-"));
+        Smoothing::searched(&name, tried, before, absmax, found)
     }
 
     /// How many candidates there were, and the one that is wanted instead of an error of `before`, with its error.
