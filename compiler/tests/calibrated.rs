@@ -110,3 +110,14 @@ fn text_that_cannot_be_read_is_named() {
     tiny::write(temp.path(), &tiny::config(), &tiny::tensors());
     refused(temp.path().to_str().unwrap(), &[], "tokenizer.json");
 }
+
+#[test]
+fn what_reads_selected_rows_is_calibrated_like_the_rest() {
+    let temp = TempDir::new().unwrap();
+    let passes = "smooth-linears{keep=model.layers*},quantize-weights{method=search,keep=model.layers*},\
+                  quantize-activations";
+    let out = compile(&temp, "head.fireq", &["--passes", passes]);
+    let plan = fs::read_to_string(out.join("graph.ir")).unwrap();
+    let codes = plan.lines().find(|line| line.contains("model.embed_tokens.weight.i4"));
+    assert!(codes.is_some_and(|line| line.contains("i4<g128")), "{plan}");
+}

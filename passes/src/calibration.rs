@@ -180,9 +180,9 @@ impl Calibration {
     }
 }
 
-/// `T` of a sequence: the rows of an input that has that many.
+/// The tokens of a sequence: the rows of the inputs that have one for each token, or for each that is selected.
 pub fn tokens(graph: &Graph, inputs: &Tensors) -> usize {
-    let per_token = |ty: &Type| matches!(ty.shape.0.first(), Some(dim) if dim.to_string() == "T");
+    let per_token = |ty: &Type| ty.shape.0.first().is_some_and(|dim| dim.fixed().is_none());
     let rows = graph.inputs().iter().filter(|v| per_token(graph.ty(**v))).filter_map(|v| {
         let tensor = inputs.get(&**graph.op(*v).name()?)?;
         tensor.ty.shape.0.first()?.fixed()
