@@ -7,7 +7,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use xtask::outliers::{self, Factors, Kind, Request};
 
-use crate::run::{command, release_dir, run};
+use crate::run::{command, release_dir, root, run};
 
 /// What is measured.
 pub struct Ablation {
@@ -71,7 +71,8 @@ fn twin(model: &Path, folder: &Path) -> Result<PathBuf, String> {
 
 /// A built-in recipe with some of its lines changed.
 fn edited(recipe: &str, edits: &[Edit]) -> Result<String, String> {
-    let mut text = output(&["compile", "--print-recipe", "--recipe", recipe])?;
+    let path = root().join(format!("passes/src/recipes/{recipe}.toml"));
+    let mut text = fs::read_to_string(&path).map_err(|e| format!("{}: {e}", path.display()))?;
     for (line, other) in edits {
         if !text.contains(line) {
             return Err(format!("recipe `{recipe}` has no `{line}` any more"));
@@ -101,4 +102,19 @@ fn output(args: &[&str]) -> Result<String, String> {
     let found = command(&[&fireq.to_string_lossy()]).args(args).output().map_err(|e| e.to_string())?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     if found.status.success() { Ok(text(&found.stdout)) } else { Err(text(&found.stderr)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_edit_changes_its_recipe() {
+        for (name, recipe, edits) in VARIANTS {
+            let (before, after) = (edited(recipe, &[]).unwrap(), edited(recipe, edits).unwrap());
+            assert_eq!(before == after, edits.is_empty(), "{name}");
+        }
+        let gone = edited("fireq", &[("no such line", "")]).unwrap_err();
+        assert_eq!(gone, "recipe `fireq` has no `no such line` any more");
+    }
 }
