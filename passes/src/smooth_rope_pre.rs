@@ -19,7 +19,7 @@
 //!   %2 = input {name="positions"} : i32[T]
 //!   %3 = const {name="spread", data=[1.0, 32.0, 1.0, 32.0]} : f32[4]
 //!   %4 = scale %1, %3 : f32[T,4]
-//!   %5 = const {name="inv_freq", data=[1.0, 0.1]} : f32[2]
+//!   %5 = const {name="inv_freq", data=[1.0, 0.5]} : f32[2]
 //!   %6 = rope_table %2, %5 : f32[T,4]
 //!   %7 = rope %0, %6 : f32[T,4]
 //!   %8 = rope %4, %6 : f32[T,4]
