@@ -1,8 +1,8 @@
 //! What calibrated passes look at: the values of a graph on calibration data.
 //!
 //! A pass names the values that it wants to see, its taps, and is shown them one sequence after another, so that no more
-//! than a sequence is in memory. Graphs are always run whole and as they are: a pass that wants to know what another form
-//! of the graph would give runs that form.
+//! than a sequence is in memory. Graphs are run as they are: a pass that wants to know what another form of a graph, or of a
+//! piece of it, would give runs that form.
 
 mod notes;
 
@@ -115,13 +115,22 @@ impl Calibration {
     ) -> Result<Vec<Tensors>, RunError> {
         let taps: Vec<ValueId> = piece.inputs.values().copied().collect();
         let mut found: Vec<Tensors> = vec![];
-        self.observe(graph, &taps, most, |tap, tensor| {
-            if tap == 0 {
-                found.push(Tensors::new());
-            }
-            let name = piece.inputs.keys().nth(tap).cloned();
-            found.last_mut().zip(name).map(|(inputs, name)| inputs.insert(name, tensor.clone()));
-        })?;
+        for (name, values) in piece.inputs.keys().zip(self.values(graph, &taps, most)?) {
+            found.resize(values.len(), Tensors::new());
+            found.iter_mut().zip(values).for_each(|(inputs, value)| drop(inputs.insert(name.clone(), value)));
+        }
+        Ok(found)
+    }
+
+    /// Every tap of `graph` on each of the first `most` sequences.
+    pub(crate) fn values(
+        &self,
+        graph: &Graph,
+        taps: &[ValueId],
+        most: usize,
+    ) -> Result<Vec<Vec<Tensor>>, RunError> {
+        let mut found = vec![vec![]; taps.len()];
+        self.observe(graph, taps, most, |tap, tensor| found[tap].push(tensor.clone()))?;
         Ok(found)
     }
 

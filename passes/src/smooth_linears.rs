@@ -68,12 +68,9 @@ impl Pass for SmoothLinears {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
         let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
-        let sites = sites.filter(|site| !site.kept(graph, &self.keep) && !self.left.has(&site.name(graph)));
-        let patches: Vec<Patch> = sites
-            .filter_map(|site| self.site(graph, &site, &mut names).transpose())
-            .collect::<Result<_, _>>()?;
-        self.left.end(&patches);
-        Ok(patches)
+        let sites = sites.filter(|site| !site.kept(graph, &self.keep));
+        let named = sites.map(|site| (site.name(graph).to_string(), site));
+        self.left.round(named, |site| self.site(graph, site, &mut names))
     }
 }
 
@@ -96,7 +93,6 @@ impl SmoothLinears {
         }
         let (finding, lambda) = self.searched(graph, site, paper.flatten())?;
         let Some(lambda) = lambda else {
-            self.left.add(&finding.site);
             // Weights that are left as they are have no error, and nothing to search for.
             if finding.error_before > 0.0 {
                 self.calibration.note(|block| block.searched(finding));

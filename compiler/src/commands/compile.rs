@@ -93,8 +93,7 @@ fn calibrated(options: &Compile, model: &Model, recipe: &str) -> Outcome<Arc<Cal
     let calibration = calibration(&model.dir, &facts(model), given.clone());
     let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
     let Some(out) = out else { return Ok(Arc::new(calibration)) };
-    let pipeline = fireq_passes::pipeline(recipe)?.to_string();
-    let journal = partial::journal(options, out, model, &pipeline, &given)?;
+    let journal = partial::journal(options, out, model, recipe, &given)?;
     Ok(Arc::new(calibration.with_journal(Arc::new(journal))))
 }
 

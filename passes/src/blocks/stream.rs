@@ -26,7 +26,7 @@ impl Stream {
             .collect();
         let taps: Vec<ValueId> =
             blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
-        let mut found = values(calibration, graph, &taps)?.into_iter();
+        let mut found = calibration.values(graph, &taps, usize::MAX)?.into_iter();
         let x = found.next().unwrap_or_default();
         let unchanged = x.first().cloned().ok_or_else(|| RunError("there are no sequences".into()))?;
         Ok(Stream { x, unchanged, beside: beside.into_iter().zip(found).collect() })
@@ -69,22 +69,16 @@ impl Stream {
     ) -> Result<Tensor, RunError> {
         let unchanged = calibration.on(vec![self.inputs_with(block, 0, &self.unchanged)]);
         self.unchanged = only(&unchanged, &block.graph)?;
-        let x = values(calibration, after, &after.outputs)?.swap_remove(0);
+        let x = calibration.values(after, &after.outputs, usize::MAX)?.swap_remove(0);
         Ok(std::mem::replace(&mut self.x, x).swap_remove(0))
     }
 }
 
 /// The output of a block on the one sequence there is.
 pub(super) fn only(calibration: &Calibration, graph: &Graph) -> Result<Tensor, RunError> {
-    values(calibration, graph, &graph.outputs)?
+    calibration
+        .values(graph, &graph.outputs, 1)?
         .pop()
         .and_then(|mut sequences| sequences.pop())
         .ok_or_else(|| RunError("there is no sequence".into()))
-}
-
-/// Every sequence's value of each tap.
-fn values(calibration: &Calibration, graph: &Graph, taps: &[ValueId]) -> Result<Vec<Vec<Tensor>>, RunError> {
-    let mut found = vec![vec![]; taps.len()];
-    calibration.observe(graph, taps, usize::MAX, |tap, tensor| found[tap].push(tensor.clone()))?;
-    Ok(found)
 }

@@ -77,9 +77,10 @@ impl Calibration {
     /// Notes that a site is left alone, and why. Passes run until nothing changes: the same is noted once.
     pub(crate) fn refuse(&self, site: &str, reason: impl Into<String>) {
         let refused = Refused { site: site.into(), reason: reason.into() };
-        let known = self.findings().iter().any(|block| block.refused.contains(&refused));
+        let mut notes = self.notes();
+        let known = notes.blocks.iter().chain(&notes.whole).any(|block| block.refused.contains(&refused));
         if !known {
-            self.note(|block| block.refused.push(refused));
+            notes.current().refused.push(refused);
         }
     }
 

@@ -64,12 +64,9 @@ impl Pass for SmoothKeys {
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
         let mut names = Names::new(graph);
         let sites = graph.schedule().into_iter().filter_map(|value| self.find(graph, value));
-        let sites = sites.filter(|site| !matches_any(&self.keep, &site.name) && !self.left.has(&site.name));
-        let patches: Vec<Patch> = sites
-            .filter_map(|site| self.site(graph, &site, &mut names).transpose())
-            .collect::<Result<_, _>>()?;
-        self.left.end(&patches);
-        Ok(patches)
+        let sites = sites.filter(|site| !matches_any(&self.keep, &site.name));
+        let named = sites.map(|site| (site.name.clone(), site));
+        self.left.round(named, |site| self.site(graph, site, &mut names))
     }
 }
 
@@ -92,7 +89,6 @@ impl SmoothKeys {
         let before = bench.error(None, COMPARED)?;
         if before == 0.0 {
             // The cache is left as it is.
-            self.left.add(&site.name);
             return Ok(None);
         }
         let keys = bench.rows(local.k)?;
@@ -106,9 +102,8 @@ impl SmoothKeys {
             return Ok(None);
         }
         let finding = self.finding(site, (tried, before), &keys, found);
-        match &mut patch {
-            Some(patch) => patch.notes.push(finding.note()),
-            None => self.left.add(&site.name),
+        if let Some(patch) = &mut patch {
+            patch.notes.push(finding.note());
         }
         self.calibration.note(|block| block.searched(finding));
         Ok(patch)

@@ -115,7 +115,8 @@ impl Site {
     /// `x`, what it is made of as far as 1/λ goes, and the linears with some of their output channels; and this site there.
     pub fn piece(&self, graph: &Graph) -> Result<(Piece, Site), PassError> {
         let mut piece = Piece::behind(graph, &[self.x], &[self.x]);
-        let x = piece.graph.outputs.pop().unwrap_or_else(|| piece.copies[&self.x]);
+        let x = piece.copies[&self.x];
+        piece.graph.outputs.clear();
         for (n, linear) in self.linears.iter().enumerate() {
             let weight = graph.operands(*linear)[1];
             let (ty, data) = sample(graph, weight)?;

@@ -41,7 +41,7 @@ impl Bench {
         let calibration = calibration.on(calibration.inputs_of(whole, &piece, COMPARED)?);
         let quantize = crate::pipeline(quantize).expect("a pipeline of known passes");
         let mut bench = Bench { calibration, graph: piece.graph, reference: vec![], quantize };
-        bench.reference = bench.outputs(&bench.graph, COMPARED)?;
+        bench.reference = bench.calibration.values(&bench.graph, &bench.graph.outputs, COMPARED)?;
         Ok(bench)
     }
 
@@ -60,15 +60,9 @@ impl Bench {
             candidate.apply(patch, &mut Moved::new())?;
         }
         self.quantize.run(&mut candidate).map_err(|failed| failed.source)?;
-        let found = self.outputs(&candidate, most)?;
+        let found = self.calibration.values(&candidate, &candidate.outputs, most)?;
         let errors = self.reference.iter().zip(&found).map(|(reference, found)| relative(reference, found));
         Ok((errors.sum::<f64>() / found.len().max(1) as f64).sqrt())
-    }
-
-    fn outputs(&self, graph: &Graph, most: usize) -> Result<Vec<Vec<Tensor>>, RunError> {
-        let mut found = vec![vec![]; graph.outputs.len()];
-        self.calibration.observe(graph, &graph.outputs, most, |at, rows| found[at].push(rows.clone()))?;
-        Ok(found)
     }
 }
 
