@@ -3,7 +3,9 @@
 //! Measurements are in `RESULTS.md` beside this crate.
 
 pub mod cpu;
+mod launch;
 pub mod layout;
 mod tile;
 
+pub use launch::{LaunchShape, Swizzle, TensorMapShape};
 pub use tile::{CpuTile, VectorRegisters};

@@ -5,6 +5,7 @@
 
 mod artifact;
 mod buffers;
+pub mod cuda;
 mod error;
 mod executor;
 mod memory;

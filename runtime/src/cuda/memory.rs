@@ -1,0 +1,88 @@
+//! Memory of a GPU.
+
+use cudarc::driver::result;
+use cudarc::driver::sys::CUdeviceptr;
+
+use super::{CudaError, Gpu};
+
+/// Bytes in a GPU's memory, aligned to 256; freed with it.
+#[derive(Debug)]
+pub struct DeviceBytes {
+    gpu: Gpu,
+    address: CUdeviceptr,
+    len: usize,
+}
+
+impl Gpu {
+    /// `len` bytes that hold anything.
+    pub fn allocate(&self, len: usize) -> Result<DeviceBytes, CudaError> {
+        self.bind()?;
+        // SAFETY: the context is current; the driver refuses what it cannot give. It has no allocations of no bytes.
+        let address = unsafe { result::malloc_sync(len.max(1)) };
+        let address = address.map_err(CudaError::of(format!("{len} bytes of GPU memory")))?;
+        Ok(DeviceBytes { gpu: self.clone(), address, len })
+    }
+
+    /// A copy of `bytes`.
+    pub fn upload(&self, bytes: &[u8]) -> Result<DeviceBytes, CudaError> {
+        let mut memory = self.allocate(bytes.len())?;
+        memory.write(bytes)?;
+        Ok(memory)
+    }
+}
+
+impl DeviceBytes {
+    /// The address of the first byte, as kernels see it.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Number of bytes.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// True for memory of no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Sets the first bytes, when everything before is done.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
+        if bytes.len() > self.len {
+            return Err(CudaError::Size(format!("{} bytes do not fit into {}", bytes.len(), self.len)));
+        }
+        self.gpu.synchronize()?;
+        self.gpu.bind()?;
+        // SAFETY: the memory is ours, at least as long as `bytes`, and nothing runs that uses it.
+        unsafe { result::memcpy_htod_sync(self.address, bytes) }.map_err(CudaError::of("a copy to the GPU"))
+    }
+
+    /// Sets every byte, in the stream's order.
+    pub fn fill(&mut self, byte: u8) -> Result<(), CudaError> {
+        self.gpu.bind()?;
+        // SAFETY: the memory is ours and `len` bytes long, and the stream orders the write.
+        unsafe { result::memset_d8_async(self.address, byte, self.len, self.gpu.stream.cu_stream()) }
+            .map_err(CudaError::of("filling GPU memory"))
+    }
+
+    /// All bytes, when everything before is done.
+    pub fn read(&self) -> Result<Vec<u8>, CudaError> {
+        self.gpu.synchronize()?;
+        self.gpu.bind()?;
+        let mut bytes = vec![0u8; self.len];
+        // SAFETY: the memory is ours and as long as `bytes`, and nothing runs that uses it.
+        unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address) }
+            .map_err(CudaError::of("a copy from the GPU"))?;
+        Ok(bytes)
+    }
+}
+
+impl Drop for DeviceBytes {
+    fn drop(&mut self) {
+        // What fails here failed before, where it was reported.
+        let _ = self.gpu.synchronize();
+        // SAFETY: the memory is ours, and nothing runs that uses it.
+        let _ = unsafe { result::free_sync(self.address) };
+    }
+}

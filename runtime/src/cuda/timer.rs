@@ -1,0 +1,37 @@
+//! Time on a GPU, between two points of its stream.
+
+use cudarc::driver::CudaEvent;
+use cudarc::driver::sys::CUevent_flags;
+
+use super::{CudaError, Gpu};
+
+/// A stretch of a stream's work.
+#[derive(Debug)]
+pub struct Timer {
+    gpu: Gpu,
+    start: CudaEvent,
+    end: CudaEvent,
+}
+
+impl Gpu {
+    /// A timer that can be used again and again.
+    pub fn timer(&self) -> Result<Timer, CudaError> {
+        let event = || self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+        let [start, end] = [event(), event()].map(|event| event.map_err(CudaError::of("an event")));
+        Ok(Timer { gpu: self.clone(), start: start?, end: end? })
+    }
+}
+
+impl Timer {
+    /// The work behind this point counts.
+    pub fn start(&self) -> Result<(), CudaError> {
+        self.start.record(&self.gpu.stream).map_err(CudaError::of("an event"))
+    }
+
+    /// Seconds from the start until all work before this point is done, for which it waits.
+    pub fn stop(&self) -> Result<f64, CudaError> {
+        self.end.record(&self.gpu.stream).map_err(CudaError::of("an event"))?;
+        let milliseconds = self.start.elapsed_ms(&self.end).map_err(CudaError::of("timed kernels"))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+}
