@@ -5,6 +5,7 @@
 pub mod cpu;
 mod launch;
 pub mod layout;
+pub mod records;
 mod tile;
 
 pub use launch::{LaunchShape, Swizzle, TensorMapShape};
