@@ -5,6 +5,7 @@
 //! piece of it, would give runs that form.
 
 mod notes;
+mod reference;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,6 +16,7 @@ use thiserror::Error;
 use crate::journal::{Forgetful, Journal};
 use crate::piece::Piece;
 use crate::random::{Tensors, bindings, random_inputs};
+pub(crate) use reference::Reference;
 
 /// A graph could not be run on calibration data.
 #[derive(Debug, Error)]
@@ -56,6 +58,7 @@ pub struct Calibration {
     sequences: Mutex<Sequences>,
     journal: Arc<dyn Journal>,
     findings: Mutex<notes::Notes>,
+    reference: Mutex<Option<Arc<Reference>>>,
 }
 
 /// The inputs of each sequence.
@@ -87,8 +90,8 @@ impl Calibration {
     }
 
     fn of(runner: Arc<dyn Runner>, sequences: Sequences) -> Self {
-        let (sequences, findings) = (Mutex::new(sequences), Mutex::default());
-        Calibration { runner, sequences, journal: Arc::new(Forgetful), findings }
+        let (sequences, findings, reference) = (Mutex::new(sequences), Mutex::default(), Mutex::default());
+        Calibration { runner, sequences, journal: Arc::new(Forgetful), findings, reference }
     }
 
     /// With a journal of walks over blocks.

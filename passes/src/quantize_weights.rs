@@ -38,7 +38,7 @@ use crate::error::PipelineError;
 use crate::glob::matches_any;
 use crate::options::Options;
 use crate::table::{FIT, OptionInfo};
-use crate::weights::Method;
+use crate::weights::{Method, Share};
 
 mod calibrated;
 mod group;
@@ -68,6 +68,11 @@ pub(crate) const OPTIONS: &[OptionInfo] = &[
         name: "damping",
         default: "0.01",
         doc: "what gptq adds to the diagonal of the Hessian, in units of its mean",
+    },
+    OptionInfo {
+        name: "catch-up",
+        default: "0.5",
+        doc: "the share of what errors before a linear change in its inputs that gptq makes up for, in blocks(…); 0 to 1",
     },
     OptionInfo {
         name: "keep",
@@ -117,6 +122,7 @@ impl QuantizeWeights {
             "gptq" => Some(Method {
                 order: options.parsed("order")?,
                 damping: options.positive("damping")?,
+                catch_up: options.parsed::<Share>("catch-up")?.0,
                 ..Method::compensated()
             }),
             _ => return Err(options.refuse("method", "it is nearest, paper, search or gptq")),

@@ -23,6 +23,7 @@ use serde::Deserialize;
 
 use crate::options::Positive;
 use crate::quantize_weights::Group;
+use crate::weights::Share;
 use overrides::Override;
 use values::{Form, Globs, KvFit, Method, WeightFit};
 
@@ -114,9 +115,10 @@ impl Default for Paper {
 }
 
 #[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
 struct Weights {
     method: Method,
+    catch_up: Share,
     group: Group,
     fit: WeightFit,
     keep: Globs,
@@ -125,7 +127,8 @@ struct Weights {
 impl Default for Weights {
     fn default() -> Self {
         let keep = Globs::built_in("lm_head*|*embed_tokens*");
-        Weights { method: Method::Nearest, group: Group(128), fit: WeightFit::Absmax, keep }
+        let (method, catch_up) = (Method::Nearest, Share(0.5));
+        Weights { method, catch_up, group: Group(128), fit: WeightFit::Absmax, keep }
     }
 }
 

@@ -26,7 +26,7 @@ pub(super) fn measure(
     calibration.note(|findings| {
         findings.error = error(&exact, &now.x[0], Some(was));
         findings.error_rtn = Some(error(&exact, &nearest, Some(was)));
-        findings.stream_error = Some(error(&now.unchanged, &now.x[0], None));
+        findings.stream_error = Some(error(&now.unchanged[0], &now.x[0], None));
         findings.kv = kv;
     });
     Ok(())

@@ -21,7 +21,7 @@ use crate::blocks::measure::measure;
 use crate::blocks::piece::{Block, take};
 use crate::blocks::split::split;
 use crate::blocks::stream::Stream;
-use crate::calibration::{Calibration, Sequences};
+use crate::calibration::{Calibration, Reference, Sequences};
 use crate::journal::{Finished, Resumed};
 use crate::left::Left;
 
@@ -55,6 +55,7 @@ impl Pass for Blocks {
         let given = self.calibration.exchange(Sequences::Random);
         let walked = self.walk(&blocks, &mut stream);
         self.calibration.exchange(given);
+        self.calibration.refer_to(None);
         self.calibration.end();
         let mut patches = vec![];
         for (block, finished) in blocks.iter().zip(&walked?) {
@@ -100,9 +101,10 @@ impl Blocks {
 
     /// Runs the passes on a block, and the stream through what it then is.
     fn block(&self, block: &Block, stream: &mut Stream, progress: (u64, u64)) -> Result<Finished, PassError> {
-        self.calibration.exchange(Sequences::Given(Arc::new(stream.inputs(block))));
+        self.calibration.exchange(Sequences::Given(Arc::new(stream.inputs(block, &stream.x))));
+        self.calibration.refer_to(None);
         let mut after = block.graph.clone();
-        let changed = pending(&after) && self.change(block, &mut after, progress)?;
+        let changed = pending(&after) && self.change((block, stream), &mut after, progress)?;
         let was = stream.advance(&self.calibration, block, &after)?;
         if changed {
             measure(&self.calibration, block, &after, (&was, stream))?;
@@ -115,8 +117,13 @@ impl Blocks {
     }
 
     /// True when a pass changed something.
-    fn change(&self, block: &Block, after: &mut Graph, progress: (u64, u64)) -> Result<bool, PassError> {
-        let mut teller = Teller { calibration: &self.calibration, block, progress };
+    fn change(
+        &self,
+        (block, stream): (&Block, &Stream),
+        after: &mut Graph,
+        progress: (u64, u64),
+    ) -> Result<bool, PassError> {
+        let mut teller = Teller { calibration: &self.calibration, block, stream, progress };
         let changed = self.steps.run_observed(after, RunOptions::default(), &mut teller);
         let changed = changed.map_err(|stopped| {
             let Stopped::Pass(failed) = stopped;
@@ -127,17 +134,22 @@ impl Blocks {
     }
 }
 
-/// Tells which pass is at work.
+/// Tells which pass is at work, and the first lossy one what it changes.
 struct Teller<'a> {
     calibration: &'a Calibration,
     block: &'a Block,
+    stream: &'a Stream,
     progress: (u64, u64),
 }
 
 impl Observer for Teller<'_> {
     type Error = std::convert::Infallible;
 
-    fn before(&mut self, pass: &dyn Pass, _: &Graph) -> Result<(), Self::Error> {
+    fn before(&mut self, pass: &dyn Pass, graph: &Graph) -> Result<(), Self::Error> {
+        if pass.effect() == Effect::Lossy && self.calibration.reference().is_none() {
+            let inputs = self.stream.inputs(self.block, &self.stream.unchanged);
+            self.calibration.refer_to(Some(Reference { graph: graph.clone(), inputs }));
+        }
         let (done, all) = self.progress;
         self.calibration.journal().tell(done, all, (pass.id(), &self.block.name));
         Ok(())

@@ -13,8 +13,8 @@ use crate::random::Tensors;
 pub(super) struct Stream {
     /// On each sequence.
     pub x: Vec<Tensor>,
-    /// On the first sequence, had no block changed.
-    pub unchanged: Tensor,
+    /// The same, had no block changed.
+    pub unchanged: Vec<Tensor>,
     beside: BTreeMap<ValueId, Vec<Tensor>>,
 }
 
@@ -28,13 +28,15 @@ impl Stream {
             blocks.first().map(|b| b.start).into_iter().chain(beside.iter().copied()).collect();
         let mut found = calibration.values(graph, &taps, usize::MAX)?.into_iter();
         let x = found.next().unwrap_or_default();
-        let unchanged = x.first().cloned().ok_or_else(|| RunError("there are no sequences".into()))?;
-        Ok(Stream { x, unchanged, beside: beside.into_iter().zip(found).collect() })
+        if x.is_empty() {
+            return Err(RunError("there are no sequences".into()).into());
+        }
+        Ok(Stream { unchanged: x.clone(), x, beside: beside.into_iter().zip(found).collect() })
     }
 
     /// Everything that moves.
     pub fn tensors(&self) -> Vec<&Tensor> {
-        self.x.iter().chain([&self.unchanged]).collect()
+        self.x.iter().chain(&self.unchanged).collect()
     }
 
     /// Takes what [`Stream::tensors`] gave up before; false where it does not fit, and nothing is taken.
@@ -42,15 +44,15 @@ impl Stream {
         let now = self.tensors();
         let fits = now.len() == tensors.len() && now.iter().zip(&tensors).all(|(a, b)| a.ty == b.ty);
         if fits {
-            self.unchanged = tensors.pop().unwrap_or_else(|| self.unchanged.clone());
+            self.unchanged = tensors.split_off(self.x.len());
             self.x = tensors;
         }
         fits
     }
 
-    /// The inputs of a block on each sequence.
-    pub fn inputs(&self, block: &Block) -> Vec<Tensors> {
-        (0..self.x.len()).map(|n| self.inputs_with(block, n, &self.x[n])).collect()
+    /// The inputs of a block on each sequence, where the stream is `x`.
+    pub fn inputs(&self, block: &Block, x: &[Tensor]) -> Vec<Tensors> {
+        x.iter().enumerate().map(|(n, x)| self.inputs_with(block, n, x)).collect()
     }
 
     /// The inputs of a block on a sequence where the stream is `x`.
@@ -67,8 +69,8 @@ impl Stream {
         block: &Block,
         after: &Graph,
     ) -> Result<Tensor, RunError> {
-        let unchanged = calibration.on(vec![self.inputs_with(block, 0, &self.unchanged)]);
-        self.unchanged = only(&unchanged, &block.graph)?;
+        let unchanged = calibration.on(self.inputs(block, &self.unchanged));
+        self.unchanged = unchanged.values(&block.graph, &block.graph.outputs, usize::MAX)?.swap_remove(0);
         let x = calibration.values(after, &after.outputs, usize::MAX)?.swap_remove(0);
         Ok(std::mem::replace(&mut self.x, x).swap_remove(0))
     }

@@ -13,7 +13,7 @@ use super::QuantizeWeights;
 use crate::calibration::Calibration;
 use crate::findings::Weight;
 use crate::pattern::Names;
-use crate::weights::{Hessian, Method, Summary, WINDOW, quantize};
+use crate::weights::{Change, Differences, Hessian, Method, Summary, WINDOW, quantize};
 
 /// What linears read, and the channels that a scale of theirs covers.
 type Input = (ValueId, usize);
@@ -34,15 +34,14 @@ pub(super) fn round(
         let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
         by_input.entry((x, pass.group(graph, weight))).or_default().push(linear);
     }
-    let inputs: Vec<Input> = by_input.keys().copied().collect();
-    let mut known =
-        if method.needs_data() { hessians(graph, &inputs, calibration)? } else { vec![] }.into_iter();
+    let known = if method.needs_data() { look(graph, &by_input, method, calibration)? } else { vec![] };
+    let mut known = known.into_iter();
     let mut names = Names::new(graph);
     let mut patches = vec![];
     for ((_, group), linears) in &by_input {
-        let hessian = known.next();
+        let known = known.next();
         for linear in linears {
-            let (patch, found) = patch(graph, *linear, *group, method, hessian.as_ref(), &mut names)?;
+            let (patch, found) = patch(graph, *linear, *group, method, known.as_ref(), &mut names)?;
             calibration.note(|block| block.weights.push(found));
             patches.push(patch);
         }
@@ -79,19 +78,63 @@ fn first_round(graph: &Graph, linears: &[ValueId]) -> Vec<ValueId> {
     first
 }
 
-/// The second moment of each input as linears will see it: behind the quantized linears before it, itself in FP8.
-fn hessians(graph: &Graph, inputs: &[Input], calibration: &Calibration) -> Result<Vec<Hessian>, PassError> {
+/// What inputs are like, and what errors before them changed.
+struct Known {
+    hessian: Hessian,
+    change: Option<Change>,
+}
+
+/// Looks at each input as linears will see it: behind the quantized linears before it, itself in FP8.
+fn look(
+    graph: &Graph,
+    by_input: &BTreeMap<Input, Vec<ValueId>>,
+    method: &Method,
+    calibration: &Calibration,
+) -> Result<Vec<Known>, PassError> {
     let mut seen = graph.clone();
     let activations = crate::pipeline("quantize-activations").expect("a pass of this name");
     activations.run(&mut seen).map_err(|failed| failed.source)?;
     let cols = |v: &ValueId| graph.ty(*v).shape.cols().fixed().unwrap_or(1);
-    let of = |(x, group): &Input| Hessian::new(cols(x), WINDOW, *group);
-    let mut hessians: Vec<Hessian> = inputs.iter().map(of).collect();
-    let taps: Vec<ValueId> = inputs.iter().map(|(x, _)| *x).collect();
+    let was = if method.catch_up > 0.0 { as_they_were(graph, by_input, calibration)? } else { None };
+    let of = |(x, group): &Input| {
+        let hessian = Hessian::new(cols(x), WINDOW, *group);
+        (was.is_some().then(|| Differences::new(&hessian)), hessian)
+    };
+    let mut sums: Vec<(Option<Differences>, Hessian)> = by_input.keys().map(of).collect();
+    let mut was: Vec<_> = was.into_iter().flatten().map(Vec::into_iter).collect();
+    let taps: Vec<ValueId> = by_input.keys().map(|(x, _)| *x).collect();
     calibration.observe(&seen, &taps, usize::MAX, |tap, tensor| {
-        hessians[tap].add_rows(&in_fp8(tensor), tensor.rows());
+        let (now, rows) = (in_fp8(tensor), tensor.rows());
+        let (differences, hessian) = &mut sums[tap];
+        hessian.add_rows(&now, rows);
+        if let Some((differences, was)) = differences.as_mut().zip(was.get_mut(tap)) {
+            let was = was.next().expect("both graphs have the same sequences");
+            differences.add_rows(&was.to_f32(), &now, rows);
+        }
     })?;
-    Ok(hessians)
+    let change = |(differences, hessian): (Option<Differences>, Hessian)| {
+        let change = differences.map(|differences| differences.into_change(&hessian, method.damping));
+        Known { hessian, change }
+    };
+    Ok(sums.into_iter().map(change).collect())
+}
+
+/// Each input on each sequence, had nothing been quantized; `None` where that is not known.
+fn as_they_were(
+    graph: &Graph,
+    by_input: &BTreeMap<Input, Vec<ValueId>>,
+    calibration: &Calibration,
+) -> Result<Option<Vec<Vec<Tensor>>>, PassError> {
+    let Some(reference) = calibration.reference() else { return Ok(None) };
+    let weight = |graph: &Graph, linear: ValueId| leaf_name(graph, graph.operands(linear)[1]);
+    let before: BTreeMap<_, ValueId> = (reference.graph.schedule().into_iter())
+        .filter(|v| *reference.graph.op(*v) == Op::Linear)
+        .map(|v| (weight(&reference.graph, v), reference.graph.operands(v)[0]))
+        .collect();
+    let taps = by_input.values().map(|linears| before.get(&weight(graph, linears[0])).copied());
+    let Some(taps) = taps.collect::<Option<Vec<ValueId>>>() else { return Ok(None) };
+    let unquantized = calibration.on(reference.inputs.clone());
+    Ok(Some(unquantized.values(&reference.graph, &taps, usize::MAX)?))
 }
 
 fn in_fp8(x: &Tensor) -> Vec<f32> {
@@ -103,14 +146,18 @@ fn patch(
     linear: ValueId,
     group: usize,
     method: &Method,
-    hessian: Option<&Hessian>,
+    known: Option<&Known>,
     names: &mut Names<'_>,
 ) -> Result<(Patch, Weight), PassError> {
     let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
     let name = leaf_name(graph, weight);
     let refuse = |reason: String| PassError::Refused { site: name.to_string(), reason };
     let tensor = eval_constant(graph, weight).map_err(|e| refuse(e.to_string()))?;
-    let (codes, summary) = quantize(&tensor.to_f32(), tensor.cols(), group, method, hessian);
+    let (mut w, hessian) = (tensor.to_f32(), known.map(|known| &known.hessian));
+    if let Some(change) = known.and_then(|known| known.change.as_ref()) {
+        change.add_to(&mut w, method.catch_up);
+    }
+    let (codes, summary) = quantize(&w, tensor.cols(), group, method, hessian);
     let mut patch = Patch::new(&*name);
     let ty = graph.ty(weight).with_format(&codes.format);
     let codes = patch.constant(&names.fresh(&name, "i4"), ty, constant_data(codes));

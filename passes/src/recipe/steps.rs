@@ -117,12 +117,15 @@ impl Recipe {
     /// Weights, and what follows them.
     fn weights(&self) -> Vec<Step> {
         let weights = &self.weights;
-        let options = [
+        let mut options = vec![
             ("group", self.group()),
             ("fit", weights.fit.to_string()),
             ("method", weights.method.to_string()),
             ("keep", self.kept()),
         ];
+        if weights.method == Method::Gptq {
+            options.push(("catch-up", weights.catch_up.0.to_string()));
+        }
         if weights.method == Method::Keep {
             return vec![];
         }

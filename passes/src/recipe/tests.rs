@@ -133,7 +133,7 @@ fn refused(text: &str) -> (usize, usize, String, String) {
 fn what_is_not_known_is_refused_with_its_place_and_what_is_near() {
     let (line, column, message, hint) = refused("blocks = true\n[weights]\ngruop = 64\n");
     assert_eq!((line, column, &*hint), (3, 1, "did you mean `group`?"));
-    assert!(message.starts_with("unknown field `gruop`, expected one of `method`, `group`"), "{message}");
+    assert!(message.starts_with("unknown field `gruop`, expected one of `method`, `catch-up`"), "{message}");
     let (line, column, _, hint) = refused("[smooth]\nlinears = \"papr\"");
     assert_eq!((line, column, &*hint), (2, 11, "did you mean `paper`?"));
     let (line, _, _, hint) = refused("[[override]]\ntensor = \"*\"\nkeep = true");

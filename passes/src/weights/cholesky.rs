@@ -115,7 +115,7 @@ fn factor_block(block: &mut [f32], scale: &[f32]) -> Result<Vec<f32>, NotPositiv
 }
 
 /// Row j holds column j of the inverse of the upper triangular `r`.
-fn inverse_transposed(r: &[f64], n: usize) -> Vec<f64> {
+pub(super) fn inverse_transposed(r: &[f64], n: usize) -> Vec<f64> {
     let mut inverse = vec![0.0; n * n];
     for (j, column) in inverse.chunks_exact_mut(n.max(1)).enumerate() {
         column[j] = 1.0 / r[j * n + j];

@@ -24,6 +24,11 @@ impl<'a> View<'a> {
     }
 }
 
+/// What a view that begins at an element sees; nothing behind the last.
+pub(super) fn from(data: &[f32], first: usize) -> &[f32] {
+    data.get(first..).unwrap_or(&[])
+}
+
 /// `c += factor · a · b`, where `c` is dense, row by row. The order of additions depends on the shapes alone.
 pub(super) fn add_product(c: &mut [f32], factor: f32, a: View<'_>, b: View<'_>) {
     assert_eq!(a.cols, b.rows, "inner dimensions agree");

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::gemm::{View, add_product};
+use super::gemm::{View, add_product, from};
 use super::triangle::{TILE, Upper};
 
 /// `XᵀX` over the inputs `X` of a linear. It is kept in windows of neighbouring channels on the diagonal: products of
@@ -38,10 +38,15 @@ impl Hessian {
             })
         });
         tiles.for_each(|(row, column, width, tile)| {
-            let part = |from: usize, width| View::new(x.get(from..).unwrap_or(&[]), rows, width, channels);
+            let part = |first: usize, width| View::new(from(x, first), rows, width, channels);
             add_product(tile, 1.0, part(row, tile.len() / width).transposed(), part(column, width));
         });
         self.rows += rows;
+    }
+
+    /// Channels of an input.
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
     /// How many inputs were added.

@@ -2,6 +2,8 @@
 
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// Clip ratios an eighth of an octave apart, as far as the steps of an E4M3 scale: finer ones find the same scales.
 pub(crate) const CLIPS: [f32; 8] = [1.0, 0.92, 0.84, 0.77, 0.71, 0.65, 0.6, 0.55];
 
@@ -23,6 +25,8 @@ pub(crate) struct Method {
     pub order: Order,
     /// What is added to the diagonal of the Hessian, in units of its mean.
     pub damping: f32,
+    /// The share of what errors before a linear changed in its inputs that its weights make up for, if they compensate.
+    pub catch_up: f32,
 }
 
 /// To what a weight is rounded.
@@ -64,6 +68,28 @@ impl FromStr for Order {
     }
 }
 
+/// A number from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq, Deserialize)]
+#[serde(try_from = "f32")]
+pub(crate) struct Share(pub f32);
+
+impl TryFrom<f32> for Share {
+    type Error = String;
+
+    fn try_from(number: f32) -> Result<Self, String> {
+        let inside = (0.0..=1.0).contains(&number);
+        inside.then_some(Share(number)).ok_or_else(|| "a number from 0 to 1 is wanted".into())
+    }
+}
+
+impl FromStr for Share {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().unwrap_or(f32::NAN).try_into()
+    }
+}
+
 impl Method {
     /// Whether codes depend on what inputs are like.
     pub fn needs_data(&self) -> bool {
@@ -89,6 +115,7 @@ impl Method {
             compensate: false,
             order: Order::Natural,
             damping: 0.0,
+            catch_up: 0.0,
         }
     }
 
@@ -104,6 +131,7 @@ impl Method {
 
     /// The best there is.
     pub fn compensated() -> Self {
-        Method { compensate: true, order: Order::ByDiagonal, damping: 0.01, ..Method::searched() }
+        let method = Method { compensate: true, order: Order::ByDiagonal, ..Method::searched() };
+        Method { damping: 0.01, catch_up: 0.5, ..method }
     }
 }

@@ -9,8 +9,10 @@
 //! | `outer` | the outer scale of each row |
 //! | `window`, `cholesky` | for channels that compensate each other: order, costs, and the feedback of errors |
 //! | `rows`, `strip`, `search`, `lanes` | 256 rows of a window, 16 rows of a block, a group of those, a channel of those |
+//! | `catch_up`, `solve` | what makes up for errors before a linear |
 //! | `hessian`, `triangle`, `gemm` | sums over inputs, half a matrix, products |
 
+mod catch_up;
 mod cholesky;
 mod gemm;
 mod hessian;
@@ -19,6 +21,7 @@ mod method;
 mod outer;
 mod rows;
 mod search;
+mod solve;
 mod strip;
 mod triangle;
 mod window;
@@ -34,8 +37,9 @@ use fireq_ir::Format;
 use fireq_ir::quant::Quantized;
 use rayon::prelude::*;
 
+pub(crate) use catch_up::{Change, Differences};
 pub(crate) use hessian::Hessian;
-pub(crate) use method::{Method, Order, Outer, Rounding};
+pub(crate) use method::{Method, Order, Outer, Rounding, Share};
 use outer::{outer_scales, underflows};
 use rows::{ROWS, Rows, Tally};
 use window::Window;

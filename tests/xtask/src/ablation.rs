@@ -33,6 +33,7 @@ const VARIANTS: &[(&str, &str, &[Edit])] = &[
         &[("rope-pre = \"search\"", "rope-pre = \"off\""), ("rope-post = \"search\"", "rope-post = \"off\"")],
     ),
     ("no linears (Λ)", "fireq", &[("linears = \"search\"", "linears = \"off\"")]),
+    ("no catch-up", "fireq", &[("catch-up = 0.5", "catch-up = 0.0")]),
     ("search, not gptq", "fireq", &[("method = \"gptq\"", "method = \"search\"")]),
     ("nearest, not gptq", "fireq", &[("method = \"gptq\"", "method = \"nearest\"")]),
     ("kv absmax, not clipped", "fireq", &[("fit = \"clipped\"", "fit = \"absmax\"")]),
