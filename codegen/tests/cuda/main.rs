@@ -1,0 +1,3 @@
+//! CUDA units: what their texts are, and what NVRTC makes of them.
+
+mod units;
