@@ -70,5 +70,6 @@ fn every_unit_compiles_in_a_second() {
         compile(&unit.name, &text).unwrap_or_else(|e| panic!("{e}"));
         let seconds = began.elapsed().as_secs_f64();
         eprintln!("{}: {seconds:.3} s", unit.name);
+        assert!(seconds < 1.0, "{} takes {seconds:.1} s", unit.name);
     }
 }

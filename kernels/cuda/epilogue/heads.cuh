@@ -14,6 +14,7 @@ __device__ inline void quantize_query(const float (&x)[2 * Group::PAIRS], bool a
 #pragma unroll
     for (int n = 0; n < 2 * Group::PAIRS; ++n) most = larger(most, magnitude(x[n]));
     float s = e4m3_scale(reduce_lanes<Largest, Group::LANES>(most));
+    Divisor by = divisor(s);
     if (!active) return;
     if (Group::lane() == 0) *scale = s;
     float low[Group::PAIRS], high[Group::PAIRS];
@@ -22,19 +23,20 @@ __device__ inline void quantize_query(const float (&x)[2 * Group::PAIRS], bool a
         low[n] = x[n];
         high[n] = x[n + Group::PAIRS];
     }
-    store_e4m3(codes + Group::lane() * Group::PAIRS, low, s);
-    store_e4m3(codes + Group::HALF + Group::lane() * Group::PAIRS, high, s);
+    store_e4m3(codes + Group::lane() * Group::PAIRS, low, by);
+    store_e4m3(codes + Group::HALF + Group::lane() * Group::PAIRS, high, by);
 }
 
 /// Codes of a head and its scale into a cache. `x` becomes the numbers that the codes stand for.
 template <Fit FIT, typename Group, typename S>
 __device__ inline void append(float (&x)[2 * Group::PAIRS], bool active, u8* codes, S* scale) {
     float s = int4_scale<FIT, S, Group>(x);
+    Divisor by = divisor(s);
     float low[Group::PAIRS], high[Group::PAIRS];
 #pragma unroll
     for (int n = 0; n < Group::PAIRS; ++n) {
-        low[n] = int4_code(x[n], s);
-        high[n] = int4_code(x[n + Group::PAIRS], s);
+        low[n] = int4_code(x[n], by);
+        high[n] = int4_code(x[n + Group::PAIRS], by);
         x[n] = int4_element<S>(low[n], s);
         x[n + Group::PAIRS] = int4_element<S>(high[n], s);
     }
@@ -48,14 +50,10 @@ __device__ inline void append(float (&x)[2 * Group::PAIRS], bool active, u8* cod
 template <typename Group>
 __device__ inline void store_elements(const float (&x)[2 * Group::PAIRS], bool active, e4m3* to) {
     if (!active) return;
-    float low[Group::PAIRS], high[Group::PAIRS];
 #pragma unroll
-    for (int n = 0; n < Group::PAIRS; ++n) {
-        low[n] = x[n];
-        high[n] = x[n + Group::PAIRS];
+    for (int n = 0; n < 2 * Group::PAIRS; n += 2) {
+        *reinterpret_cast<u16*>(to + Group::channel(n)) = to_e4m3_pair(x[n], x[n + 1]);
     }
-    store_e4m3(to + Group::lane() * Group::PAIRS, low, 1.0f);
-    store_e4m3(to + Group::HALF + Group::lane() * Group::PAIRS, high, 1.0f);
 }
 
 /// The numbers of a head of `BLOCK` tokens as E4M3, channel by channel: rows of `stride` at `channels`, of which positions

@@ -10,10 +10,11 @@ namespace fireq {
 template <typename Row>
 __device__ inline void quantize_row(const typename Row::Values& x, e4m3* codes, float* scale) {
     float s = e4m3_scale(largest_magnitude<Row>(x));
+    Divisor by = divisor(s);
     if (threadIdx.x == 0) *scale = s;
 #pragma unroll
     for (int n = 0; n < Row::PER_THREAD; ++n) {
-        if (Row::holds(n)) store_e4m3(codes + Row::column(n), x[n], s);
+        if (Row::holds(n)) store_e4m3(codes + Row::column(n), x[n], by);
     }
 }
 

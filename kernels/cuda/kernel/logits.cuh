@@ -3,7 +3,8 @@
 #include "tile/reduce.cuh"
 
 // x · weightᵀ for float weights and few tokens: a warp for ROWS output channels and TOKENS tokens. Each weight is read
-// once per TOKENS tokens.
+// once per TOKENS tokens. The last warp shares channels with the one before it where they are no multiple of ROWS; both
+// write the same numbers.
 
 namespace fireq::logits {
 
@@ -20,23 +21,17 @@ __device__ inline void run(const Params& p) {
     u32 first = (blockIdx.x * (THREADS / WARP) + threadIdx.x / WARP) * ROWS;
     u32 token = blockIdx.y * TOKENS;
     if (first >= p.channels) return;
-    const W* w[ROWS];
-    const float* x[TOKENS];
+    first = min(first, p.channels - ROWS);
+    int tokens = static_cast<int>(p.tokens - token);
     float sums[ROWS][TOKENS] = {};
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        w[r] = static_cast<const W*>(p.weight) + static_cast<i64>(min(first + r, p.channels - 1)) * COLS;
-    }
-#pragma unroll
-    for (int t = 0; t < TOKENS; ++t) x[t] = p.x + static_cast<i64>(min(token + t, p.tokens - 1)) * COLS;
-    dot_rows<COLS, CHUNK>(w, x, sums);
+    const W* w = static_cast<const W*>(p.weight) + static_cast<i64>(first) * COLS;
+    dot_rows<COLS, CHUNK>(w, p.x + static_cast<i64>(token) * COLS, tokens, sums);
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
             float sum = reduce_lanes<Sum, WARP>(sums[r][t]);
-            bool wanted = first + r < p.channels && token + t < p.tokens;
-            if (threadIdx.x % WARP == 0 && wanted) p.out[static_cast<i64>(token + t) * p.channels + first + r] = sum;
+            if (threadIdx.x % WARP == 0 && t < tokens) p.out[static_cast<i64>(token + t) * p.channels + first + r] = sum;
         }
     }
 }

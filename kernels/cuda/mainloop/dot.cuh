@@ -7,19 +7,19 @@
 
 namespace fireq {
 
-/// Adds this lane's part of `x[t] · w[r]` to `sums[r][t]`. Rows of `w` and of `x` are `COLS` long; a row of either beyond
-/// the last reads the last again, and its sum means nothing.
+/// Adds this lane's part of `x[t] · w[r]` to `sums[r][t]`. Rows are `COLS` long; rows of `x` from `tokens` on read the last
+/// again, and their sums mean nothing.
 template <int COLS, int CHUNK, int ROWS, int TOKENS, typename W>
-__device__ inline void dot_rows(const W* const (&w)[ROWS], const float* const (&x)[TOKENS], float (&sums)[ROWS][TOKENS]) {
+__device__ inline void dot_rows(const W* w, const float* x, int tokens, float (&sums)[ROWS][TOKENS]) {
     static_assert(COLS % CHUNK == 0, "a row is whole chunks");
     for (int column = static_cast<int>(threadIdx.x) % WARP * CHUNK; column < COLS; column += WARP * CHUNK) {
         float weights[ROWS][CHUNK];
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) load_chunk(w[r] + column, weights[r]);
+        for (int r = 0; r < ROWS; ++r) load_chunk(w + static_cast<i64>(r) * COLS + column, weights[r]);
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
             float values[CHUNK];
-            load_chunk(x[t] + column, values);
+            load_chunk(x + static_cast<i64>(t < tokens ? t : tokens - 1) * COLS + column, values);
 #pragma unroll
             for (int r = 0; r < ROWS; ++r) {
 #pragma unroll

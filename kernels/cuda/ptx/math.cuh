@@ -26,6 +26,32 @@ __device__ inline float square_root(float x) {
     return root;
 }
 
+/// A number that others are divided by, with what makes their quotients cheap.
+struct Divisor {
+    float value;
+    float reciprocal;
+    float lift;
+};
+
+/// Power-of-two lifts keep remainders of very small and very large quotients away from the ends of the range.
+__device__ inline Divisor divisor(float value) {
+    float size = magnitude(value);
+    float lift = size < 0x1p-80f ? 0x1p100f : size > 0x1p80f ? 0x1p-64f : 1.0f;
+    return {value * lift, 1.0f / (value * lift), lift};
+}
+
+/// `x / by` as IEEE rounds it, for quotients that are normal or round to zero, by a positive or negative divisor. The
+/// first correction makes the quotient faithful; the second is exact then (Markstein), since the reciprocal is rounded
+/// correctly. A zero gets its sign back at the end.
+__device__ inline float divide(float x, const Divisor& by) {
+    float lifted = x * by.lift;
+    float quotient = lifted * by.reciprocal;
+    quotient = multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
+    quotient = multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
+    u32 sign = (bits_of_float(x) ^ bits_of_float(by.value)) & 0x80000000u;
+    return float_of_bits((bits_of_float(quotient) & 0x7fffffffu) | sign);
+}
+
 /// e^x. The part of x·log2(e) that its rounding drops is made up for, so that the relative error stays under 2⁻²¹
 /// however large x is.
 __device__ inline float exponential(float x) {

@@ -27,17 +27,18 @@ __device__ inline u32 e4m3_word(float a, float b, float c, float d) {
 
 /// The codes of `N` numbers under `scale`, to an address aligned to 16 bytes or to all of them.
 template <int N>
-__device__ inline void store_e4m3(e4m3* to, const float (&x)[N], float scale) {
+__device__ inline void store_e4m3(e4m3* to, const float (&x)[N], const Divisor& scale) {
     if constexpr (N % 4 == 0) {
         u32 words[N / 4];
 #pragma unroll
         for (int n = 0; n < N; n += 4) {
-            words[n / 4] = e4m3_word(x[n] / scale, x[n + 1] / scale, x[n + 2] / scale, x[n + 3] / scale);
+            words[n / 4] = e4m3_word(divide(x[n], scale), divide(x[n + 1], scale), divide(x[n + 2], scale),
+                                     divide(x[n + 3], scale));
         }
         store_words(to, words);
     } else {
 #pragma unroll
-        for (int n = 0; n < N; ++n) to[n].bits = static_cast<u8>(to_e4m3_pair(x[n] / scale, 0.0f));
+        for (int n = 0; n < N; ++n) to[n].bits = static_cast<u8>(to_e4m3_pair(divide(x[n], scale), 0.0f));
     }
 }
 

@@ -39,9 +39,9 @@ __device__ inline void store_scale(S* to, float scale) {
 }
 
 /// The code of a number, still as a float; 0 under a scale that rounded to zero.
-__device__ inline float int4_code(float x, float scale) {
-    if (scale == 0.0f) return 0.0f;
-    float code = round_even(x / scale);
+__device__ inline float int4_code(float x, const Divisor& scale) {
+    if (scale.value == 0.0f) return 0.0f;
+    float code = round_even(divide(x, scale));
     code = code < -8.0f ? -8.0f : code;
     return code > 7.0f ? 7.0f : code;
 }
@@ -58,9 +58,10 @@ __device__ inline float int4_element(float code, float scale) {
 template <typename S, typename Group, int N>
 __device__ inline double int4_error(const float (&x)[N], float scale) {
     double error = 0.0;
+    Divisor by = divisor(scale);
 #pragma unroll
     for (int n = 0; n < N; ++n) {
-        double off = static_cast<double>(x[n]) - static_cast<double>(int4_element<S>(int4_code(x[n], scale), scale));
+        double off = static_cast<double>(x[n]) - static_cast<double>(int4_element<S>(int4_code(x[n], by), scale));
         error = multiply_add(off, off, error);
     }
     return reduce_lanes<Sum, Group::LANES>(error);

@@ -11,10 +11,11 @@ const ROWS: usize = 4;
 
 /// `x · weightᵀ` for weights `[channels, cols]` in `weight` and up to `tokens` tokens at once.
 pub fn logits(cols: usize, channels: usize, weight: DType, tokens: usize) -> Result<Unit, Unsupported> {
+    let rows = if channels < ROWS { 1 } else { ROWS };
     let bytes = weight.bits() / 8;
     let chunk = if bytes == 4 { chunk(cols, &[4, 2]) } else { chunk(cols, &[8, 4, 2]) };
     let name = format!("logits_{weight}_{channels}x{cols}_t{tokens}");
-    let arguments = format!("{}, {cols}, {THREADS}, {chunk}, {ROWS}, {tokens}", float_name(weight)?);
+    let arguments = format!("{}, {cols}, {THREADS}, {chunk}, {rows}, {tokens}", float_name(weight)?);
     let text = text::<params::Logits>(&Parts {
         name: &name,
         kernel: "logits",
@@ -24,7 +25,7 @@ pub fn logits(cols: usize, channels: usize, weight: DType, tokens: usize) -> Res
     });
     Ok(Unit {
         shape: format!("{channels} channels of {cols} {weight}, {tokens} tokens at once"),
-        config: format!("{THREADS} threads, a warp for {ROWS} channels; f32 sums"),
+        config: format!("{THREADS} threads, a warp for {rows} channels; f32 sums"),
         reason: format!("few rows are wanted, so that weights bound it: {}", access(bytes * chunk)),
         threads: THREADS,
         name,
