@@ -13,14 +13,20 @@ pub const HOW_TO_INSTALL: &str = "in the sources of fireq run `cargo xtask setup
 
 const NVRTC: &str = "libnvrtc.so.13";
 
-/// A folder with `lib` and `bin` of CUDA 13, or none: `FIREQ_CUDA`, then `cuda` beside the folders that this program
-/// lies in, then the user's cache.
+/// A folder with `lib` and `bin` of CUDA 13: `FIREQ_CUDA` where that is set, and otherwise `cuda` beside the folders that
+/// this program lies in, or the user's cache.
 pub fn toolkit() -> Option<PathBuf> {
-    let given = std::env::var_os("FIREQ_CUDA").map(PathBuf::from);
+    if let Some(given) = given() {
+        return Some(given);
+    }
     let program = std::env::current_exe().unwrap_or_default();
     let beside = program.ancestors().skip(1).take(4).map(|dir| dir.join("cuda"));
-    let wheels = beside.chain(cache_dir().map(|dir| dir.join("cuda"))).map(|dir| dir.join("nvidia/cu13"));
-    given.into_iter().chain(wheels).find(|dir| dir.join("lib").join(NVRTC).exists())
+    let mut wheels = beside.chain(cache_dir().map(|dir| dir.join("cuda"))).map(|dir| dir.join("nvidia/cu13"));
+    wheels.find(|dir| dir.join("lib").join(NVRTC).exists())
+}
+
+fn given() -> Option<PathBuf> {
+    std::env::var_os("FIREQ_CUDA").map(PathBuf::from)
 }
 
 /// fireq's folder in the user's cache.

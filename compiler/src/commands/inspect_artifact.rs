@@ -93,7 +93,7 @@ fn as_text(artifact: &Artifact) -> String {
         bytes(sizes.cache_per_token),
         manifest.model.context,
         artifact.plan.launches.len(),
-        manifest.kernels.len(),
+        manifest.kernels.len().max(manifest.cuda.as_ref().map_or(0, |cuda| cuda.kernels.len())),
     )
 }
 

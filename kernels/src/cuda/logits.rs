@@ -24,7 +24,7 @@ pub fn logits(cols: usize, channels: usize, weight: DType, tokens: usize) -> Res
         threads: THREADS,
     });
     Ok(Unit {
-        shape: format!("{channels} channels of {cols} {weight}, {tokens} tokens at once"),
+        shape: format!("{channels} channels of {cols} {weight}, tokens at once: {tokens}"),
         config: format!("{THREADS} threads, a warp for {rows} channels; f32 sums"),
         reason: format!("few rows are wanted, so that weights bound it: {}", access(bytes * chunk)),
         threads: THREADS,

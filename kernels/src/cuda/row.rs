@@ -55,7 +55,7 @@ impl RowTile {
 
     fn config(self) -> String {
         let per_thread = (self.cols / self.chunk).div_ceil(self.threads);
-        format!("{} threads for a row, {per_thread} chunks of {} each", self.threads, self.chunk)
+        format!("{} threads for a row, {} numbers each", self.threads, per_thread * self.chunk)
     }
 
     fn reason(self) -> String {
