@@ -1,7 +1,7 @@
 //! The choice of the likeliest token.
 
 use super::params;
-use super::unit::{Parts, Unit, access, chunk, text};
+use super::unit::{Grid, Parts, Unit, access, chunk, text};
 
 const MOST_THREADS: usize = 1024;
 
@@ -23,6 +23,7 @@ pub fn argmax(cols: usize) -> Unit {
         config: format!("{threads} threads for a row, {chunk} numbers at once"),
         reason: format!("one token at a time is sampled: {}", access(4 * chunk)),
         threads,
+        grid: Grid::Rows,
         name,
         text,
     }

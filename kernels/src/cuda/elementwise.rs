@@ -4,7 +4,7 @@ use fireq_ir::DType;
 
 use super::expression::{Expr, Scalar};
 use super::params;
-use super::unit::{Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 const THREADS: usize = 256;
 
@@ -65,6 +65,7 @@ pub fn elementwise(op: Elementwise, cols: usize, b: DType) -> Result<Unit, Unsup
         config: format!("{THREADS} threads, {chunk} numbers each"),
         reason: format!("bound by memory: {}", access(4 * chunk)),
         threads: THREADS,
+        grid: Grid::Elements { cols, per_cta: THREADS * chunk },
         name,
         text,
     })

@@ -3,7 +3,7 @@
 use fireq_ir::DType;
 
 use super::params;
-use super::unit::{Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 const MOST_THREADS: usize = 256;
 
@@ -23,17 +23,11 @@ pub fn gather(cols: usize, table: DType) -> Result<Unit, Unsupported> {
     });
     Ok(Unit {
         shape: format!("rows of {cols} {table}"),
-        config: format!(
-            "{threads} threads, {chunk} numbers each; grid tokens × {}",
-            grid_y(cols, threads * chunk)
-        ),
+        config: format!("{threads} threads, {chunk} numbers each"),
         reason: format!("bound by memory: {}", access(bytes * chunk)),
         threads,
+        grid: Grid::RowParts(cols.div_ceil(threads * chunk)),
         name,
         text,
     })
-}
-
-fn grid_y(cols: usize, per_cta: usize) -> usize {
-    cols.div_ceil(per_cta)
 }

@@ -28,4 +28,4 @@ pub use logits::logits;
 pub use qkv::{BLOCK, Qkv};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
-pub use unit::{Unit, Unsupported};
+pub use unit::{Grid, Unit, Unsupported};

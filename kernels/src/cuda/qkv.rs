@@ -3,7 +3,7 @@
 use fireq_ir::{DType, Fit};
 
 use super::params;
-use super::unit::{Parts, Unit, Unsupported, access, chunk, text};
+use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, text};
 
 /// Positions of a CTA.
 pub const BLOCK: usize = 16;
@@ -65,6 +65,7 @@ impl Qkv {
                 access(4 * pairs)
             ),
             threads,
+            grid: Grid::Heads(q_heads + 2 * kv_heads),
             name,
             text,
         })

@@ -4,7 +4,7 @@ use fireq_ir::DType;
 
 use super::expression::Expr;
 use super::params;
-use super::unit::{Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 /// How a row lies in a CTA's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +68,7 @@ impl RowTile {
             config: self.config(),
             reason: self.reason(),
             threads: self.threads,
+            grid: Grid::Rows,
             name,
             text,
         }

@@ -5,6 +5,7 @@ use thiserror::Error;
 
 use super::include::{IncludeError, resolve};
 use super::params::Params;
+use super::qkv::BLOCK;
 
 /// One kernel as it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +22,47 @@ pub struct Unit {
     pub reason: String,
     /// Threads of a CTA.
     pub threads: usize,
+    /// CTAs of a launch.
+    pub grid: Grid,
+}
+
+/// How many CTAs a launch has for the rows of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// One for each row; for norms of runs, one for each run.
+    Rows,
+    /// This many in y for each row.
+    RowParts(usize),
+    /// One for every `per_cta` numbers of rows of `cols`.
+    Elements {
+        /// Numbers of a row.
+        cols: usize,
+        /// Numbers of a CTA.
+        per_cta: usize,
+    },
+    /// This many heads in y for every block of positions that the step touches.
+    Heads(usize),
+    /// This many in x for every `tokens` rows.
+    Tiles {
+        /// CTAs that cover the output channels.
+        channels: usize,
+        /// Rows of a CTA.
+        tokens: usize,
+    },
+}
+
+impl Grid {
+    /// The CTAs in x, y and z of a launch on `rows` rows behind `past` positions; rows are at least one.
+    pub fn ctas(self, rows: usize, past: usize) -> [u32; 3] {
+        let [x, y] = match self {
+            Grid::Rows => [rows, 1],
+            Grid::RowParts(parts) => [rows, parts],
+            Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
+            Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
+            Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
+        };
+        [x as u32, y as u32, 1]
+    }
 }
 
 /// Why there is no unit for these sizes.
