@@ -17,6 +17,7 @@ mod warp;
 
 pub(crate) use builder::Builder;
 use call::Call;
+pub(crate) use convert::SHARED_WINDOW;
 use modifiers::Modifiers;
 
 use crate::ptx::ParseError;
