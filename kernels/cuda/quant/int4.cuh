@@ -38,10 +38,11 @@ __device__ inline void store_scale(S* to, float scale) {
     }
 }
 
-/// The code of a number, still as a float; 0 under a scale that rounded to zero.
+/// The code of a number, still as a float; 0 under a scale that rounded to zero. Codes are integers, whose zero has no sign: adding 0
+/// takes it away.
 __device__ inline float int4_code(float x, const Divisor& scale) {
     if (scale.value == 0.0f) return 0.0f;
-    float code = round_even(divide(x, scale));
+    float code = round_even(divide(x, scale)) + 0.0f;
     code = code < -8.0f ? -8.0f : code;
     return code > 7.0f ? 7.0f : code;
 }
