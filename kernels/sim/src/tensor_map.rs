@@ -115,7 +115,10 @@ impl TensorMap {
                 return Err(format!("dimension {i} has {} elements", self.dims[i]));
             }
             if self.block[i] == 0 || self.block[i] > 256 {
-                return Err(format!("the box has {} elements in dimension {i}; 1 to 256 are possible", self.block[i]));
+                return Err(format!(
+                    "the box has {} elements in dimension {i}; 1 to 256 are possible",
+                    self.block[i]
+                ));
             }
         }
         for (i, stride) in self.strides[..self.rank - 1].iter().enumerate() {

@@ -48,9 +48,7 @@ impl Case {
 
     /// The bytes of a constant.
     pub fn constant(&self, name: &str) -> Vec<u8> {
-        let is = |value: &fireq_ir::ValueId| {
-            matches!(self.graph.op(*value), Op::Const { name: found } if **found == *name)
-        };
+        let is = |value: &fireq_ir::ValueId| matches!(self.graph.op(*value), Op::Const { name: found } if **found == *name);
         let value = self.graph.schedule().into_iter().find(is).unwrap();
         parts(&eval_constant(&self.graph, value).unwrap()).remove(0)
     }

@@ -18,8 +18,14 @@ fn rows_of_tables_are_the_interpreters() {
         );
         let case = Case::new(&body, [5, 0, 1]);
         let out = gpu.space("out", 4 * 5 * cols);
-        let (table, index) = (gpu.put("table", &case.constant("table")), gpu.put("index", &case.input("tokens")));
-        gpu.launch(&gather(cols, dtype_of(dtype)).unwrap(), 5, 0, &params::Gather { table, index, out, rows: 50 });
+        let (table, index) =
+            (gpu.put("table", &case.constant("table")), gpu.put("index", &case.input("tokens")));
+        gpu.launch(
+            &gather(cols, dtype_of(dtype)).unwrap(),
+            5,
+            0,
+            &params::Gather { table, index, out, rows: 50 },
+        );
         assert_eq!(gpu.f32s(out, 5 * cols), case.output(0).to_f32(), "{dtype}[{cols}]");
     }
 }
@@ -31,7 +37,11 @@ fn elementwise_operations_are_the_interpreters() {
         for cols in [64, 37, 1030] {
             let tokens = 3;
             let channels = matches!(op, Elementwise::Bias | Elementwise::Scale);
-            let b = if channels { format!("const {{name=\"b\"}} : bf16[{cols}]") } else { format!("input {{name=\"b\"}} : f32[T,{cols}]") };
+            let b = if channels {
+                format!("const {{name=\"b\"}} : bf16[{cols}]")
+            } else {
+                format!("input {{name=\"b\"}} : f32[T,{cols}]")
+            };
             let body = format!(
                 "%0 = input {{name=\"a\"}} : f32[T,{cols}]\n%1 = {b}\n%2 = {} %0, %1 : f32[T,{cols}]\nreturn %2",
                 op.mnemonic()
@@ -76,7 +86,9 @@ fn cosines_and_sines_are_the_interpreters_for_long_contexts() {
 #[test]
 fn logits_are_the_interpreters_to_the_order_of_sums() {
     let Some(mut gpu) = device() else { return };
-    for (cols, channels, dtype) in [(64, 33, "bf16"), (37, 3, "bf16"), (1024, 130, "bf16"), (96, 50, "f32"), (40, 7, "f16")] {
+    for (cols, channels, dtype) in
+        [(64, 33, "bf16"), (37, 3, "bf16"), (1024, 130, "bf16"), (96, 50, "f32"), (40, 7, "f16")]
+    {
         for tokens in [1, 3, 9] {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{channels},{cols}]\n\
@@ -104,13 +116,16 @@ fn the_likeliest_token_is_the_lowest_among_equals() {
     let Some(mut gpu) = device() else { return };
     for cols in [33, 1000, 5000] {
         let wave = |seed: usize| (0..cols).map(move |i| ((i * i + seed * i) as f32 * 0.37).sin());
-        let mut rows: Vec<f32> = wave(1).chain(wave(5)).chain((0..cols).map(|i| -1.0 - (i % 7) as f32)).collect();
+        let mut rows: Vec<f32> =
+            wave(1).chain(wave(5)).chain((0..cols).map(|i| -1.0 - (i % 7) as f32)).collect();
         rows.extend((0..cols).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }));
         let (x, index) = (gpu.put_f32("x", &rows), gpu.space("index", 16));
         gpu.launch(&argmax(cols), 4, 0, &params::Argmax { x, index });
         let found: Vec<i32> =
             gpu.bytes(index, 16).chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect();
-        let first = |row: &[f32]| (0..cols).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap() as i32;
+        let first = |row: &[f32]| {
+            (0..cols).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap() as i32
+        };
         assert_eq!(found, rows.chunks(cols).map(first).collect::<Vec<_>>(), "{cols}");
     }
 }

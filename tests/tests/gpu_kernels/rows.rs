@@ -12,25 +12,34 @@ const TOKENS: [usize; 2] = [1, 3];
 #[test]
 fn norms_are_the_interpreters() {
     let Some(mut gpu) = device() else { return };
-    for (cols, run, dtype) in [(256, 64, "bf16"), (96, 96, "f32"), (50, 50, "bf16"), (37, 37, "f16"), (2048, 2048, "bf16")] {
+    for (cols, run, dtype) in
+        [(256, 64, "bf16"), (96, 96, "f32"), (50, 50, "bf16"), (37, 37, "f16"), (2048, 2048, "bf16")]
+    {
         for tokens in TOKENS {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{run}]\n\
                  %2 = rms_norm %0, %1 {{eps=1e-5}} : f32[T,{cols}]\nreturn %2"
             );
             let case = Case::new(&body, [tokens, 0, 1]);
+            // Rows of a merged projection: what is normed stands behind four other numbers.
+            let rows = case.input_f32("x");
+            let merged: Vec<f32> = rows.chunks(cols).flat_map(|row| [&[f32::NAN; 4], row].concat()).collect();
             let unit = rms_norm(run, dtype_of(dtype)).unwrap();
             let out = gpu.space("out", 4 * tokens * cols);
             let params = params::RmsNorm {
-                x: gpu.put("x", &case.input("x")),
+                x: gpu.put_f32("x", &merged) + 16,
                 weight: gpu.put("weight", &case.constant("w")),
                 out,
-                stride: cols as u32,
+                stride: (cols + 4) as u32,
                 runs: (cols / run) as u32,
                 eps: 1e-5,
             };
             gpu.launch(&unit, tokens * cols / run, 0, &params);
-            assert_eq!(gpu.f32s(out, tokens * cols), case.output(0).to_f32(), "{cols} in runs of {run}, {tokens} tokens");
+            assert_eq!(
+                gpu.f32s(out, tokens * cols),
+                case.output(0).to_f32(),
+                "{cols} in runs of {run}, {tokens} tokens"
+            );
         }
     }
 }
@@ -38,7 +47,9 @@ fn norms_are_the_interpreters() {
 #[test]
 fn quantized_norms_are_the_interpreters_to_the_bit() {
     let Some(mut gpu) = device() else { return };
-    for (cols, dtype) in [(256, "bf16"), (96, "f32"), (100, "bf16"), (37, "bf16"), (2048, "bf16"), (4096, "f16")] {
+    for (cols, dtype) in
+        [(256, "bf16"), (96, "f32"), (100, "bf16"), (37, "bf16"), (2048, "bf16"), (4096, "f16")]
+    {
         for tokens in TOKENS {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{cols}]\n\
@@ -124,7 +135,8 @@ fn swiglu_is_the_interpreters_but_for_neighbours() {
             assert!(((found - wanted) / wanted).abs() < 2f32.powi(-20), "{found} is not {wanted}");
         }
         let found = gpu.bytes(codes, tokens * cols);
-        let off: Vec<(u8, u8)> = found.iter().copied().zip(expected[0].iter().copied()).filter(|(a, b)| a != b).collect();
+        let off: Vec<(u8, u8)> =
+            found.iter().copied().zip(expected[0].iter().copied()).filter(|(a, b)| a != b).collect();
         let neighbours = |(a, b): &(u8, u8)| (a & 0x7f).abs_diff(b & 0x7f) <= 1 && a & 0x80 == b & 0x80;
         assert!(off.iter().all(neighbours), "{cols}: {off:?}");
         assert!(off.len() * 1000 <= found.len(), "{cols}: {} of {} codes differ", off.len(), found.len());

@@ -107,7 +107,8 @@ fn shift_or_not(base: &str, ty: Type) -> Option<Lanes> {
             ty,
             T,
             U,
-            lanes!(|a, n| ((a as T) >> (n as u32).min(T::BITS - 1) >> u32::from(n as u32 >= T::BITS)) as U as u64)
+            lanes!(|a, n| ((a as T) >> (n as u32).min(T::BITS - 1) >> u32::from(n as u32 >= T::BITS)) as U
+                as u64)
         ),
     }
 }
@@ -140,7 +141,9 @@ fn count(call: &mut Call) -> Result<(), ParseError> {
         "popc" => for_integers!(ty, T, U, lanes!(|a| (a as U).count_ones() as u64)),
         "clz" => for_integers!(ty, T, U, lanes!(|a| (a as U).leading_zeros() as u64)),
         "brev" => for_integers!(ty, T, U, lanes!(|a| (a as U).reverse_bits() as u64)),
-        _ if amount => for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, true, T::MIN != 0))),
+        _ if amount => {
+            for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, true, T::MIN != 0)))
+        }
         _ => for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, false, T::MIN != 0))),
     };
     let f = f.ok_or_else(|| call.unsupported())?;
@@ -188,7 +191,13 @@ fn field(call: &mut Call) -> Result<(), ParseError> {
 /// `bfe`: bits past the end are copies of the sign, or zeros.
 fn extract(a: u64, at: u64, len: u64, bits: u32, signed: bool) -> u64 {
     let (at, len) = ((at & 0xff) as u32, (len & 0xff) as u32);
-    let wide = if signed && bits == 32 { a as u32 as i32 as i128 } else if signed { a as i64 as i128 } else { a as i128 };
+    let wide = if signed && bits == 32 {
+        a as u32 as i32 as i128
+    } else if signed {
+        a as i64 as i128
+    } else {
+        a as i128
+    };
     let value = if len == 0 { 0 } else { wide >> at.min(127) };
     let value = if len >= bits || len == 0 {
         value
@@ -264,7 +273,9 @@ fn select(call: &mut Call) -> Result<(), ParseError> {
     }
     let by = call.ty()?;
     let c = call.src(3, by)?;
-    let f = if by.kind == Kind::Float { lanes!(|a, b, c| if f32::from_bits(c as u32) >= 0.0 { a } else { b }) } else {
+    let f = if by.kind == Kind::Float {
+        lanes!(|a, b, c| if f32::from_bits(c as u32) >= 0.0 { a } else { b })
+    } else {
         lanes!(|a, b, c| if c as i32 >= 0 { a } else { b })
     };
     call.lanes(f, d, &[a, b, c]);

@@ -108,7 +108,11 @@ impl<'a> Builder<'a> {
     }
 
     pub fn registers(
-        &mut self, ty: &str, name: &'a str, count: Option<u32>, line: u32,
+        &mut self,
+        ty: &str,
+        name: &'a str,
+        count: Option<u32>,
+        line: u32,
     ) -> Result<(), ParseError> {
         let unknown = || ParseError::new(line, format!("`{ty}` is not a type of registers"));
         let ty = ty.strip_prefix('.').and_then(Type::parse).ok_or_else(unknown)?;

@@ -13,7 +13,11 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
     if !call.m.take("async") {
         return Err(call.unsupported());
     }
-    if call.m.take("bulk") { bulk(call)? } else { copy(call)? }
+    if call.m.take("bulk") {
+        bulk(call)?
+    } else {
+        copy(call)?
+    }
     Ok(true)
 }
 

@@ -42,7 +42,13 @@ impl Settings {
         let round = call.m.take_of(&[("rn", 0), ("rz", 1), ("rm", 2), ("rp", 3)]).unwrap_or(0);
         let flags = [("ftz", FTZ), ("sat", SATURATE), ("relu", RELU), ("NaN", NAN)];
         let flags = flags.into_iter().filter(|(name, _)| call.m.take(name)).map(|(_, bit)| bit).sum::<u64>();
-        let kind = if ty.kind == Kind::Bfloat { BFLOAT } else if ty.packed == 1 && ty.bits == 32 { SINGLE } else { 0 };
+        let kind = if ty.kind == Kind::Bfloat {
+            BFLOAT
+        } else if ty.packed == 1 && ty.bits == 32 {
+            SINGLE
+        } else {
+            0
+        };
         Self(round | flags | kind | if ty.packed == 2 { PACKED } else { 0 })
     }
 
@@ -51,7 +57,13 @@ impl Settings {
     }
 
     fn format(self) -> Format {
-        if self.has(SINGLE) { F32 } else if self.has(BFLOAT) { BF16 } else { F16 }
+        if self.has(SINGLE) {
+            F32
+        } else if self.has(BFLOAT) {
+            BF16
+        } else {
+            F16
+        }
     }
 
     fn round(self) -> Round {
@@ -59,7 +71,11 @@ impl Settings {
     }
 
     fn value(self, bits: u64) -> f64 {
-        let x = if self.has(SINGLE) { f64::from(f32::from_bits(bits as u32)) } else { value(bits, self.format()) };
+        let x = if self.has(SINGLE) {
+            f64::from(f32::from_bits(bits as u32))
+        } else {
+            value(bits, self.format())
+        };
         self.flushed(x)
     }
 
@@ -73,7 +89,11 @@ impl Settings {
         let x = if self.has(SATURATE) { x.clamp(0.0, 1.0) } else { x };
         let x = if self.has(RELU) && x < 0.0 { 0.0 } else { x };
         let bits = encode(x, self.format(), self.round(), false);
-        if self.has(FTZ) { encode(self.flushed(value(bits, self.format())), self.format(), Round::Nearest, false) } else { bits }
+        if self.has(FTZ) {
+            encode(self.flushed(value(bits, self.format())), self.format(), Round::Nearest, false)
+        } else {
+            bits
+        }
     }
 
     /// Applies a function of values to the lane, or to both of its halves.
@@ -106,7 +126,9 @@ fn fused(call: &mut Call) -> Result<(), ParseError> {
             "add" => lanes!(|a, b| single(f32::from_bits(a as u32) + f32::from_bits(b as u32))),
             "sub" => lanes!(|a, b| single(f32::from_bits(a as u32) - f32::from_bits(b as u32))),
             "mul" => lanes!(|a, b| single(f32::from_bits(a as u32) * f32::from_bits(b as u32))),
-            _ => lanes!(|a, b, c| single(f32::from_bits(a as u32).mul_add(f32::from_bits(b as u32), f32::from_bits(c as u32)))),
+            _ => lanes!(|a, b, c| single(
+                f32::from_bits(a as u32).mul_add(f32::from_bits(b as u32), f32::from_bits(c as u32))
+            )),
         };
         call.lanes(f, d, &[a, b, c.unwrap_or(0)]);
         return Ok(());
@@ -188,9 +210,27 @@ fn binary(call: &mut Call) -> Result<(), ParseError> {
 fn least(a: f64, b: f64, nan_wins: bool) -> f64 {
     match (a.is_nan(), b.is_nan()) {
         (true, true) => f64::NAN,
-        (true, false) => if nan_wins { a } else { b },
-        (false, true) => if nan_wins { b } else { a },
-        (false, false) => if a.total_cmp(&b).is_le() { a } else { b },
+        (true, false) => {
+            if nan_wins {
+                a
+            } else {
+                b
+            }
+        }
+        (false, true) => {
+            if nan_wins {
+                b
+            } else {
+                a
+            }
+        }
+        (false, false) => {
+            if a.total_cmp(&b).is_le() {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -238,10 +278,34 @@ fn sign(call: &mut Call) -> Result<(), ParseError> {
 
 fn test(call: &mut Call) -> Result<(), ParseError> {
     let tests: [(&str, [Lanes; 2]); 4] = [
-        ("finite", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_finite())), lanes!(|a| u64::from(f64::from_bits(a).is_finite()))]),
-        ("infinite", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_infinite())), lanes!(|a| u64::from(f64::from_bits(a).is_infinite()))]),
-        ("number", [lanes!(|a| u64::from(!f32::from_bits(a as u32).is_nan())), lanes!(|a| u64::from(!f64::from_bits(a).is_nan()))]),
-        ("notanumber", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_nan())), lanes!(|a| u64::from(f64::from_bits(a).is_nan()))]),
+        (
+            "finite",
+            [
+                lanes!(|a| u64::from(f32::from_bits(a as u32).is_finite())),
+                lanes!(|a| u64::from(f64::from_bits(a).is_finite())),
+            ],
+        ),
+        (
+            "infinite",
+            [
+                lanes!(|a| u64::from(f32::from_bits(a as u32).is_infinite())),
+                lanes!(|a| u64::from(f64::from_bits(a).is_infinite())),
+            ],
+        ),
+        (
+            "number",
+            [
+                lanes!(|a| u64::from(!f32::from_bits(a as u32).is_nan())),
+                lanes!(|a| u64::from(!f64::from_bits(a).is_nan())),
+            ],
+        ),
+        (
+            "notanumber",
+            [
+                lanes!(|a| u64::from(f32::from_bits(a as u32).is_nan())),
+                lanes!(|a| u64::from(f64::from_bits(a).is_nan())),
+            ],
+        ),
     ];
     let pair = call.m.take_of(&tests).ok_or_else(|| call.unsupported())?;
     let ty = call.ty()?;

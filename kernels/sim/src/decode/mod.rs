@@ -38,21 +38,35 @@ fn decode(call: &mut Call) -> Result<(), ParseError> {
 /// Rows of a function of one to four lane values.
 macro_rules! lanes {
     (|$a:ident| $e:expr) => {
-        (|[a, ..]: [&crate::program::Row; 4]| std::array::from_fn(|i| { let $a = a[i]; $e }))
-            as crate::program::Lanes
+        (|[a, ..]: [&crate::program::Row; 4]| {
+            std::array::from_fn(|i| {
+                let $a = a[i];
+                $e
+            })
+        }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident| $e:expr) => {
-        (|[a, b, ..]: [&crate::program::Row; 4]| std::array::from_fn(|i| { let ($a, $b) = (a[i], b[i]); $e }))
-            as crate::program::Lanes
+        (|[a, b, ..]: [&crate::program::Row; 4]| {
+            std::array::from_fn(|i| {
+                let ($a, $b) = (a[i], b[i]);
+                $e
+            })
+        }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident, $c:ident| $e:expr) => {
         (|[a, b, c, _]: [&crate::program::Row; 4]| {
-            std::array::from_fn(|i| { let ($a, $b, $c) = (a[i], b[i], c[i]); $e })
+            std::array::from_fn(|i| {
+                let ($a, $b, $c) = (a[i], b[i], c[i]);
+                $e
+            })
         }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident, $c:ident, $d:ident| $e:expr) => {
         (|[a, b, c, d]: [&crate::program::Row; 4]| {
-            std::array::from_fn(|i| { let ($a, $b, $c, $d) = (a[i], b[i], c[i], d[i]); $e })
+            std::array::from_fn(|i| {
+                let ($a, $b, $c, $d) = (a[i], b[i], c[i], d[i]);
+                $e
+            })
         }) as crate::program::Lanes
     };
 }

@@ -35,12 +35,8 @@ fn need_sync(call: &mut Call) -> Result<(), ParseError> {
 
 fn shuffle(call: &mut Call) -> Result<(), ParseError> {
     need_sync(call)?;
-    let modes = [
-        ("up", Shuffle::Up),
-        ("down", Shuffle::Down),
-        ("bfly", Shuffle::Butterfly),
-        ("idx", Shuffle::Index),
-    ];
+    let modes =
+        [("up", Shuffle::Up), ("down", Shuffle::Down), ("bfly", Shuffle::Butterfly), ("idx", Shuffle::Index)];
     let mode = call.m.take_of(&modes).ok_or_else(|| call.unsupported())?;
     let ty = call.ty()?;
     let (d, p) = call.dst_pair(0)?;

@@ -22,7 +22,12 @@ pub(super) enum Target {
 
 impl Machine<'_> {
     pub(super) fn load(
-        &mut self, w: usize, at: &Access, d: &[Reg; 4], sign: Option<(u32, u32)>, mask: u32,
+        &mut self,
+        w: usize,
+        at: &Access,
+        d: &[Reg; 4],
+        sign: Option<(u32, u32)>,
+        mask: u32,
     ) -> Result<(), Trouble> {
         let bytes = (at.width * at.count) as usize;
         let addresses = self.addresses(w, at);
@@ -34,7 +39,8 @@ impl Machine<'_> {
             self.lane(w, "load").fetch(target, lane, &mut buffer[..bytes]).at_lane(lane)?;
             for (i, row) in d[..at.count as usize].iter().enumerate() {
                 let raw = word(&buffer[i * at.width as usize..], at.width as usize);
-                self.warps[w].rows[*row as usize][lane] = sign.map_or(raw, |(from, to)| extend(raw, from, to));
+                self.warps[w].rows[*row as usize][lane] =
+                    sign.map_or(raw, |(from, to)| extend(raw, from, to));
             }
         }
         Ok(())
@@ -48,7 +54,8 @@ impl Machine<'_> {
             let mut buffer = [0; 16];
             for (i, row) in s[..at.count as usize].iter().enumerate() {
                 let value = self.warps[w].rows[*row as usize][lane].to_le_bytes();
-                buffer[i * at.width as usize..][..at.width as usize].copy_from_slice(&value[..at.width as usize]);
+                buffer[i * at.width as usize..][..at.width as usize]
+                    .copy_from_slice(&value[..at.width as usize]);
             }
             let target = self.locate(w, at.space, addresses[lane]).at_lane(lane)?;
             aligned(addresses[lane], bytes as u64, "store").at_lane(lane)?;
@@ -61,7 +68,13 @@ impl Machine<'_> {
     /// Lanes go one after the other. Atomics do not race with each other, so they leave no marks in shared memory
     /// beyond those of a write that everyone has seen.
     pub(super) fn atomic(
-        &mut self, w: usize, at: &Access, f: Update, d: Option<Reg>, s: [Reg; 2], mask: u32,
+        &mut self,
+        w: usize,
+        at: &Access,
+        f: Update,
+        d: Option<Reg>,
+        s: [Reg; 2],
+        mask: u32,
     ) -> Result<(), Trouble> {
         let bytes = at.width as usize;
         let addresses = self.addresses(w, at);
@@ -99,7 +112,12 @@ impl Machine<'_> {
                 let address = address as u32;
                 if (address >> 24) as usize != warp.cta {
                     let nearest = "the address lies in the shared memory of another CTA".to_owned();
-                    return Err(FaultKind::OutOfBounds { what: "access", address: address.into(), bytes: 0, nearest });
+                    return Err(FaultKind::OutOfBounds {
+                        what: "access",
+                        address: address.into(),
+                        bytes: 0,
+                        nearest,
+                    });
                 }
                 Target::Shared { cta: warp.cta, offset: (address & 0xff_ffff).into() }
             }
@@ -271,20 +289,23 @@ fn extend(raw: u64, from: u32, to: u32) -> u64 {
 fn conflicts(addresses: &Row, bytes: usize, mask: u32) -> u64 {
     let words = bytes.div_ceil(4);
     let group = LANES / words.next_power_of_two();
-    (0..LANES).step_by(group).map(|first| {
-        let mut touched = [u64::MAX; LANES];
-        let mut count = 0;
-        for lane in (first..first + group).filter(|lane| mask >> lane & 1 == 1) {
-            for i in 0..words {
-                touched[count] = (addresses[lane] >> 2) + i as u64;
-                count += 1;
+    (0..LANES)
+        .step_by(group)
+        .map(|first| {
+            let mut touched = [u64::MAX; LANES];
+            let mut count = 0;
+            for lane in (first..first + group).filter(|lane| mask >> lane & 1 == 1) {
+                for i in 0..words {
+                    touched[count] = (addresses[lane] >> 2) + i as u64;
+                    count += 1;
+                }
             }
-        }
-        touched[..count].sort_unstable();
-        let mut banks = [0u8; 32];
-        for i in (0..count).filter(|i| *i == 0 || touched[*i] != touched[*i - 1]) {
-            banks[touched[i] as usize % 32] += 1;
-        }
-        u64::from(banks.iter().copied().max().unwrap_or(0).saturating_sub(1))
-    }).sum()
+            touched[..count].sort_unstable();
+            let mut banks = [0u8; 32];
+            for i in (0..count).filter(|i| *i == 0 || touched[*i] != touched[*i - 1]) {
+                banks[touched[i] as usize % 32] += 1;
+            }
+            u64::from(banks.iter().copied().max().unwrap_or(0).saturating_sub(1))
+        })
+        .sum()
 }

@@ -13,7 +13,8 @@ impl Machine<'_> {
             Op::LoadMatrix { at, d, transpose } => {
                 let tiles = self.load_tiles(w, at, d.len())?;
                 for (tile, row) in tiles.iter().zip(d) {
-                    self.warps[w].rows[*row as usize] = std::array::from_fn(|lane| pair(tile, lane, *transpose));
+                    self.warps[w].rows[*row as usize] =
+                        std::array::from_fn(|lane| pair(tile, lane, *transpose));
                 }
             }
             Op::StoreMatrix { at, s, transpose } => self.store_tiles(w, at, s, *transpose)?,

@@ -53,7 +53,11 @@ const LONGEST_TURN: u32 = 64;
 
 impl<'m> Machine<'m> {
     pub fn new(
-        world: &'m World<'m>, cluster: u64, memory: &'m mut Memory, stats: &'m mut Stats, seed: u64,
+        world: &'m World<'m>,
+        cluster: u64,
+        memory: &'m mut Memory,
+        stats: &'m mut Stats,
+        seed: u64,
     ) -> Self {
         let (ctas, warps) = setup::cluster(world, cluster);
         let agents = warps.len() * 2;

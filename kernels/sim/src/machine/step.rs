@@ -1,7 +1,7 @@
 //! One instruction of one fragment.
 
-use super::warp::{Wait, lanes};
 use super::Machine;
+use super::warp::{Wait, lanes};
 use crate::fault::{FaultKind, Trouble, undefined};
 use crate::op::Op;
 use crate::program::{Inst, Kernel, LANES, Reg, Row};
@@ -66,7 +66,11 @@ impl Machine<'_> {
 
     /// Collects the lanes that an instruction for several lanes needs; without them the fragment waits.
     fn gather(
-        &mut self, w: usize, fragment: usize, inst: &Inst, mask: u32,
+        &mut self,
+        w: usize,
+        fragment: usize,
+        inst: &Inst,
+        mask: u32,
     ) -> Result<Option<(u32, Vec<usize>)>, Trouble> {
         let warp = &mut self.warps[w];
         let needed = match needs(&inst.op) {
@@ -201,7 +205,9 @@ impl Machine<'_> {
             Op::BranchTable { index, targets: table, rejoin } => {
                 for lane in lanes(mask) {
                     let entry = table.get(warp.rows[*index as usize][lane] as usize);
-                    let Some(pc) = entry else { return Err(undefined("index past the end of a branch table").into()) };
+                    let Some(pc) = entry else {
+                        return Err(undefined("index past the end of a branch table").into());
+                    };
                     match targets.iter_mut().find(|(to, _)| to == pc) {
                         Some((_, lanes)) => *lanes |= 1 << lane,
                         None => targets.push((*pc, 1 << lane)),

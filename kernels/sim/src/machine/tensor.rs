@@ -46,12 +46,20 @@ impl Machine<'_> {
         }
     }
 
-    fn tensor(&self, w: usize, lane: usize, map: Reg, at: &[Reg]) -> Result<(TensorMap, [i64; 5]), FaultKind> {
+    fn tensor(
+        &self,
+        w: usize,
+        lane: usize,
+        map: Reg,
+        at: &[Reg],
+    ) -> Result<(TensorMap, [i64; 5]), FaultKind> {
         let rows = &self.warps[w].rows;
         let address = rows[map as usize][lane];
         super::access::aligned(address, 64, "tensor map")?;
         let bytes = match self.locate(w, Space::Generic, address)? {
-            Target::Parameter(offset) => self.world.launch.params.get(offset as usize..).and_then(|p| p.get(..128)),
+            Target::Parameter(offset) => {
+                self.world.launch.params.get(offset as usize..).and_then(|p| p.get(..128))
+            }
             Target::Global(address) => Some(self.memory.read(address, 128)?),
             _ => None,
         };

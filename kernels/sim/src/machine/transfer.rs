@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::Machine;
 use super::access::{Target, aligned};
 use super::step::Next;
 use super::warp::{Groups, lanes};
-use super::Machine;
 use crate::clock::Stamp;
 use crate::fault::{AtLane, Fault, FaultKind, Trouble, undefined};
 use crate::launch::Timing;
@@ -192,7 +192,12 @@ impl Machine<'_> {
     }
 
     fn make_copy(
-        &mut self, w: usize, lane: usize, [to, from]: [&Address; 2], bytes: u32, from_bytes: Option<Reg>,
+        &mut self,
+        w: usize,
+        lane: usize,
+        [to, from]: [&Address; 2],
+        bytes: u32,
+        from_bytes: Option<Reg>,
     ) -> Result<Vec<Made>, FaultKind> {
         let (to_address, from_address) = (self.address(w, to, lane), self.address(w, from, lane));
         aligned(to_address, bytes.into(), "cp.async")?;
@@ -204,7 +209,8 @@ impl Machine<'_> {
         let (cta, at) = self.shared_target(w, to, lane)?;
         let read = read as usize;
         let data = Piece { from: Some(End::Global(from_address)), to: End::Shared(cta, at), bytes: read };
-        let zeros = Piece { from: None, to: End::Shared(cta, at + read as u64), bytes: bytes as usize - read };
+        let zeros =
+            Piece { from: None, to: End::Shared(cta, at + read as u64), bytes: bytes as usize - read };
         let pieces = [data, zeros].into_iter().filter(|p| p.bytes > 0).collect();
         Ok(vec![(Group::Copy(self.warps[w].copies.open), pieces, None)])
     }
@@ -219,7 +225,8 @@ impl Machine<'_> {
                 multiples(&[from, at, bytes as u64], 16)?;
                 let ends = self.destinations(w, lane, [to, barrier], *mask)?;
                 let piece = |cta| Piece { from: Some(End::Global(from)), to: End::Shared(cta, at), bytes };
-                let made = |(cta, barrier)| (Group::Barrier, vec![piece(cta)], Some((cta, barrier, bytes as u32)));
+                let made =
+                    |(cta, barrier)| (Group::Barrier, vec![piece(cta)], Some((cta, barrier, bytes as u32)));
                 Ok(ends.into_iter().map(made).collect())
             }
             Bulk::Store { to, from, bytes } => {
@@ -243,7 +250,11 @@ impl Machine<'_> {
 
     /// CTAs that receive a load, each with the offset of its barrier.
     pub(super) fn destinations(
-        &mut self, w: usize, lane: usize, [to, barrier]: [&Address; 2], mask: Option<Reg>,
+        &mut self,
+        w: usize,
+        lane: usize,
+        [to, barrier]: [&Address; 2],
+        mask: Option<Reg>,
     ) -> Result<Vec<(usize, u64)>, FaultKind> {
         let (cta, _) = self.shared_target(w, to, lane)?;
         let (barrier_cta, offset) = self.shared_target(w, barrier, lane)?;
@@ -262,7 +273,10 @@ impl Machine<'_> {
     }
 
     pub(super) fn shared_target(
-        &self, w: usize, at: &Address, lane: usize,
+        &self,
+        w: usize,
+        at: &Address,
+        lane: usize,
     ) -> Result<(usize, u64), FaultKind> {
         match self.locate(w, at.space, self.address(w, at, lane))? {
             Target::Shared { cta, offset } => Ok((cta, offset)),
@@ -276,7 +290,11 @@ impl Machine<'_> {
     }
 
     pub(super) fn mbarrier(
-        &mut self, w: usize, at: &Address, op: &Mbarrier, mask: u32,
+        &mut self,
+        w: usize,
+        at: &Address,
+        op: &Mbarrier,
+        mask: u32,
     ) -> Result<Next, Trouble> {
         let mut failed = false;
         let mut copies: BTreeMap<(usize, u64), u32> = BTreeMap::new();
@@ -308,7 +326,11 @@ impl Machine<'_> {
 
     /// One lane's operation on a barrier object; false where a wait failed.
     fn barrier_step(
-        &mut self, w: usize, lane: usize, (cta, offset): (usize, u64), op: &Mbarrier,
+        &mut self,
+        w: usize,
+        lane: usize,
+        (cta, offset): (usize, u64),
+        op: &Mbarrier,
     ) -> Result<bool, FaultKind> {
         let agents = self.warps.len() * 2;
         let misuse = |reason: String| FaultKind::Mbarrier { offset, reason };
@@ -390,4 +412,3 @@ fn observe(groups: &mut Groups, seen: &mut crate::clock::Clock, limit: u64) {
 pub(super) fn multiples(values: &[u64], align: u64) -> Result<(), FaultKind> {
     values.iter().try_for_each(|value| aligned(*value, align, "bulk copy"))
 }
-

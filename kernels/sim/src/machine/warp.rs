@@ -92,8 +92,18 @@ pub(super) struct Pending {
 
 pub(super) enum Step {
     /// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
-    Multiply { pc: u32, scale_d: bool, left: Left, right: Tile, done: bool, stamp: Stamp },
-    Move { d: Reg, a: Reg },
+    Multiply {
+        pc: u32,
+        scale_d: bool,
+        left: Left,
+        right: Tile,
+        done: bool,
+        stamp: Stamp,
+    },
+    Move {
+        d: Reg,
+        a: Reg,
+    },
 }
 
 /// Operand A.
@@ -224,7 +234,14 @@ impl Warp {
         self.fragments.iter().enumerate().filter(move |(_, f)| able(f)).map(|(i, _)| i)
     }
 
-    pub fn new(cta: usize, index: u32, agent: u16, agents: usize, rows: Vec<Row>, local_bytes: usize) -> Self {
+    pub fn new(
+        cta: usize,
+        index: u32,
+        agent: u16,
+        agents: usize,
+        rows: Vec<Row>,
+        local_bytes: usize,
+    ) -> Self {
         let mut knowledge = Knowledge::new(agents);
         knowledge.seen.0[agent as usize] = 1;
         let count = rows.len();

@@ -129,7 +129,9 @@ impl Machine<'_> {
                 warp.matrix.writing[d as usize] -= 1;
                 return Ok(());
             }
-            Step::Multiply { pc, scale_d, left, right, done, stamp } => (pc, scale_d, left, right, done, stamp),
+            Step::Multiply { pc, scale_d, left, right, done, stamp } => {
+                (pc, scale_d, left, right, done, stamp)
+            }
         };
         let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return Ok(()) };
         if !done {

@@ -101,8 +101,10 @@ impl<'a> Lexer<'a> {
             if self.rest.starts_with("//") {
                 self.consume(self.rest.find('\n').unwrap_or(self.rest.len()));
             } else if self.rest.starts_with("/*") {
-                let end =
-                    self.rest.find("*/").ok_or_else(|| ParseError::new(self.line, "the comment does not end"))?;
+                let end = self
+                    .rest
+                    .find("*/")
+                    .ok_or_else(|| ParseError::new(self.line, "the comment does not end"))?;
                 self.consume(end + 2);
             } else {
                 return Ok(());
@@ -123,7 +125,9 @@ impl<'a> Lexer<'a> {
             return self.scan_number();
         }
         if first == '"' {
-            let end = self.rest[1..].find('"').ok_or_else(|| ParseError::new(self.line, "the string does not end"))?;
+            let end = self.rest[1..]
+                .find('"')
+                .ok_or_else(|| ParseError::new(self.line, "the string does not end"))?;
             let quoted = self.consume(end + 2);
             return Ok(Token::Text(&quoted[1..=end]));
         }

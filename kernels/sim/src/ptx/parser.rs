@@ -44,7 +44,9 @@ fn top_level(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
 fn file(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
     let line = lexer.line();
     let index = lexer.int()? as usize;
-    let Token::Text(name) = lexer.advance()? else { return Err(ParseError::new(line, "a .file needs a name")) };
+    let Token::Text(name) = lexer.advance()? else {
+        return Err(ParseError::new(line, "a .file needs a name"));
+    };
     while lexer.take(',')? {
         lexer.int()?;
     }
@@ -141,7 +143,10 @@ fn tuning(lexer: &mut Lexer, builder: &mut Builder) -> Result<(), ParseError> {
             }
             ".pragma" => pragma(lexer)?,
             other => {
-                return Err(ParseError::new(lexer.line(), format!("`{other}` is not a known kernel directive")));
+                return Err(ParseError::new(
+                    lexer.line(),
+                    format!("`{other}` is not a known kernel directive"),
+                ));
             }
         }
     }
@@ -252,7 +257,9 @@ fn location(lexer: &mut Lexer, builder: &mut Builder) -> Result<(), ParseError> 
 }
 
 fn label_or_instruction<'a>(
-    lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str,
+    lexer: &mut Lexer<'a>,
+    builder: &mut Builder<'a>,
+    word: &'a str,
 ) -> Result<(), ParseError> {
     let statement_line = lexer.line();
     if !lexer.followed_by_colon() {
