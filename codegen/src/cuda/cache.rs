@@ -55,12 +55,16 @@ fn read(entry: &Path) -> io::Result<Compiled> {
     Ok(Compiled { ptx: fs::read_to_string(entry.join(PTX))?, cubin: fs::read(entry.join(CUBIN))? })
 }
 
-/// Writes an entry aside and renames it, so that it is there whole or not at all; whoever comes first wins.
+/// Writes an entry aside and renames it, so that it is there whole or not at all. One that could not be read is removed
+/// first; of several writers, whoever renames first wins.
 fn install(entry: &Path, compiled: &Compiled) -> io::Result<()> {
     let dir = entry.parent().unwrap_or(Path::new("."));
     fs::create_dir_all(dir)?;
     let aside = tempfile::Builder::new().prefix(".new-").tempdir_in(dir)?;
     fs::write(aside.path().join(PTX), &compiled.ptx)?;
     fs::write(aside.path().join(CUBIN), &compiled.cubin)?;
+    if entry.exists() && read(entry).is_err() {
+        fs::remove_dir_all(entry)?;
+    }
     fs::rename(aside.path(), entry)
 }

@@ -4,10 +4,9 @@ use std::io::Write;
 use std::process::Command;
 
 use fireq_codegen::cuda::cubin::resources;
-use fireq_codegen::cuda::nvrtc::compile;
 use fireq_codegen::cuda::toolkit::disassembler;
 
-use super::units::{nvrtc_is_here, units};
+use super::units::compiled;
 
 /// The machine code of a cubin as text; `None`, said on stderr, where there is no disassembler.
 fn disassemble(cubin: &[u8]) -> Option<String> {
@@ -29,11 +28,8 @@ fn count(sass: &str, mnemonic: &str) -> usize {
 
 #[test]
 fn nothing_spills_and_nothing_uses_local_memory() {
-    if !nvrtc_is_here() {
-        return;
-    }
-    for unit in units() {
-        let compiled = compile(&unit.name, &unit.source().unwrap()).unwrap();
+    let Some(units) = compiled() else { return };
+    for (unit, compiled) in units {
         let taken = resources(&compiled.cubin, &unit.name).unwrap();
         eprintln!("{:40} {taken:?}", unit.name);
         assert_eq!(taken.local, 0, "{}", unit.name);
@@ -52,12 +48,9 @@ fn nothing_spills_and_nothing_uses_local_memory() {
 
 #[test]
 fn loads_are_as_wide_as_reasons_say() {
-    if !nvrtc_is_here() {
-        return;
-    }
+    let Some(units) = compiled() else { return };
     let mut promised = 0;
-    for unit in units().iter().filter(|unit| unit.reason.contains("16-byte loads")) {
-        let compiled = compile(&unit.name, &unit.source().unwrap()).unwrap();
+    for (unit, compiled) in units.iter().filter(|(unit, _)| unit.reason.contains("16-byte loads")) {
         let Some(sass) = disassemble(&compiled.cubin) else { return };
         assert!(count(&sass, "LDG.E.128") > 0, "{}:\n{sass}", unit.name);
         promised += 1;

