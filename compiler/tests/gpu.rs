@@ -11,9 +11,12 @@ use fireq::import::{ImportOptions, import_shape};
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
+use fireq_codegen::cuda::select::select;
 use fireq_ir::DType;
 use fireq_ir::artifact::Manifest;
-use fireq_ir::plan::lower_fused;
+use fireq_ir::plan::{
+    Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, verify_plan,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -127,16 +130,82 @@ fn llama() -> Value {
     })
 }
 
+/// The plan for GPUs of a model of this shape.
+fn plan(config: &Value, pipeline: &str) -> Plan {
+    let temp = TempDir::new().unwrap();
+    fs::write(temp.path().join("config.json"), config.to_string()).unwrap();
+    let mut graph = import_shape(temp.path(), ImportOptions { rope: DType::F32 }).unwrap().graph;
+    fireq_passes::pipeline(pipeline).unwrap().run(&mut graph).unwrap();
+    lower_fused(&graph).unwrap().plan
+}
+
+#[test]
+fn only_products_and_attention_have_no_kernel_in_models_that_import_knows() {
+    let mut qwen2 = llama();
+    qwen2["model_type"] = json!("qwen2");
+    qwen2["architectures"] = json!(["Qwen2ForCausalLM"]);
+    let mut qwen3 = llama();
+    qwen3["model_type"] = json!("qwen3");
+    qwen3["architectures"] = json!(["Qwen3ForCausalLM"]);
+    qwen3["head_dim"] = json!(128);
+    for (config, extra) in
+        [(llama(), None), (qwen2, Some("bias_bf16_6144")), (qwen3, Some("rms_norm_bf16_128"))]
+    {
+        let plan = plan(&config, "full");
+        let choices = select(&plan);
+        let mut missing: Vec<&str> =
+            choices.iter().filter(|c| c.unit.is_none()).map(|c| c.kernel.shape.as_str()).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        assert_eq!(
+            missing,
+            ["attention", "linear", "linear_add", "linear_swiglu"],
+            "{}",
+            config["model_type"]
+        );
+        if let Some(extra) = extra {
+            assert!(choices.iter().any(|choice| choice.kernel.name == extra), "{extra}");
+        }
+        assert_eq!(parse_plan(&print_plan(&plan)).unwrap(), plan);
+        // Slices are read where they are: what they are slices of is not overwritten before.
+        verify_plan(&plan).unwrap();
+    }
+}
+
+#[test]
+fn what_is_sliced_outlives_its_slices() {
+    let plan = plan(&llama(), "full");
+    let range = |buffer: usize| {
+        let ty = &plan.buffers[buffer].ty;
+        match plan.buffers[buffer].place {
+            Place::Arena { offset } => offset..offset + arena_bytes(ty, Storage::Plain).unwrap(),
+            _ => 0..0,
+        }
+    };
+    let mut slices = 0;
+    for (at, slice) in
+        plan.launches.iter().enumerate().filter(|(_, l)| matches!(l.kernel, Kernel::Slice { .. }))
+    {
+        let whole = range(slice.inputs[0]);
+        assert!(!whole.is_empty());
+        let last = plan.launches.iter().rposition(|l| l.inputs.contains(&slice.output)).unwrap();
+        for launch in &plan.launches[at..=last] {
+            let written = range(launch.output);
+            let apart = written.end <= whole.start || whole.end <= written.start;
+            assert!(apart, "{} overwrites what {} slices", launch.symbol, slice.symbol);
+        }
+        slices += 1;
+    }
+    assert_eq!(slices, 3 * 32);
+}
+
 #[test]
 fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once() {
     if !nvrtc_is_here() {
         return;
     }
     let temp = TempDir::new().unwrap();
-    fs::write(temp.path().join("config.json"), llama().to_string()).unwrap();
-    let mut graph = import_shape(temp.path(), ImportOptions { rope: DType::F32 }).unwrap().graph;
-    fireq_passes::pipeline("full").unwrap().run(&mut graph).unwrap();
-    let plan = lower_fused(&graph).unwrap().plan;
+    let plan = plan(&llama(), "full");
     let cache = Cache::new(Some(temp.path().join("cache")));
     let seconds = |out: &str| {
         let began = Instant::now();

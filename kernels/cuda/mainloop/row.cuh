@@ -59,20 +59,20 @@ __device__ inline float scaled(float x, float factor, float factor_rest, float w
     return twice + multiply_add(once_rest, weight, multiply_add(once, weight, -twice));
 }
 
-/// Replaces a row by its RMS norm, `x / sqrt(mean(x²) + eps) · weight`.
+/// Replaces a row by its RMS norm, `x / sqrt(mean(x²) + eps) · weight`. Weights are asked for before the sum, which takes
+/// as long as they do to come.
 template <typename Row, typename Weight>
 __device__ inline void normalize(typename Row::Values& x, const Weight* weight, float eps) {
+    typename Row::Values w;
+    load_row<Row>(weight, w);
     double mean = sum_of_squares<Row>(x) / Row::COLS;
     double root = 1.0 / sqrt(mean + static_cast<double>(eps));
     float factor = static_cast<float>(root);
     float factor_rest = static_cast<float>(root - static_cast<double>(factor));
 #pragma unroll
     for (int n = 0; n < Row::PER_THREAD; ++n) {
-        if (!Row::holds(n)) continue;
-        float w[Row::CHUNK];
-        load_chunk(weight + Row::column(n), w);
 #pragma unroll
-        for (int i = 0; i < Row::CHUNK; ++i) x[n][i] = scaled(x[n][i], factor, factor_rest, w[i]);
+        for (int i = 0; i < Row::CHUNK; ++i) x[n][i] = scaled(x[n][i], factor, factor_rest, w[n][i]);
     }
 }
 
