@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use fireq_codegen::artifact::{ArtifactError, Build, Code, write};
+use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Lowered, Storage, lower, parse_plan, unpack};
 use fireq_ir::text::parse_graph;
@@ -38,7 +38,7 @@ fn code(dir: &Path) -> Result<Code, ArtifactError> {
     fs::write(&path, b"not really a library").map_err(|source| ArtifactError::Io { path, source })?;
     let target =
         Target { arch: "x86_64".into(), triple: "x86_64-unknown-linux-gnu".into(), features: vec![] };
-    Ok(Code { target, kernels: BTreeMap::new() })
+    Ok(Code { target: Some(target), ..Code::default() })
 }
 
 fn write_model(
@@ -49,7 +49,7 @@ fn write_model(
     let model = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![2] };
     let build = Build {
         graph,
-        lowered,
+        plans: vec![Stored::cpu(graph, lowered)],
         recipe: "test",
         model,
         copies: vec![],
@@ -216,7 +216,7 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
     let missing = vec![dir.path().join("no tokenizer.json")];
     let build = Build {
         graph: &graph,
-        lowered: &lowered,
+        plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "test",
         model: facts,
         copies: missing,
@@ -263,7 +263,7 @@ fn progress_ends_with_everything_done() {
     let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
     let build = Build {
         graph: &graph,
-        lowered: &lowered,
+        plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "test",
         model: facts,
         copies: vec![],

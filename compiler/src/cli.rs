@@ -55,7 +55,7 @@ pub struct Compile {
     /// The artifact directory to write.
     #[arg(short, long, required_unless_present_any = ["dry_run", "stop_after", "print_recipe"])]
     pub output: Option<PathBuf>,
-    /// What to compile for: cpu.
+    /// What to compile for: `cpu`, `sm_90a` (Hopper GPUs), or both.
     #[arg(long, default_value = "cpu", value_delimiter = ',')]
     pub target: Vec<String>,
     /// How to quantize.

@@ -102,8 +102,15 @@ fn unknown_passes_and_recipes_name_the_nearest() {
 }
 
 #[test]
-fn what_comes_later_is_refused_and_not_ignored() {
-    let result = fireq(&["compile", "nowhere", "-o", "x.fireq", "--target", "cpu,sm_90a"]);
+fn targets_and_devices_that_are_not_there_are_refused() {
+    let result = fireq(&["compile", "nowhere", "-o", "x.fireq", "--target", "cpu,sm_80"]);
+    let log = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert_eq!(result.status.code(), Some(1));
+    assert_eq!(
+        log.trim_end(),
+        "error: there is no target `sm_80`\n  help: targets are cpu and sm_90a; cpu,sm_90a is both"
+    );
+    let result = fireq(&["run", "nowhere", "--prompt", "x", "--device", "cuda"]);
     let log = String::from_utf8_lossy(&result.stderr).into_owned();
     assert_eq!(result.status.code(), Some(1));
     assert!(log.contains("is not supported by this build yet\n  help: use "), "{log}");

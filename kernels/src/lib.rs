@@ -3,6 +3,7 @@
 //! Measurements are in `RESULTS.md` beside this crate.
 
 pub mod cpu;
+pub mod cuda;
 mod launch;
 pub mod layout;
 pub mod records;

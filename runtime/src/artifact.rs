@@ -3,8 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
-use fireq_ir::plan::{Plan, parse_plan, verify_plan};
+use fireq_ir::artifact::{CPU_LIBRARY, CUDA_PLAN, CUDA_WEIGHTS, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
+use fireq_ir::plan::{Plan, PlanError, Storage, parse_plan, verify_plan};
 use fireq_kernels::cpu::has_feature;
 
 use crate::{RuntimeError, Weights};
@@ -16,7 +16,7 @@ pub struct Artifact {
     pub dir: PathBuf,
     /// What it says of itself.
     pub manifest: Manifest,
-    /// The verified plan.
+    /// The verified plan for CPUs; without one, that for GPUs.
     pub plan: Plan,
 }
 
@@ -24,7 +24,11 @@ impl Artifact {
     /// Opens the directory `dir`. Every file that the manifest lists is hashed before any of it is used.
     pub fn open(dir: &Path) -> Result<Self, RuntimeError> {
         let artifact = Self::describe(dir)?;
-        check_machine(&artifact.manifest.target)?;
+        let Some(target) = &artifact.manifest.target else {
+            let arch = artifact.manifest.cuda.as_ref().map_or("no machine", |cuda| cuda.arch.as_str());
+            return Err(RuntimeError::NoCpu { arch: arch.into() });
+        };
+        check_machine(target)?;
         Ok(artifact)
     }
 
@@ -33,17 +37,20 @@ impl Artifact {
         let path = dir.join(MANIFEST);
         let manifest =
             Manifest::parse(&read(&path)?).map_err(|source| RuntimeError::Manifest { path, source })?;
-        for required in [PLAN, WEIGHTS, CPU_LIBRARY] {
-            if !manifest.files.contains_key(required) {
-                return Err(RuntimeError::Unlisted(required.into()));
+        let (cpu, cuda) = ([PLAN, WEIGHTS, CPU_LIBRARY], [CUDA_PLAN, CUDA_WEIGHTS]);
+        let (on_cpu, on_cuda) = (manifest.target.is_some(), manifest.cuda.is_some());
+        let required = cpu.iter().filter(|_| on_cpu || !on_cuda).chain(cuda.iter().filter(|_| on_cuda));
+        for file in required {
+            if !manifest.files.contains_key(*file) {
+                return Err(RuntimeError::Unlisted((*file).into()));
             }
         }
         for (file, hash) in &manifest.files {
             check_hash(dir, file, hash)?;
         }
-        let plan = parse_plan(&read(&dir.join(PLAN))?).map_err(Box::new)?;
-        verify_plan(&plan)?;
-        Weights::open(&dir.join(WEIGHTS))?.check(&plan)?;
+        let cuda = on_cuda.then(|| plan(dir, CUDA_PLAN, CUDA_WEIGHTS)).transpose()?;
+        let cpu = (on_cpu || !on_cuda).then(|| cpu_plan(dir)).transpose()?;
+        let plan = cpu.or(cuda).ok_or_else(|| RuntimeError::Unlisted(PLAN.into()))?;
         Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
     }
 
@@ -56,6 +63,21 @@ impl Artifact {
     pub fn library(&self) -> PathBuf {
         self.dir.join(CPU_LIBRARY)
     }
+}
+
+/// A verified plan whose weights are all there.
+fn plan(dir: &Path, plan: &str, weights: &str) -> Result<Plan, RuntimeError> {
+    let plan = parse_plan(&read(&dir.join(plan))?).map_err(Box::new)?;
+    verify_plan(&plan)?;
+    Weights::open(&dir.join(weights))?.check(&plan)?;
+    Ok(plan)
+}
+
+/// The plan for CPUs, whose kernels read codes in blocks.
+fn cpu_plan(dir: &Path) -> Result<Plan, RuntimeError> {
+    let plan = plan(dir, PLAN, WEIGHTS)?;
+    let plain = plan.buffers.iter().any(|b| b.ty.dtype.is_code() && b.storage != Storage::Blocked32);
+    if plain { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
 }
 
 fn read(path: &Path) -> Result<String, RuntimeError> {

@@ -42,6 +42,12 @@ pub enum RuntimeError {
         /// The architecture or the CPU feature.
         wanted: String,
     },
+    /// There is code for GPUs only.
+    #[error("the artifact is compiled for {arch} only, and this build does not run GPU code yet")]
+    NoCpu {
+        /// The architecture.
+        arch: String,
+    },
     /// The plan's text is wrong.
     #[error("plan.ir: {0}")]
     PlanText(#[from] Box<ParseError>),
@@ -97,6 +103,7 @@ impl RuntimeError {
             | RuntimeError::Kernel(_)
             | RuntimeError::Library(_) => Some("compile the model again with this version of fireq"),
             RuntimeError::Machine { .. } => Some("compile the model on this machine, or with --cpu baseline"),
+            RuntimeError::NoCpu { .. } => Some("compile the model with --target cpu,sm_90a"),
             RuntimeError::Memory { .. } => Some("ask for a shorter context"),
             _ => None,
         }

@@ -5,12 +5,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fireq::build::{BuildOptions, build};
+use fireq::build::{BuildOptions, Plans, Targets, build};
 use fireq::import::{Model, import};
+use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::llvm::Cpu;
 use fireq_ir::Op;
 use fireq_ir::interp::{Tensor, interpret};
-use fireq_ir::plan::lower;
 use fireq_runtime::{Artifact, Limits, Select, Session};
 use fireq_tests::{Tensors, relative_error};
 
@@ -64,12 +64,12 @@ fn compiled(artifact: &Artifact, steps: &[usize], threads: usize) -> Vec<f32> {
 
 fn check(recipe: &str, tolerance: f64) {
     let model = model(recipe);
-    let lowered = lower(&model.graph).unwrap();
+    let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: false }).unwrap();
     let dir = tempfile::tempdir().unwrap();
     for cpu in [Cpu::Host, Cpu::Baseline] {
         let out = dir.path().join(format!("{cpu:?}.fireq"));
-        let options = BuildOptions { cpu, emit_llvm: false, threads: 2 };
-        build(&model, &lowered, recipe, None, options, &out, &|_, _| ()).unwrap();
+        let options = BuildOptions { cpu, emit_llvm: false, cache: Cache::new(None), threads: 2 };
+        build(&model, &plans, recipe, None, &options, &out, &|_, _| ()).unwrap();
         let artifact = Artifact::open(&out).unwrap();
         // One prefill longer than a step of the session, then single tokens.
         let steps = [32, 1, 1, 1, 1, 1, 1, 1, 1];

@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use fireq_ir::Graph;
-use fireq_ir::artifact::{GRAPH, MANIFEST, Manifest, ModelFacts, PLAN, SCHEMA, Target, WEIGHTS};
+use fireq_ir::artifact::{
+    CUDA_PLAN, CUDA_WEIGHTS, CudaCode, GRAPH, MANIFEST, Manifest, ModelFacts, PLAN, SCHEMA, Target, WEIGHTS,
+};
 use fireq_ir::interp::InterpError;
 use fireq_ir::plan::{Lowered, print_plan};
 use fireq_ir::text::print_graph;
@@ -18,8 +20,8 @@ use thiserror::Error;
 pub struct Build<'a> {
     /// The final graph.
     pub graph: &'a Graph,
-    /// Its plan, and where the weights come from.
-    pub lowered: &'a Lowered,
+    /// Its plans, one for each kind of machine.
+    pub plans: Vec<Stored<'a>>,
     /// The pipeline that made it, or a name of one.
     pub recipe: &'a str,
     /// Limits and special tokens.
@@ -32,12 +34,38 @@ pub struct Build<'a> {
     pub threads: usize,
 }
 
-/// What a code generator adds: the machines its code runs on, and why each kernel is the way it is.
+/// A plan and the weights it wants, as files of the artifact.
+#[derive(Clone, Copy)]
+pub struct Stored<'a> {
+    /// The graph that it was lowered from.
+    pub graph: &'a Graph,
+    /// The plan, and where the weights come from.
+    pub lowered: &'a Lowered,
+    plan: &'static str,
+    weights: &'static str,
+}
+
+impl<'a> Stored<'a> {
+    /// The plan for CPUs.
+    pub fn cpu(graph: &'a Graph, lowered: &'a Lowered) -> Self {
+        Stored { graph, lowered, plan: PLAN, weights: WEIGHTS }
+    }
+
+    /// The plan for GPUs, lowered from a fused graph.
+    pub fn cuda(graph: &'a Graph, lowered: &'a Lowered) -> Self {
+        Stored { graph, lowered, plan: CUDA_PLAN, weights: CUDA_WEIGHTS }
+    }
+}
+
+/// What code generators add: the machines their code runs on, and why each kernel is the way it is.
+#[derive(Default)]
 pub struct Code {
-    /// The machines.
-    pub target: Target,
-    /// For each symbol of the plan, the reason of its configuration.
+    /// The CPUs.
+    pub target: Option<Target>,
+    /// For each symbol of the CPU's plan, the reason of its configuration.
     pub kernels: BTreeMap<String, String>,
+    /// The GPU's kernels.
+    pub cuda: Option<CudaCode>,
 }
 
 /// Why no artifact was written. Nothing is left behind, and an earlier artifact of the same name is as it was.
@@ -110,7 +138,8 @@ pub fn check_output(out: &Path) -> Result<bool, ArtifactError> {
     let manifest = fs::read(out.join(MANIFEST)).unwrap_or_default();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
     // Of any version: an artifact of an older fireq is what one most wants to replace.
-    let ours = manifest["schema"].is_u64() && manifest["files"].is_object() && manifest["target"].is_object();
+    let made = manifest["target"].is_object() || manifest["cuda"].is_object();
+    let ours = manifest["schema"].is_u64() && manifest["files"].is_object() && made;
     if ours { Ok(true) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
 }
 
@@ -121,8 +150,11 @@ fn fill(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Manifest, ArtifactError> {
     let code = generate(dir)?;
-    weights::write(build, &dir.join(WEIGHTS), progress)?;
-    let ours = [(PLAN, print_plan(&build.lowered.plan)), (GRAPH, print_graph(build.graph))];
+    for stored in &build.plans {
+        weights::write(build, stored, &dir.join(stored.weights), progress)?;
+    }
+    let plans = build.plans.iter().map(|stored| (stored.plan, print_plan(&stored.lowered.plan)));
+    let ours: Vec<_> = plans.chain([(GRAPH, print_graph(build.graph))]).collect();
     for (name, text) in ours.iter().chain(&build.texts) {
         fs::write(dir.join(name), text).map_err(at(&dir.join(name)))?;
     }
@@ -137,6 +169,7 @@ fn fill(
         name: build.graph.name.clone(),
         recipe: build.recipe.into(),
         target: code.target,
+        cuda: code.cuda,
         model: build.model.clone(),
         kernels: code.kernels,
         files: hashes(dir, dir)?,

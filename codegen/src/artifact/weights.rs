@@ -15,7 +15,7 @@ use fireq_ir::plan::{Buffer, PackedPart, Part, Place, Storage, pack, parts};
 use fireq_ir::{Graph, Op, ValueId};
 use serde_json::json;
 
-use super::{ArtifactError, Build, at};
+use super::{ArtifactError, Build, Stored, at};
 
 /// Weights in memory at once: what bounds memory, whatever the number of threads.
 const AT_ONCE: usize = 4;
@@ -43,10 +43,11 @@ struct Entry {
 
 pub(super) fn write(
     build: &Build<'_>,
+    stored: &Stored<'_>,
     path: &Path,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(), ArtifactError> {
-    let mut weights = collect(build);
+    let mut weights = collect(stored);
     let (header, total) = lay_out(&mut weights, build);
     let file = File::create(path).map_err(at(path))?;
     file.write_all_at(&header, 0).map_err(at(path))?;
@@ -54,11 +55,11 @@ pub(super) fn write(
     file.set_len(start + total).map_err(at(path))?;
     let done = AtomicU64::new(0);
     for_each(&weights, build.threads, |weight| {
-        for ((_, bytes), offset) in packed(build.graph, weight)?.iter().zip(&weight.offsets) {
+        for ((_, bytes), offset) in packed(stored.graph, weight)?.iter().zip(&weight.offsets) {
             file.write_all_at(bytes, start + offset).map_err(at(path))?;
             progress(done.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64, total);
         }
-        release(build.graph, weight.value);
+        release(stored.graph, weight.value);
         Ok(())
     })?;
     file.sync_all()
@@ -66,15 +67,15 @@ pub(super) fn write(
         .map_err(at(path))
 }
 
-fn collect<'a>(build: &'a Build<'_>) -> Vec<Weight<'a>> {
+fn collect<'a>(stored: &Stored<'a>) -> Vec<Weight<'a>> {
     let weight = |buffer: &'a Buffer| match &buffer.place {
         Place::Weight(name) => {
             let parts = parts(&buffer.ty, buffer.storage).map_or(0, |list| list.len());
-            Some(Weight { buffer, value: *build.lowered.weights.get(name)?, offsets: vec![0; parts] })
+            Some(Weight { buffer, value: *stored.lowered.weights.get(name)?, offsets: vec![0; parts] })
         }
         _ => None,
     };
-    build.lowered.plan.buffers.iter().filter_map(weight).collect()
+    stored.lowered.plan.buffers.iter().filter_map(weight).collect()
 }
 
 /// Sets the offsets of all parts and returns the header with the size of what follows it. Tensors of whole cache lines
@@ -104,21 +105,27 @@ fn metadata(weights: &[Weight<'_>], recipe: &str) -> BTreeMap<String, String> {
         ("format", "fireq"),
         ("version", &SCHEMA.to_string()),
         ("recipe", recipe),
-        ("blocked32", CODES_NOTE),
+        ("blocked32", BLOCKED_NOTE),
+        ("plain", PLAIN_NOTE),
     ]
     .map(|(key, value)| (key.to_string(), value.to_string()))
     .into();
     for Weight { buffer, .. } in weights {
-        if let (Place::Weight(name), Storage::Blocked32) = (&buffer.place, buffer.storage) {
-            metadata.insert(format!("layout.{name}"), format!("blocked32 {}", buffer.ty));
+        let Place::Weight(name) = &buffer.place else { continue };
+        if buffer.ty.dtype.is_code() {
+            let order = if buffer.storage == Storage::Blocked32 { "blocked32" } else { "plain" };
+            metadata.insert(format!("layout.{name}"), format!("{order} {}", buffer.ty));
         }
     }
     metadata
 }
 
-const CODES_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j in its low and code j+16 in its high \
+const BLOCKED_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j in its low and code j+16 in its high \
      nibble; the group of every scale is padded with zeros to whole blocks; value = outer * e4m3(code * scale) under \
      e4m3 scales";
+
+const PLAIN_NOTE: &str = "i4 codes two to a byte, low nibble first, row after row; value = outer * e4m3(code * scale) \
+     under e4m3 scales";
 
 fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
     let Place::Weight(name) = &w.buffer.place else { return vec![] };

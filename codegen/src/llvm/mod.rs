@@ -133,8 +133,9 @@ pub fn generate(plan: &Plan, cpu: Cpu, keep_ir: bool, dir: &Path) -> Result<Code
     }
     let arch = module.triple.split('-').next().unwrap_or_default().to_string();
     Ok(Code {
-        target: Target { arch, triple: module.triple, features: module.features },
+        target: Some(Target { arch, triple: module.triple, features: module.features }),
         kernels: module.reasons,
+        cuda: None,
     })
 }
 

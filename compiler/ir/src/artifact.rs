@@ -17,6 +17,12 @@ pub const PLAN: &str = "plan.ir";
 pub const GRAPH: &str = "graph.ir";
 /// The weights' file name.
 pub const WEIGHTS: &str = "weights.safetensors";
+/// The file name of the plan for GPUs.
+pub const CUDA_PLAN: &str = "plan.sm_90a.ir";
+/// The file name of weights as that plan stores them.
+pub const CUDA_WEIGHTS: &str = "weights.sm_90a.safetensors";
+/// The folder of GPU kernels: for each its self-contained source, PTX and cubin.
+pub const CUDA_KERNELS: &str = "kernels";
 /// The CPU code's file name.
 pub const CPU_LIBRARY: &str = "cpu/model.so";
 
@@ -30,11 +36,15 @@ pub struct Manifest {
     pub name: String,
     /// The pipeline that quantized it, or a name of one.
     pub recipe: String,
-    /// The machines it runs on.
-    pub target: Target,
+    /// The CPUs it runs on, if it has code for any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub target: Option<Target>,
+    /// Its GPU code, if it has any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<CudaCode>,
     /// What the model is made for.
     pub model: ModelFacts,
-    /// For each kernel of the plan, why it is compiled the way it is.
+    /// For each CPU kernel of the plan, why it is compiled the way it is.
     pub kernels: BTreeMap<String, String>,
     /// BLAKE3 of every file, by path inside the artifact.
     pub files: BTreeMap<String, String>,
@@ -50,6 +60,43 @@ pub struct Target {
     pub triple: String,
     /// Features that the CPU must have, as `is_x86_feature_detected!` spells them.
     pub features: Vec<String>,
+}
+
+/// Code for GPUs of one architecture.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaCode {
+    /// The architecture: `sm_90a`.
+    pub arch: String,
+    /// What the launches of [`CUDA_PLAN`] need, in the order in which they first need it.
+    pub kernels: Vec<CudaKernel>,
+}
+
+/// What one or more launches of a plan run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaKernel {
+    /// Its name; where it is compiled, also that of the function and of its files.
+    pub name: String,
+    /// Whether it is compiled. What is not has no kernel yet, and the artifact does not run on a GPU.
+    pub compiled: bool,
+    /// Symbols of the launches that it serves; none for what is launched beside the plan.
+    pub launches: Vec<String>,
+    /// How many launches of a step these are.
+    pub count: usize,
+    /// Sizes that it is specialized for.
+    pub shape: String,
+    /// Threads, and how work is shared among them.
+    pub config: String,
+    /// Why it is configured like this, or why there is none.
+    pub reason: String,
+}
+
+impl CudaCode {
+    /// What has no kernel yet.
+    pub fn missing(&self) -> impl Iterator<Item = &CudaKernel> {
+        self.kernels.iter().filter(|kernel| !kernel.compiled)
+    }
 }
 
 /// Limits and special tokens of a language model.
@@ -151,7 +198,8 @@ mod tests {
             schema: SCHEMA,
             name: "m".into(),
             recipe: "rtn".into(),
-            target,
+            target: Some(target),
+            cuda: None,
             model,
             kernels: BTreeMap::new(),
             files,

@@ -24,6 +24,9 @@ pub struct Inspect {
     /// Of an artifact: write a page that shows what its calibrated recipe did to each block.
     #[arg(long, value_name = "OUT.html", conflicts_with_all = ["ir", "dot", "html", "passes", "plan", "json"])]
     pub report: Option<PathBuf>,
+    /// Of an artifact: list its kernels with shape, configuration, the reason for it and what they take of a GPU.
+    #[arg(long, conflicts_with_all = ["ir", "dot", "html", "passes", "plan", "report"])]
+    pub kernels: bool,
     /// Passes to run first, or a named pipeline.
     #[arg(long, conflicts_with = "json")]
     pub passes: Option<String>,

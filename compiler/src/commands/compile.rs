@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use fireq::build::{Plans, Targets};
 use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
@@ -11,17 +12,19 @@ use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
 use fireq_codegen::artifact::check_output;
 use fireq_ir::Graph;
-use fireq_ir::plan::{Lowered, lower, print_plan};
+use fireq_ir::artifact::CudaCode;
+use fireq_ir::plan::print_plan;
 use fireq_ir::text::print_graph;
 use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
 use super::open::set_threads;
-use super::output::{bytes, emit, emit_json};
+use super::output::{bytes, emit, emit_json, progress};
 use super::recipe::{Chosen, chosen, text};
-use super::{partial, quantized};
+use super::targets::{build_options, targets};
+use super::{gpu_kernels, partial, quantized};
 use crate::cli::Compile;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 
 /// Compiles, or with --dry-run says what would come out.
 pub fn compile(options: &Compile) -> Outcome {
@@ -29,7 +32,7 @@ pub fn compile(options: &Compile) -> Outcome {
         return emit(&text(&options.recipe)?);
     }
     let began = Instant::now();
-    let recipe = checked(options)?;
+    let (targets, recipe) = checked(options)?;
     set_threads(options.threads)?;
     let dir = options.model.as_deref().expect("only --print-recipe goes without");
     let mut model = import_with(dir, options.import.options())?;
@@ -37,12 +40,14 @@ pub fn compile(options: &Compile) -> Outcome {
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let stopped = options.run.stop_after.is_some();
-    let last = |watch: &Watch<'_>, graph: &Graph| if stopped { Ok(None) } else { lower_last(watch, graph) };
-    let (passes, lowered) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, last)?;
-    let Some(lowered) = lowered else { return emit(&print_graph(&model.graph)) };
+    let last =
+        |watch: &Watch<'_>, graph: &Graph| if stopped { Ok(None) } else { lower_last(watch, graph, targets) };
+    let (passes, plans) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, last)?;
+    let Some(plans) = plans else { return emit(&print_graph(&model.graph)) };
     let report = quantized::report(options, &model, &recipe.label, &calibration)?;
+    let mut cuda = None;
     if !options.dry_run {
-        build(options, &model, &lowered, &recipe.pipeline, report.as_ref())?;
+        cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref())?;
         partial::remove(options);
     }
     if let (Some(report), Some(out)) = (&report, &options.html) {
@@ -54,37 +59,32 @@ pub fn compile(options: &Compile) -> Outcome {
         passes,
         checkpoint_bytes: checkpoint.constant_bytes,
         parameters: checkpoint.parameters,
-        sizes: sizes(&lowered.plan),
+        sizes: plans.shown().map(|lowered| sizes(&lowered.plan)).unwrap_or_default(),
+        cuda,
         report,
         seconds: began.elapsed().as_secs_f64(),
     };
     if options.json { emit_json(&made.json(options)) } else { emit(&made.text(options)) }
 }
 
-/// The recipe; what is wrong with the options is said before the work, not after it.
-fn checked(options: &Compile) -> Outcome<Chosen> {
-    check_target(options)?;
+/// What to compile for, and the recipe; what is wrong with the options is said before the work, not after it.
+fn checked(options: &Compile) -> Outcome<(Targets, Chosen)> {
+    let targets = targets(options)?;
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
     }
-    chosen(&options.recipe)
+    Ok((targets, chosen(&options.recipe)?))
 }
 
-/// The plan of the graph that passes left.
-fn lower_last(watch: &Watch<'_>, graph: &Graph) -> Outcome<Option<Lowered>> {
-    let lowered = lower(graph).map_err(CompileError::from)?;
-    watch.dump_next("plan", || print_plan(&lowered.plan))?;
-    Ok(Some(lowered))
-}
-
-fn check_target(options: &Compile) -> Outcome {
-    match options.target.iter().find(|target| *target != "cpu") {
-        Some(other) => {
-            let message = format!("target `{other}` is not supported by this build yet");
-            Err(Failure::new(message).hint("use --target cpu"))
-        }
-        None => Ok(()),
+/// The plans of the graph that passes left.
+fn lower_last(watch: &Watch<'_>, graph: &Graph, targets: Targets) -> Outcome<Option<Plans>> {
+    let plans = Plans::of(graph, targets)?;
+    let all = plans.cpu.iter().chain(plans.cuda.as_ref().map(|(_, lowered)| lowered));
+    for (name, lowered) in ["plan", "plan-sm_90a"].into_iter().skip(usize::from(plans.cpu.is_none())).zip(all)
+    {
+        watch.dump_next(name, || print_plan(&lowered.plan))?;
     }
+    Ok(Some(plans))
 }
 
 /// Calibration data, and where finished blocks go while an artifact is made.
@@ -109,31 +109,23 @@ fn calibration_options(options: &Compile) -> CalibrationOptions {
     }
 }
 
-#[cfg(feature = "llvm")]
+/// Writes the artifact, and says what GPU code it has.
 fn build(
     options: &Compile,
     model: &Model,
-    lowered: &Lowered,
+    plans: &Plans,
     recipe: &str,
     report: Option<&Report>,
-) -> Outcome {
-    use super::output::progress;
-
-    let Some(out) = &options.output else { return Ok(()) };
+) -> Outcome<Option<CudaCode>> {
+    let Some(out) = &options.output else { return Ok(None) };
     let bar = progress("weights", 0);
-    let build = super::reference::build_options(options.cpu, options.emit_llvm, options.threads);
-    fireq::build::build(model, lowered, recipe, report, build, out, &|done, all| {
+    let build = build_options(options.cpu, options.emit_llvm, options.threads);
+    let manifest = fireq::build::build(model, plans, recipe, report, &build, out, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    Ok(())
-}
-
-#[cfg(not(feature = "llvm"))]
-fn build(_: &Compile, _: &Model, _: &Lowered, _: &str, _: Option<&Report>) -> Outcome {
-    Err(Failure::new("this build has no LLVM, which CPU artifacts need")
-        .hint("build fireq with default features; --dry-run, inspect and opt work without"))
+    Ok(manifest.cuda)
 }
 
 /// What a compilation gave.
@@ -145,6 +137,7 @@ struct Made<'a> {
     checkpoint_bytes: u64,
     parameters: u64,
     sizes: Sizes,
+    cuda: Option<CudaCode>,
     report: Option<Report>,
     seconds: f64,
 }
@@ -165,6 +158,7 @@ impl Made<'_> {
             "weight_bytes": self.sizes.weights,
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
+            "cuda": self.cuda,
             "quantization": self.report.as_ref().map(quantized::json),
             "seconds": self.seconds,
         })
@@ -176,7 +170,7 @@ impl Made<'_> {
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter)\n  \
-             KV cache  {} per token, {} for {context} positions\n{}",
+             KV cache  {} per token, {} for {context} positions\n{}{}",
             self.model.config.name,
             self.recipe.label,
             self.seconds,
@@ -185,6 +179,7 @@ impl Made<'_> {
             self.sizes.weights as f64 * 8.0 / self.parameters as f64,
             bytes(self.sizes.cache_per_token),
             bytes(self.sizes.cache_per_token * context),
+            self.cuda.as_ref().map(gpu_kernels::text).unwrap_or_default(),
             self.report.as_ref().map(quantized::text).unwrap_or_default(),
         )
     }

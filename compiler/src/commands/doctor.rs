@@ -2,6 +2,8 @@
 
 use std::process::Command;
 
+use fireq_codegen::cuda::nvrtc::{NvrtcFailure, version};
+use fireq_codegen::cuda::toolkit::{self, HOW_TO_INSTALL};
 use fireq_kernels::cpu::{X86_V3, X86_V4, has_all, has_feature};
 use serde_json::json;
 
@@ -19,7 +21,7 @@ struct Finding {
 
 /// Prints every finding.
 pub fn doctor(options: &Doctor) -> Outcome {
-    let findings = [cpu(), threads(), llvm(), linker(), nvrtc(), driver()];
+    let findings = [cpu(), threads(), llvm(), linker(), nvrtc(), disassembler(), driver()];
     if options.json {
         let one = |f: &Finding| json!({ "what": f.what, "usable": f.usable, "detail": f.detail });
         return emit_json(&json!({ "findings": findings.iter().map(one).collect::<Vec<_>>() }));
@@ -69,22 +71,27 @@ fn linker() -> Finding {
 }
 
 fn nvrtc() -> Finding {
-    let names = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so"];
-    let missing = "compiles GPU kernels; pip install 'nvidia-cuda-nvrtc==13.0.*' and add its lib folder to \
-                   LD_LIBRARY_PATH";
-    library("NVRTC", &names, missing)
+    let (usable, detail) = match version() {
+        Ok((major, minor)) => {
+            (true, format!("{major}.{minor}: `fireq compile --target sm_90a` makes GPU kernels"))
+        }
+        Err(NvrtcFailure::Missing) => (false, format!("compiles GPU kernels; {HOW_TO_INSTALL}")),
+        Err(other) => (false, other.to_string()),
+    };
+    Finding { what: "NVRTC", usable, detail }
+}
+
+fn disassembler() -> Finding {
+    let found = toolkit::disassembler();
+    let missing = format!("shows GPU machine code to tests; {HOW_TO_INSTALL}");
+    let detail = found.as_ref().map_or(missing, |path| path.display().to_string());
+    Finding { what: "nvdisasm", usable: found.is_some(), detail }
 }
 
 fn driver() -> Finding {
-    library(
-        "GPU driver",
-        &["libcuda.so.1"],
-        "no NVIDIA driver here: GPU artifacts cannot run on this machine",
-    )
-}
-
-fn library(what: &'static str, names: &[&str], missing: &str) -> Finding {
-    // SAFETY: these are NVIDIA's own libraries, whose initializers have no preconditions; nothing is called.
-    let found = names.iter().find(|name| unsafe { libloading::Library::new(**name) }.is_ok());
-    Finding { what, usable: found.is_some(), detail: (*found.unwrap_or(&missing)).into() }
+    let name = "libcuda.so.1";
+    // SAFETY: this is NVIDIA's own library, whose initializers have no preconditions; nothing is called.
+    let usable = unsafe { libloading::Library::new(name) }.is_ok();
+    let missing = "no NVIDIA driver here: GPU artifacts cannot run on this machine";
+    Finding { what: "GPU driver", usable, detail: if usable { name } else { missing }.into() }
 }

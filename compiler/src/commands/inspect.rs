@@ -33,6 +33,10 @@ pub fn inspect(options: &Inspect) -> Outcome {
         let message = format!("`{}` is no artifact, and has no report", options.input.display());
         return Err(Failure::new(message).hint("`fireq compile --recipe fireq` makes one"));
     }
+    if options.kernels {
+        let message = format!("`{}` is no artifact, and has no kernels", options.input.display());
+        return Err(Failure::new(message).hint("`fireq compile` makes one"));
+    }
     let states = states(options, graph)?;
     if let Some(out) = &options.html {
         let page = page(&states, !options.no_stats);

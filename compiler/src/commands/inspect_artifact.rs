@@ -5,7 +5,7 @@ use std::path::Path;
 
 use fireq::compile::sizes;
 use fireq::report::{FILE, Report};
-use fireq_ir::artifact::GRAPH;
+use fireq_ir::artifact::{GRAPH, Manifest};
 use fireq_ir::plan::print_plan;
 use fireq_runtime::Artifact;
 use serde_json::{Value, json};
@@ -20,6 +20,9 @@ pub fn inspect(options: &Inspect) -> Outcome {
     let artifact = Artifact::describe(&options.input)?;
     if let Some(out) = &options.report {
         return write_page(&read_report(&artifact)?, out);
+    }
+    if options.kernels {
+        return super::gpu_kernels::inspect(&artifact, options.json);
     }
     if options.ir {
         return emit(&read_graph(&artifact.dir)?);
@@ -65,6 +68,7 @@ fn as_json(artifact: &Artifact) -> Value {
         "name": manifest.name,
         "recipe": manifest.recipe,
         "target": manifest.target,
+        "cuda": manifest.cuda,
         "model": manifest.model,
         "weight_bytes": sizes.weights,
         "cache_bytes_per_token": sizes.cache_per_token,
@@ -77,21 +81,27 @@ fn as_json(artifact: &Artifact) -> Value {
 
 fn as_text(artifact: &Artifact) -> String {
     let (manifest, sizes) = (&artifact.manifest, sizes(&artifact.plan));
-    let needs = match manifest.target.features.as_slice() {
-        [] => String::new(),
-        features => format!(" with {}", features.join(" ")),
-    };
+    let gpu = manifest.cuda.as_ref().map(super::gpu_kernels::text).unwrap_or_default();
     let kernels: String = manifest.kernels.iter().map(|(name, why)| format!("    {name}: {why}\n")).collect();
     format!(
-        "artifact `{}`, recipe {}\n  runs on   {}{needs}\n  weights   {}\n  KV cache  {} per token\n  context   {} tokens\n  \
-         launches  {} of {} kernels\n{kernels}",
+        "artifact `{}`, recipe {}\n  runs on   {}\n  weights   {}\n  KV cache  {} per token\n  context   {} tokens\n  \
+         launches  {} of {} kernels\n{kernels}{gpu}",
         manifest.name,
         manifest.recipe,
-        manifest.target.triple,
+        machines(manifest),
         bytes(sizes.weights),
         bytes(sizes.cache_per_token),
         manifest.model.context,
         artifact.plan.launches.len(),
-        manifest.kernels.len(),
+        manifest.kernels.len().max(manifest.cuda.as_ref().map_or(0, |cuda| cuda.kernels.len())),
     )
+}
+
+/// The machines that run an artifact.
+fn machines(manifest: &Manifest) -> String {
+    match &manifest.target {
+        Some(target) if target.features.is_empty() => target.triple.clone(),
+        Some(target) => format!("{} with {}", target.triple, target.features.join(" ")),
+        None => "no machine yet".into(),
+    }
 }

@@ -6,6 +6,7 @@ mod by_site;
 mod compile;
 mod doctor;
 mod eval;
+mod gpu_kernels;
 mod inspect;
 mod inspect_artifact;
 mod logits;
@@ -20,6 +21,7 @@ mod recipe;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;
+mod targets;
 mod worst;
 
 use crate::cli::{Cli, Command};

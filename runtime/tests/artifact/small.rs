@@ -1,11 +1,10 @@
 //! A language model of one attention layer as an artifact, its kernels compiled from C.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fireq_codegen::artifact::{ArtifactError, Build, Code, write};
+use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
 use fireq_ir::Graph;
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, Target};
 use fireq_ir::plan::lower;
@@ -54,7 +53,7 @@ pub fn small() -> Option<Small> {
     let model = ModelFacts { context: CONTEXT, vocab: VOCAB, bos: None, eos: vec![] };
     let build = Build {
         graph: &graph,
-        lowered: &lowered,
+        plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "none",
         model,
         copies: vec![],
@@ -79,7 +78,7 @@ fn compile(dir: &Path) -> Code {
         .unwrap();
     assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
     let target = Target { arch: std::env::consts::ARCH.into(), triple: String::new(), features: vec![] };
-    Code { target, kernels: BTreeMap::new() }
+    Code { target: Some(target), ..Code::default() }
 }
 
 impl Small {

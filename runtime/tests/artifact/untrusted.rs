@@ -71,13 +71,13 @@ fn another_schema_version_asks_for_compiling_again() {
 #[test]
 fn another_machine_is_named() {
     let Some(small) = small() else { return };
-    small.edit_manifest(|manifest| manifest.target.features = vec!["avx2000".into()]);
+    small.edit_manifest(|manifest| manifest.target.as_mut().unwrap().features = vec!["avx2000".into()]);
     assert!(refusal(&small).to_string().contains("CPUs with avx2000"));
-    small.edit_manifest(|manifest| manifest.target.arch = "pdp11".into());
+    small.edit_manifest(|manifest| manifest.target.as_mut().unwrap().arch = "pdp11".into());
     let error = refusal(&small);
     assert!(error.to_string().contains("compiled for pdp11"), "{error}");
     assert!(error.hint().unwrap().contains("--cpu baseline"));
-    assert_eq!(Artifact::describe(&small.dir).unwrap().manifest.target.arch, "pdp11");
+    assert_eq!(Artifact::describe(&small.dir).unwrap().manifest.target.unwrap().arch, "pdp11");
 }
 
 #[test]

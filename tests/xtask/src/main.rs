@@ -7,6 +7,7 @@ mod new_pass;
 mod random_model;
 mod run;
 mod setup;
+mod setup_cuda;
 mod test;
 
 use std::path::PathBuf;
@@ -24,7 +25,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Install what building needs (Debian and Ubuntu, as root), or say what to install.
+    /// Install what building needs (Debian and Ubuntu, as root), or say what to install; fetch NVRTC for GPU code.
     Setup,
     /// Everything that CI checks: format, lints, tests, documentation.
     Test,
@@ -126,7 +127,7 @@ enum Where {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Setup => setup::setup(),
+        Command::Setup => setup::setup().inspect(|()| setup_cuda::setup_cuda()),
         Command::Test => test::test(),
         Command::Demo => demo::demo(),
         Command::Bless { filter } => test::bless(filter),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::run::{command, run, succeeds};
+use crate::setup_cuda::setup_cuda;
 
 /// Debian's packages, all that is needed beside Rust.
 const PACKAGES: [&str; 8] = [
@@ -30,9 +31,10 @@ pub fn setup() -> Result<(), String> {
     if missing.is_empty() { Ok(()) } else { Err(instructions(&missing)) }
 }
 
-/// Installs what some tests use and skip without: a browser for the page of `inspect --html`.
+/// Installs what some tests use and skip without: NVRTC, and a browser for the page of `inspect --html`.
 pub fn setup_for_tests() -> Result<(), String> {
     setup()?;
+    setup_cuda();
     let there =
         ["chromium", "chromium-browser", "google-chrome"].iter().any(|name| succeeds(&[name, "--version"]));
     if !there && is_root() && succeeds(&["apt-get", "--version"]) && install(&["chromium"]).is_err() {

@@ -34,14 +34,29 @@ pub struct LowerError {
 /// Alignment of every part of an arena buffer, in bytes per token.
 pub const ARENA_ALIGN: usize = 64;
 
-/// Lowers a verified graph. Fused operations are launched as the operations they stand for; expressions over constants
-/// become weights, and what reaches no output is left out.
+/// Lowers a verified graph for CPUs. Fused operations are launched as the operations they stand for; expressions over
+/// constants become weights, and what reaches no output is left out.
 pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
-    let graph = &fused::expand(graph).map_err(|e| LowerError { op: "fused", reason: e.to_string() })?;
+    let expanded = fused::expand(graph).map_err(|e| LowerError { op: "fused", reason: e.to_string() })?;
+    lower_as(&expanded, Storage::Blocked32)
+}
+
+/// Lowers a verified graph for GPUs: as [`lower`], but fused operations are launched as they are, codes are stored plain,
+/// and what is sliced stays where it is as long as its slices are read, so that kernels may read it instead.
+pub fn lower_fused(graph: &Graph) -> Result<Lowered, LowerError> {
+    lower_as(graph, Storage::Plain)
+}
+
+fn lower_as(graph: &Graph, codes: Storage) -> Result<Lowered, LowerError> {
     let live = live_schedule(graph);
+    let mut last_use = last_uses(graph, &live);
+    if codes == Storage::Plain {
+        extend_over_slices(graph, &live, &mut last_use);
+    }
     let mut lowering = Lowering {
         graph,
-        last_use: last_uses(graph, &live),
+        codes,
+        last_use,
         plan: Plan { name: graph.name.clone(), buffers: vec![], launches: vec![], arena_bytes_per_token: 0 },
         weights: BTreeMap::new(),
         buffer_of: BTreeMap::new(),
@@ -77,8 +92,19 @@ fn last_uses(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, usize> {
     uses.collect()
 }
 
+/// What is sliced is needed as long as its slices are.
+fn extend_over_slices(graph: &Graph, live: &[ValueId], last_use: &mut BTreeMap<ValueId, usize>) {
+    for slice in live.iter().rev().filter(|v| matches!(graph.op(**v), Op::Slice { .. })) {
+        let until = last_use.get(slice).copied().unwrap_or(0);
+        let whole = last_use.entry(graph.operands(*slice)[0]).or_insert(until);
+        *whole = until.max(*whole);
+    }
+}
+
 struct Lowering<'a> {
     graph: &'a Graph,
+    /// How codes are stored.
+    codes: Storage,
     last_use: BTreeMap<ValueId, usize>,
     plan: Plan,
     weights: BTreeMap<Arc<str>, ValueId>,
@@ -104,8 +130,10 @@ impl Lowering<'_> {
         let kernel =
             Kernel::from_op(op).ok_or("only constants go through it: nothing computes it at run time")?;
         let operands = self.graph.operands(value);
-        let computed = if kernel == Kernel::KvAppend { &operands[1..] } else { &operands[..] };
-        check_storage(op, &operands.iter().map(|v| self.graph.ty(*v)).collect::<Vec<_>>())?;
+        let computed = if kernel.appends() { &operands[1..] } else { &operands[..] };
+        if self.codes == Storage::Blocked32 {
+            check_storage(op, &operands.iter().map(|v| self.graph.ty(*v)).collect::<Vec<_>>())?;
+        }
         let inputs = computed.iter().map(|v| self.operand(*v)).collect::<Result<Vec<_>, _>>()?;
         let place = self.place(at, value, op, &operands)?;
         let output = self.buffer(value, place)?;
@@ -138,13 +166,14 @@ impl Lowering<'_> {
     fn place(&mut self, at: usize, value: ValueId, op: &Op, operands: &[ValueId]) -> Result<Place, String> {
         if let Some(index) = self.graph.outputs.iter().position(|v| *v == value) {
             let name = output_name(index).into();
-            return if matches!(op, Op::KvAppend) {
+            return if op.appends() {
                 Err("a cache cannot be an output".into())
             } else {
                 Ok(Place::Output(name))
             };
         }
-        if let (Op::KvAppend, Some(Op::Cache { name })) = (op, operands.first().map(|v| self.graph.op(*v))) {
+        if let (true, Some(Op::Cache { name })) = (op.appends(), operands.first().map(|v| self.graph.op(*v)))
+        {
             return Ok(Place::Cache(name.clone()));
         }
         let ty = self.graph.ty(value);
@@ -158,7 +187,7 @@ impl Lowering<'_> {
     /// The lowest offset at which no value is live that this one would overlap.
     fn reserve(&mut self, at: usize, value: ValueId, ty: &Type) -> Result<usize, String> {
         let size =
-            arena_bytes(ty, storage_of(ty)).ok_or_else(|| format!("rows of {ty} have no fixed size"))?;
+            arena_bytes(ty, self.storage_of(ty)).ok_or_else(|| format!("rows of {ty} have no fixed size"))?;
         let until = self.last_use.get(&value).copied().unwrap_or(at);
         self.free_at.retain(|(_, _, last)| *last >= at);
         self.free_at.sort_unstable();
@@ -179,10 +208,14 @@ impl Lowering<'_> {
         if ty.shape.cols().fixed().is_none() && ty.shape.0.len() == 2 {
             return Err(format!("rows of {ty} have no fixed size"));
         }
-        let storage = storage_of(&ty);
+        let storage = self.storage_of(&ty);
         self.plan.buffers.push(Buffer { ty, place, storage });
         self.buffer_of.insert(value, self.plan.buffers.len() - 1);
         Ok(self.plan.buffers.len() - 1)
+    }
+
+    fn storage_of(&self, ty: &Type) -> Storage {
+        if ty.dtype.is_code() { self.codes } else { Storage::Plain }
     }
 
     fn symbol(&mut self, launch: &Launch, mnemonic: &str) -> Arc<str> {
@@ -195,11 +228,6 @@ impl Lowering<'_> {
         self.symbols.push((signature, symbol.clone()));
         symbol
     }
-}
-
-/// How the CPU stores a value: codes in blocks, all else plain.
-fn storage_of(ty: &Type) -> Storage {
-    if ty.dtype.is_code() { Storage::Blocked32 } else { Storage::Plain }
 }
 
 /// The name of the n-th output of a graph in its plan.

@@ -6,7 +6,7 @@ mod storage;
 mod text;
 mod verify;
 
-pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, output_name};
+pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, lower_fused, output_name};
 pub(crate) use pack::unpack_plain;
 pub use pack::{PackedPart, constant_data, pack, pack_tensor, unpack};
 pub use storage::{BLOCK, Part, Storage, parts};
@@ -83,11 +83,22 @@ pub enum Kernel {
     Dequantize,
     /// Channels of each row.
     Slice { start: usize, size: usize },
+    /// RMS norm, quantized.
+    NormQuantize { eps: f32, to: Format },
+    /// A linear, added to a residual.
+    LinearAdd,
+    /// A linear, and the product of SiLU of its first half with its second, quantized.
+    LinearSwiglu { to: Format },
+    /// Rope, scaled where there is a scale, and quantized.
+    RopeQuantize { to: Format },
+    /// Rope, scaled where there is a scale, and put behind the rows of a cache.
+    RopeAppend { fit: Fit },
+    /// Quantized, and put behind the rows of a cache.
+    QuantizeAppend { fit: Fit },
 }
 
 impl Kernel {
-    /// The kernel of an operation; `None` for sources, for what only constants go through, and for fused operations,
-    /// which are launched as the operations that they stand for.
+    /// The kernel of an operation; `None` for sources, and for what only constants go through.
     pub fn from_op(op: &Op) -> Option<Self> {
         Some(match op.clone() {
             Op::Input { .. }
@@ -97,13 +108,7 @@ impl Kernel {
             | Op::Fence
             | Op::Concat
             | Op::Transpose
-            | Op::Reshape { .. }
-            | Op::NormQuantize { .. }
-            | Op::LinearAdd
-            | Op::LinearSwiglu { .. }
-            | Op::RopeQuantize { .. }
-            | Op::RopeAppend { .. }
-            | Op::QuantizeAppend { .. } => return None,
+            | Op::Reshape { .. } => return None,
             Op::Gather => Kernel::Gather,
             Op::RmsNorm { eps } => Kernel::RmsNorm { eps },
             Op::Linear => Kernel::Linear,
@@ -119,6 +124,12 @@ impl Kernel {
             Op::Quantize { to, fit } => Kernel::Quantize { to, fit },
             Op::Dequantize => Kernel::Dequantize,
             Op::Slice { start, size } => Kernel::Slice { start, size },
+            Op::NormQuantize { eps, to } => Kernel::NormQuantize { eps, to },
+            Op::LinearAdd => Kernel::LinearAdd,
+            Op::LinearSwiglu { to } => Kernel::LinearSwiglu { to },
+            Op::RopeQuantize { to } => Kernel::RopeQuantize { to },
+            Op::RopeAppend { fit } => Kernel::RopeAppend { fit },
+            Op::QuantizeAppend { fit } => Kernel::QuantizeAppend { fit },
         })
     }
 
@@ -140,7 +151,18 @@ impl Kernel {
             Kernel::Quantize { to, fit } => Op::Quantize { to, fit },
             Kernel::Dequantize => Op::Dequantize,
             Kernel::Slice { start, size } => Op::Slice { start, size },
+            Kernel::NormQuantize { eps, to } => Op::NormQuantize { eps, to },
+            Kernel::LinearAdd => Op::LinearAdd,
+            Kernel::LinearSwiglu { to } => Op::LinearSwiglu { to },
+            Kernel::RopeQuantize { to } => Op::RopeQuantize { to },
+            Kernel::RopeAppend { fit } => Op::RopeAppend { fit },
+            Kernel::QuantizeAppend { fit } => Op::QuantizeAppend { fit },
         }
+    }
+
+    /// True for what writes behind the rows of a cache, which is its output.
+    pub fn appends(&self) -> bool {
+        matches!(self, Kernel::KvAppend | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. })
     }
 
     /// The name in text.
@@ -156,7 +178,7 @@ pub struct Launch {
     pub kernel: Kernel,
     /// Name of the compiled function; launches with equal kernel and types share one.
     pub symbol: Arc<str>,
-    /// Operands, in the operation's order; for `KvAppend` only the rows, since the cache is the output.
+    /// Operands, in the operation's order; without the cache for what appends, since the cache is the output.
     pub inputs: Vec<BufferId>,
     /// Result.
     pub output: BufferId,
@@ -193,6 +215,12 @@ pub struct Step {
 pub const LINEAR_ROWS: usize = 4;
 
 impl Plan {
+    /// How codes are stored: blocked for CPUs, plain for GPUs; plain where there are none.
+    pub fn codes(&self) -> Storage {
+        let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
+        codes.map_or(Storage::Plain, |buffer| buffer.storage)
+    }
+
     /// The compiled function's types: what makes launches share a symbol.
     pub fn signature(&self, launch: &Launch) -> Signature {
         let types = launch.inputs.iter().chain([&launch.output]);
@@ -210,7 +238,7 @@ impl Plan {
         match &launch.kernel {
             Kernel::Linear => output.shape.cols().fixed().unwrap_or(0).div_ceil(LINEAR_ROWS),
             Kernel::Attention { heads, .. } => rows * heads,
-            Kernel::KvAppend => step.tokens,
+            kernel if kernel.appends() => step.tokens,
             _ => rows,
         }
     }

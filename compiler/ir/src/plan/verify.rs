@@ -3,9 +3,9 @@
 //!
 //! 1. Every launch names buffers that exist, and its output is not among its inputs.
 //! 2. Every buffer's type is well formed: rows of fixed length, sizes that fit, symbols among `T`, `P`, `L` and `P+T`;
-//!    plain tensors are stored plain, codes blocked.
+//!    plain tensors are stored plain, and codes all in one order.
 //! 3. The result of every launch has the type that inference gives from its operands; a cache is written by
-//!    `kv_append` only, and has `P+T` rows.
+//!    what appends only, and has `P+T` rows.
 //! 4. Weights and inputs are never written; scratch and outputs are written before they are read, outputs once.
 //! 5. Scratch has `T` or `L` rows, starts at a multiple of 64, ends within the arena, and overlaps no scratch whose
 //!    value is still needed.
@@ -16,9 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
-use super::{
-    ARENA_ALIGN, Buffer, Kernel, Launch, Place, Plan, Storage, arena_bytes, parts, text::launch_text,
-};
+use super::{ARENA_ALIGN, Buffer, Launch, Place, Plan, Storage, arena_bytes, parts, text::launch_text};
 use crate::infer::infer;
 use crate::{Dim, Shape, Type};
 
@@ -58,7 +56,7 @@ fn check_buffer(plan: &Plan, buffer: &Buffer, names: &mut BTreeSet<(u8, String)>
     let Buffer { ty, place, storage } = buffer;
     require(matches!(ty.shape.0.len(), 1 | 2), || format!("{ty} is neither a vector nor a matrix"))?;
     require(ty.scheme.fits(ty.dtype), || format!("scheme of {ty} does not fit its dtype"))?;
-    let expected = if ty.dtype.is_code() { Storage::Blocked32 } else { Storage::Plain };
+    let expected = if ty.dtype.is_code() { plan.codes() } else { Storage::Plain };
     require(*storage == expected, || format!("{ty} is stored in the wrong order"))?;
     let rows = if ty.shape.0.len() == 1 { &ty.shape.0[0] } else { &ty.shape.rows() };
     let symbol = match rows {
@@ -94,9 +92,9 @@ fn check_launch(plan: &Plan, launch: &Launch) -> Result<(), String> {
     let ty = |b: &usize| &plan.buffers[*b].ty;
     let output = &plan.buffers[launch.output];
     require(!launch.inputs.contains(&launch.output), || "writes what it reads".into())?;
-    let appends = launch.kernel == Kernel::KvAppend;
+    let appends = launch.kernel.appends();
     require(appends == matches!(output.place, Place::Cache(_)), || {
-        "a cache is written by kv_append, and only that".into()
+        "a cache is written by what appends to it, and only that".into()
     })?;
     let mut types: Vec<&Type> = launch.inputs.iter().map(ty).collect();
     let before = Type { shape: Shape::matrix(Dim::sym("P"), output.ty.shape.cols()), ..output.ty.clone() };

@@ -1,0 +1,169 @@
+//! Which kernels the launches of a plan run.
+
+use fireq_ir::artifact::CudaKernel;
+use fireq_ir::plan::{Kernel, Launch, Place, Plan};
+use fireq_ir::{Dim, Format, Type};
+use fireq_kernels::cuda::{
+    Elementwise, Unit, Unsupported, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, swiglu_quantize,
+};
+
+use super::heads::heads;
+
+/// A kernel of a plan, and its unit where there is one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Choice {
+    /// What the manifest says of it.
+    pub kernel: CudaKernel,
+    /// The unit to compile.
+    pub unit: Option<Unit>,
+}
+
+/// Tokens that one pass over the logits' weights serves: one while decoding, and what prefills are cut into.
+const LOGITS_TOKENS: [usize; 2] = [1, 8];
+
+/// Every kernel that a plan of fused launches needs, in the order of first need. What is read in place needs none.
+pub fn select(plan: &Plan) -> Vec<Choice> {
+    let mut choices = Choices(vec![]);
+    for launch in &plan.launches {
+        for found in kernels_of(plan, launch) {
+            choices.add(launch, found);
+        }
+    }
+    for buffer in &plan.buffers {
+        let (Place::Output(_), Some(cols)) = (&buffer.place, buffer.ty.shape.cols().fixed()) else {
+            continue;
+        };
+        choices.0.push(compiled(&argmax(cols)));
+    }
+    choices.0
+}
+
+/// What a launch runs: units, or the name of what is missing with the reason.
+pub(super) type Found = Result<Unit, Missing>;
+
+/// What has no kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Missing {
+    /// What would do it.
+    pub name: String,
+    /// Why there is none.
+    pub reason: String,
+}
+
+const NO_GEMM: &str = "no kernel yet: products with quantized operands";
+const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
+
+fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
+    let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
+    let found = |unit: Result<Unit, Unsupported>| unit.or_else(|e| missing(&format!("no kernel: {e}")));
+    let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
+    let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
+    match (&launch.kernel, &types[..]) {
+        (Kernel::Gather, [table, _]) => vec![found(gather(cols, table.dtype))],
+        (Kernel::RmsNorm { .. }, [_, weight]) => vec![found(rms_norm(run(weight), weight.dtype))],
+        (Kernel::NormQuantize { to, .. }, [_, weight])
+            if *to == Format::activation() && run(weight) == cols =>
+        {
+            vec![found(norm_quantize(cols, weight.dtype))]
+        }
+        (Kernel::Quantize { to, .. }, _) if *to == Format::activation() => vec![found(quantize(cols))],
+        (Kernel::Add, _) => vec![found(elementwise(Elementwise::Add, cols, out.dtype))],
+        (Kernel::Mul, _) => vec![found(elementwise(Elementwise::Mul, cols, out.dtype))],
+        (Kernel::Bias, [_, b]) => vec![found(elementwise(Elementwise::Bias, cols, b.dtype))],
+        (Kernel::Scale, [_, b]) => vec![found(elementwise(Elementwise::Scale, cols, b.dtype))],
+        (Kernel::RopeTable, _) => vec![found(rope_table(cols))],
+        (Kernel::Linear, [x, weight]) if is_logits(x, weight, out) => LOGITS_TOKENS
+            .map(|tokens| found(logits(x.shape.cols().fixed().unwrap_or(0), cols, weight.dtype, tokens)))
+            .into(),
+        (Kernel::Linear, _) => vec![missing(NO_GEMM)],
+        (Kernel::LinearAdd, _) => {
+            vec![missing(NO_GEMM), found(elementwise(Elementwise::Add, cols, out.dtype))]
+        }
+        (Kernel::LinearSwiglu { .. }, _) => vec![missing(NO_GEMM), found(swiglu_quantize(cols))],
+        (Kernel::Attention { .. }, _) => vec![missing(NO_ATTENTION)],
+        (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
+            vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
+        }
+        (Kernel::Slice { .. }, _) if read_in_place(plan, launch) => vec![],
+        _ => vec![missing("no kernel yet: passes fuse it into others where they can")],
+    }
+}
+
+/// Float weights and the rows whose logits are wanted, which are few.
+fn is_logits(x: &Type, weight: &Type, out: &Type) -> bool {
+    x.scheme.is_plain() && weight.scheme.is_plain() && out.shape.rows() == Dim::sym("L")
+}
+
+/// Whether everything that reads a slice can read the whole instead.
+fn read_in_place(plan: &Plan, slice: &Launch) -> bool {
+    let in_place = |kernel: &Kernel| {
+        matches!(
+            kernel,
+            Kernel::RopeQuantize { .. }
+                | Kernel::RopeAppend { .. }
+                | Kernel::QuantizeAppend { .. }
+                | Kernel::RmsNorm { .. }
+        )
+    };
+    plan.launches.iter().filter(|l| l.inputs.contains(&slice.output)).all(|l| in_place(&l.kernel))
+}
+
+fn types<'a>(plan: &'a Plan, launch: &Launch) -> Vec<&'a Type> {
+    launch.inputs.iter().map(|b| &plan.buffers[*b].ty).collect()
+}
+
+pub(super) fn cols(ty: &Type) -> Option<usize> {
+    ty.shape.cols().fixed()
+}
+
+/// The length of a vector.
+fn run(weight: &Type) -> usize {
+    cols(weight).unwrap_or(0)
+}
+
+struct Choices(Vec<Choice>);
+
+impl Choices {
+    /// Notes that `launch` runs a kernel, which may be known already.
+    fn add(&mut self, launch: &Launch, found: Found) {
+        let choice = found.map_or_else(|missing| absent(launch, missing), |unit| compiled(&unit));
+        let same =
+            |c: &Choice| (&c.kernel.name, c.unit.is_some()) == (&choice.kernel.name, choice.unit.is_some());
+        let at = self.0.iter().position(same).unwrap_or_else(|| {
+            self.0.push(choice);
+            self.0.len() - 1
+        });
+        let kernel = &mut self.0[at].kernel;
+        kernel.count += 1;
+        if !kernel.launches.iter().any(|symbol| **symbol == *launch.symbol) {
+            kernel.launches.push(launch.symbol.to_string());
+        }
+    }
+}
+
+fn compiled(unit: &Unit) -> Choice {
+    let kernel = CudaKernel {
+        name: unit.name.clone(),
+        compiled: true,
+        launches: vec![],
+        count: 0,
+        shape: unit.shape.clone(),
+        config: unit.config.clone(),
+        reason: unit.reason.clone(),
+    };
+    Choice { kernel, unit: Some(unit.clone()) }
+}
+
+fn absent(launch: &Launch, missing: Missing) -> Choice {
+    let kernel = CudaKernel {
+        name: missing.name,
+        compiled: false,
+        launches: vec![],
+        count: 0,
+        shape: launch.kernel.mnemonic().into(),
+        config: String::new(),
+        reason: missing.reason,
+    };
+    Choice { kernel, unit: None }
+}

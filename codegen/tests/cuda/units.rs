@@ -1,0 +1,105 @@
+//! Every kind of unit, in shapes with and without tails.
+
+use std::sync::OnceLock;
+use std::time::Instant;
+
+use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
+use fireq_ir::{DType, Fit};
+use fireq_kernels::cuda::{
+    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, swiglu_quantize,
+};
+
+/// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
+pub fn units() -> Vec<Unit> {
+    let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
+        Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }.unit().unwrap()
+    };
+    vec![
+        gather(4096, DType::BF16).unwrap(),
+        gather(37, DType::F16).unwrap(),
+        gather(4096, DType::F32).unwrap(),
+        rms_norm(4096, DType::BF16).unwrap(),
+        rms_norm(128, DType::BF16).unwrap(),
+        rms_norm(50, DType::F32).unwrap(),
+        norm_quantize(4096, DType::BF16).unwrap(),
+        norm_quantize(8192, DType::F32).unwrap(),
+        norm_quantize(100, DType::BF16).unwrap(),
+        norm_quantize(37, DType::BF16).unwrap(),
+        quantize(4096).unwrap(),
+        swiglu_quantize(14336).unwrap(),
+        swiglu_quantize(28672).unwrap(),
+        swiglu_quantize(172).unwrap(),
+        elementwise(Elementwise::Add, 4096, DType::F32).unwrap(),
+        elementwise(Elementwise::Mul, 37, DType::F32).unwrap(),
+        elementwise(Elementwise::Bias, 896, DType::BF16).unwrap(),
+        elementwise(Elementwise::Scale, 64, DType::F32).unwrap(),
+        rope_table(128).unwrap(),
+        qkv(32, 8, 128, Fit::Clipped, Fit::Clipped, DType::E4M3),
+        qkv(14, 2, 64, Fit::Signed, Fit::Absmax, DType::E4M3),
+        qkv(4, 4, 256, Fit::Absmax, Fit::Signed, DType::E4M3),
+        qkv(3, 1, 80, Fit::Clipped, Fit::Clipped, DType::BF16),
+        qkv(3, 1, 20, Fit::Clipped, Fit::Clipped, DType::E4M3),
+        logits(4096, 128_256, DType::BF16, 1).unwrap(),
+        logits(4096, 128_256, DType::BF16, 8).unwrap(),
+        logits(37, 33, DType::BF16, 8).unwrap(),
+        argmax(128_256),
+        argmax(33),
+    ]
+}
+
+/// False, and says so, where there is no NVRTC.
+pub fn nvrtc_is_here() -> bool {
+    match version() {
+        Ok(_) => true,
+        Err(NvrtcFailure::Missing) => {
+            eprintln!("skipped: GPU kernels: no NVRTC (cargo xtask setup)");
+            false
+        }
+        Err(other) => panic!("{other}"),
+    }
+}
+
+/// Every unit, compiled; `None` where there is no NVRTC.
+pub fn compiled() -> Option<&'static [(Unit, Compiled)]> {
+    static COMPILED: OnceLock<Vec<(Unit, Compiled)>> = OnceLock::new();
+    let one = |unit: Unit| {
+        let compiled = compile(&unit.name, &unit.source().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        (unit, compiled)
+    };
+    nvrtc_is_here().then(|| &COMPILED.get_or_init(|| units().into_iter().map(one).collect())[..])
+}
+
+/// The largest unit, the quickest of three times: other work on the machine is not what is measured.
+#[test]
+fn a_unit_compiles_in_a_second() {
+    let Some(units) = compiled() else { return };
+    let largest = units.iter().max_by_key(|(_, compiled)| compiled.cubin.len()).unwrap();
+    let text = largest.0.source().unwrap();
+    let seconds = (0..3).map(|_| {
+        let began = Instant::now();
+        compile(&largest.0.name, &text).unwrap();
+        began.elapsed().as_secs_f64()
+    });
+    let quickest = seconds.fold(f64::INFINITY, f64::min);
+    eprintln!("{}: {quickest:.2} s", largest.0.name);
+    assert!(quickest < 1.0, "{} takes {quickest:.1} s", largest.0.name);
+}
+
+#[test]
+fn the_same_unit_gives_the_same_bytes() {
+    let Some(units) = compiled() else { return };
+    for (unit, first) in &units[..3] {
+        assert!(compile(&unit.name, &unit.source().unwrap()).unwrap() == *first, "{}", unit.name);
+    }
+}
+
+#[test]
+fn what_nvrtc_refuses_comes_with_its_reason_and_place() {
+    if !nvrtc_is_here() {
+        return;
+    }
+    let text = "#line 7 \"kernel/wrong.cuh\"\nextern \"C\" __global__ void wrong() { return 1; }\n";
+    let error = compile("wrong", text).unwrap_err().to_string();
+    assert!(error.starts_with("NVRTC refuses `wrong`:\nkernel/wrong.cuh(7): error"), "{error}");
+}

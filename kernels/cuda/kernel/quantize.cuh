@@ -1,0 +1,22 @@
+#pragma once
+#include "epilogue/row.cuh"
+
+// quantize(x) to E4M3 per row: one CTA for a row, which is read once and written once.
+
+namespace fireq::quantize {
+
+struct Params {
+    const float* x;  // [rows, COLS]
+    e4m3* codes;     // [rows, COLS]
+    float* scales;   // [rows]
+};
+
+template <typename Row>
+__device__ inline void run(const Params& p) {
+    i64 row = blockIdx.x;
+    typename Row::Values x;
+    load_row<Row>(p.x + row * Row::COLS, x);
+    quantize_row<Row>(x, p.codes + row * Row::COLS, p.scales + row);
+}
+
+}  // namespace fireq::quantize

@@ -1,0 +1,28 @@
+#pragma once
+#include "epilogue/row.cuh"
+
+// rms_norm(x, weight) over runs of COLS channels: one CTA for a run. Rows may lie `stride` apart, as the slices of a
+// merged projection do; each has `runs` runs.
+
+namespace fireq::rms_norm {
+
+struct Params {
+    const float* x;      // [rows, stride]
+    const void* weight;  // [COLS]
+    float* out;          // [rows, runs·COLS]
+    u32 stride;
+    u32 runs;
+    float eps;
+};
+
+template <typename Row, typename Weight>
+__device__ inline void run(const Params& p) {
+    i64 unit = blockIdx.x;
+    i64 row = unit / p.runs;
+    typename Row::Values x;
+    load_row<Row>(p.x + row * p.stride + (unit - row * p.runs) * Row::COLS, x);
+    normalize<Row>(x, static_cast<const Weight*>(p.weight), p.eps);
+    store_row<Row>(x, p.out + unit * Row::COLS);
+}
+
+}  // namespace fireq::rms_norm

@@ -1,0 +1,43 @@
+#pragma once
+
+// Global memory in words: 16 bytes per thread where addresses allow it.
+
+namespace fireq {
+
+/// `WORDS` words from an address aligned to all of them. Read-only for the whole launch.
+template <int WORDS>
+__device__ inline void load_words(const void* from, u32 (&to)[WORDS]) {
+    static_assert(WORDS == 1 || WORDS == 2 || WORDS % 4 == 0, "loads are 4, 8 or multiples of 16 bytes");
+    if constexpr (WORDS == 1) {
+        asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(to[0]) : "l"(from));
+    } else if constexpr (WORDS == 2) {
+        asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
+    } else {
+#pragma unroll
+        for (int n = 0; n < WORDS; n += 4) {
+            asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
+                         : "=r"(to[n]), "=r"(to[n + 1]), "=r"(to[n + 2]), "=r"(to[n + 3])
+                         : "l"(static_cast<const u8*>(from) + 4 * n));
+        }
+    }
+}
+
+/// `WORDS` words to an address aligned to all of them.
+template <int WORDS>
+__device__ inline void store_words(void* to, const u32 (&from)[WORDS]) {
+    static_assert(WORDS == 1 || WORDS == 2 || WORDS % 4 == 0, "stores are 4, 8 or multiples of 16 bytes");
+    if constexpr (WORDS == 1) {
+        asm volatile("st.global.u32 [%0], %1;" ::"l"(to), "r"(from[0]) : "memory");
+    } else if constexpr (WORDS == 2) {
+        asm volatile("st.global.v2.u32 [%0], {%1, %2};" ::"l"(to), "r"(from[0]), "r"(from[1]) : "memory");
+    } else {
+#pragma unroll
+        for (int n = 0; n < WORDS; n += 4) {
+            asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(static_cast<u8*>(to) + 4 * n), "r"(from[n]),
+                         "r"(from[n + 1]), "r"(from[n + 2]), "r"(from[n + 3])
+                         : "memory");
+        }
+    }
+}
+
+}  // namespace fireq

@@ -1,0 +1,32 @@
+#pragma once
+
+// What lanes of a warp and warps of a CTA do together.
+
+namespace fireq {
+
+inline constexpr int WARP = 32;
+inline constexpr u32 ALL_LANES = 0xffffffffu;
+
+/// The value of the lane whose number differs in the bits of `mask`. Every lane of the warp takes part.
+__device__ inline u32 exchange(u32 x, int mask) {
+    u32 y;
+    asm volatile("shfl.sync.bfly.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(x), "r"(mask));
+    return y;
+}
+
+__device__ inline float exchange(float x, int mask) { return float_of_bits(exchange(bits_of_float(x), mask)); }
+
+__device__ inline u64 exchange(u64 x, int mask) {
+    u64 low = exchange(static_cast<u32>(x), mask);
+    u64 high = exchange(static_cast<u32>(x >> 32), mask);
+    return high << 32 | low;
+}
+
+__device__ inline double exchange(double x, int mask) {
+    return __longlong_as_double(static_cast<i64>(exchange(static_cast<u64>(__double_as_longlong(x)), mask)));
+}
+
+/// All threads of the CTA arrive before any goes on, and see what the others wrote to shared memory.
+__device__ inline void synchronize() { asm volatile("bar.sync 0;" ::: "memory"); }
+
+}  // namespace fireq

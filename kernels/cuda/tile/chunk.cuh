@@ -1,0 +1,45 @@
+#pragma once
+#include "ptx/types.cuh"
+#include "ptx/memory.cuh"
+#include "ptx/convert.cuh"
+
+// Chunks: neighbouring numbers of a row that one thread holds in registers, as f32.
+
+namespace fireq {
+
+/// `N` numbers of format `T` from an address aligned to 16 bytes, or to all of them where they take fewer.
+template <typename T, int N>
+__device__ inline void load_chunk(const T* from, float (&to)[N]) {
+    constexpr int BYTES = N * static_cast<int>(sizeof(T));
+    if constexpr (BYTES % 4 != 0) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) to[n] = widen(from[n]);
+    } else {
+        u32 words[BYTES / 4];
+        load_words(from, words);
+#pragma unroll
+        for (int n = 0; n < N; ++n) {
+            if constexpr (sizeof(T) == 4) {
+                to[n] = float_of_bits(words[n]);
+            } else {
+                to[n] = widen(T{static_cast<u16>(words[n / 2] >> (16 * (n % 2)))});
+            }
+        }
+    }
+}
+
+/// `N` numbers as f32 to an address aligned as for [`load_chunk`].
+template <int N>
+__device__ inline void store_chunk(float* to, const float (&from)[N]) {
+    if constexpr (N == 3) {
+#pragma unroll
+        for (int n = 0; n < N; ++n) to[n] = from[n];
+    } else {
+        u32 words[N];
+#pragma unroll
+        for (int n = 0; n < N; ++n) words[n] = bits_of_float(from[n]);
+        store_words(to, words);
+    }
+}
+
+}  // namespace fireq

@@ -1,0 +1,207 @@
+//! Launches: what to run, with which options.
+
+use rand::{RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::fault::{Fault, FaultKind};
+use crate::machine::Machine;
+use crate::memory::Memory;
+use crate::program::{Kernel, Module, Place};
+use crate::shared::RESERVED;
+use crate::stats::Stats;
+
+/// A kernel launch.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// Name of the kernel in the module.
+    pub kernel: String,
+    /// CTAs in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads of a CTA in x, y, z.
+    pub block: [u32; 3],
+    /// CTAs of a cluster in x, y, z; a kernel's own cluster size wins over `[1, 1, 1]`.
+    pub cluster: [u32; 3],
+    /// Bytes of dynamic shared memory.
+    pub dynamic_shared: usize,
+    /// Parameters as laid out in the kernel's parameter space; see [`Params`].
+    pub params: Vec<u8>,
+}
+
+/// Builds the bytes of a launch's parameters.
+#[derive(Debug, Clone, Default)]
+pub struct Params(Vec<u8>);
+
+impl Params {
+    /// No parameters.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a parameter's bytes at its natural alignment: a power of two.
+    #[must_use]
+    pub fn bytes(mut self, align: usize, bytes: &[u8]) -> Self {
+        self.0.resize(self.0.len().next_multiple_of(align), 0);
+        self.0.extend_from_slice(bytes);
+        self
+    }
+
+    /// Appends a pointer or another 64-bit value.
+    #[must_use]
+    pub fn u64(self, value: u64) -> Self {
+        self.bytes(8, &value.to_le_bytes())
+    }
+
+    /// Appends a 32-bit value.
+    #[must_use]
+    pub fn u32(self, value: u32) -> Self {
+        self.bytes(4, &value.to_le_bytes())
+    }
+
+    /// Appends an f32.
+    #[must_use]
+    pub fn f32(self, value: f32) -> Self {
+        self.u32(value.to_bits())
+    }
+
+    /// The bytes.
+    pub fn build(self) -> Vec<u8> {
+        self.0
+    }
+}
+
+/// When asynchronous operations take effect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Timing {
+    /// As soon as they are issued.
+    Early,
+    /// Only when a wait forces them, or when no warp can do anything else.
+    #[default]
+    Late,
+}
+
+/// Options of a run; results of a correct kernel do not depend on seed and timing.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// Decides how warps interleave and in which order asynchronous operations complete.
+    pub seed: u64,
+    /// When asynchronous operations take effect.
+    pub timing: Timing,
+    /// Warp instructions after which the run is given up.
+    pub budget: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { seed: 0, timing: Timing::Late, budget: 1 << 32 }
+    }
+}
+
+/// Largest shared memory of a CTA, the system's part included.
+const MOST_SHARED: usize = 228 << 10;
+
+/// Runs a kernel to its end. Clusters run one after the other in a seeded order, so a kernel in which a CTA waits for
+/// one of another cluster may be reported as a deadlock. Variables of the module start anew in every launch.
+pub fn run(module: &Module, launch: &Launch, memory: &mut Memory, options: &Options) -> Result<Stats, Fault> {
+    let refuse = |reason: String| Fault {
+        kind: FaultKind::Launch(reason),
+        kernel: launch.kernel.clone(),
+        position: None,
+    };
+    let kernel = module
+        .kernel(&launch.kernel)
+        .ok_or_else(|| refuse("the module has no kernel of this name".into()))?;
+    let shape = Shape::new(kernel, launch).map_err(refuse)?;
+    let before = memory.allocations();
+    let variables = allocate_variables(module, memory);
+    let mut stats = Stats::default();
+    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
+    let mut order: Vec<u64> = (0..shape.clusters()).collect();
+    for i in (1..order.len()).rev() {
+        order.swap(i, rng.random_range(0..=i));
+    }
+    let result = order.into_iter().try_for_each(|cluster| {
+        let world = World { module, kernel, launch, shape: &shape, variables: &variables, options };
+        Machine::new(&world, cluster, memory, &mut stats, rng.random()).run()
+    });
+    memory.truncate(before);
+    result.map(|()| stats)
+}
+
+/// What all clusters of a launch share.
+pub(crate) struct World<'a> {
+    pub module: &'a Module,
+    pub kernel: &'a Kernel,
+    pub launch: &'a Launch,
+    pub shape: &'a Shape,
+    /// Addresses of the module's variables; 0 for shared ones.
+    pub variables: &'a [u64],
+    pub options: &'a Options,
+}
+
+/// Sizes derived from a launch that fits its kernel.
+pub(crate) struct Shape {
+    pub cluster: [u32; 3],
+    /// Clusters in x, y, z.
+    pub grid: [u32; 3],
+    pub threads: u32,
+    /// Offset of the dynamic part, and end of the shared memory.
+    pub dynamic: usize,
+    pub shared: usize,
+}
+
+impl Shape {
+    fn new(kernel: &Kernel, launch: &Launch) -> Result<Self, String> {
+        let product = |dims: [u32; 3]| dims.iter().map(|d| u64::from(*d)).product::<u64>();
+        let cluster = kernel.required_cluster.unwrap_or(launch.cluster);
+        if launch.cluster != cluster && launch.cluster != [1, 1, 1] {
+            return Err(format!("clusters of {:?} where the kernel needs {cluster:?}", launch.cluster));
+        }
+        let threads = product(launch.block);
+        let most = kernel.max_threads.unwrap_or(1024).min(1024);
+        if threads == 0 || threads > most.into() || kernel.required_block.is_some_and(|b| b != launch.block) {
+            return Err(format!("blocks of {:?}; the kernel allows {most} threads", launch.block));
+        }
+        let divides = launch.grid.iter().zip(cluster).all(|(g, c)| *g > 0 && c > 0 && g % c == 0);
+        if !divides || product(cluster) > 16 {
+            return Err(format!("a grid of {:?} in clusters of {cluster:?}", launch.grid));
+        }
+        if launch.params.len() != kernel.parameter_bytes {
+            return Err(format!(
+                "{} bytes of parameters instead of {}",
+                launch.params.len(),
+                kernel.parameter_bytes
+            ));
+        }
+        let dynamic = (RESERVED + kernel.shared_bytes).next_multiple_of(kernel.dynamic_align);
+        let shared = dynamic + launch.dynamic_shared;
+        if shared > MOST_SHARED {
+            return Err(format!("{shared} bytes of shared memory where {MOST_SHARED} exist"));
+        }
+        let grid = std::array::from_fn(|i| launch.grid[i] / cluster[i]);
+        Ok(Self { cluster, grid, threads: threads as u32, dynamic, shared })
+    }
+
+    fn clusters(&self) -> u64 {
+        self.grid.iter().map(|g| u64::from(*g)).product()
+    }
+}
+
+fn allocate_variables(module: &Module, memory: &mut Memory) -> Vec<u64> {
+    let mut addresses = vec![];
+    for variable in &module.variables {
+        addresses.push(match variable.place {
+            Place::Shared | Place::Dynamic => 0,
+            Place::Global | Place::Constant => {
+                // Variables without an initialiser are zero.
+                let mut bytes = variable.init.clone();
+                bytes.resize(variable.bytes, 0);
+                let address = memory.alloc_with(variable.name.as_str(), &bytes);
+                if variable.place == Place::Constant {
+                    memory.protect_last();
+                }
+                address
+            }
+        });
+    }
+    addresses
+}

@@ -1,0 +1,171 @@
+//! `wgmma.mma_async`: each warp of a warpgroup computes its own sixteen rows of the tile.
+
+use super::Machine;
+use super::matrix::{accumulate, gather_a};
+use super::step::mask_of;
+use super::warp::{Left, Pending, Step};
+use crate::clock::Stamp;
+use crate::fault::{FaultKind, Trouble, undefined};
+use crate::launch::Timing;
+use crate::op::{MatrixA, Op, Wgmma};
+use crate::program::{Inst, Reg};
+use crate::shared::Agent;
+use crate::tile::{CHUNK, K_BYTES, Tile};
+
+/// Rows of a tile that one warp computes.
+const ROWS: usize = 16;
+
+impl Machine<'_> {
+    /// Hazards of registers in flight: refuses them, except that a move of an accumulator joins the queue (true).
+    pub(super) fn defer_or_refuse(&mut self, w: usize, inst: &Inst, mask: u32) -> Result<bool, Trouble> {
+        if matches!(inst.op, Op::Wgmma(_)) {
+            return Ok(false);
+        }
+        let late = self.world.options.timing == Timing::Late;
+        let warp = &mut self.warps[w];
+        let matrix = &mut warp.matrix;
+        let copied = match inst.op {
+            Op::Lanes { s, copies: true, .. } => Some(s[0]),
+            _ => None,
+        };
+        if matrix.queue.is_empty() {
+            let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
+            inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+            return Ok(false);
+        }
+        if inst.defs.iter().any(|d| matrix.writing[*d as usize] > 0 || matrix.reading[*d as usize] > 0) {
+            return Err(FaultKind::AccumulatorInFlight("written").into());
+        }
+        if let (Some(a), [d]) = (copied.filter(|a| matrix.writing[*a as usize] > 0), &*inst.defs) {
+            if mask != warp.live {
+                return Err(FaultKind::AccumulatorInFlight("read").into());
+            }
+            matrix.writing[*d as usize] += 1;
+            matrix.unfenced[*d as usize] = false;
+            matrix.queue.push_back(Pending { group: matrix.open, step: Step::Move { d: *d, a } });
+            if !late {
+                warp.rows[*d as usize] = warp.rows[a as usize];
+            }
+            return Ok(true);
+        }
+        if inst.uses.iter().any(|u| matrix.writing[*u as usize] > 0) {
+            return Err(FaultKind::AccumulatorInFlight("read").into());
+        }
+        let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
+        inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+        Ok(false)
+    }
+
+    pub(super) fn issue_wgmma(&mut self, w: usize, pc: u32) -> Result<(), Trouble> {
+        let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return Ok(()) };
+        let warp = &mut self.warps[w];
+        if warp.live != u32::MAX {
+            return Err(undefined("wgmma needs all lanes of the warp").into());
+        }
+        let a_rows: &[Reg] = match &wgmma.a {
+            MatrixA::Registers(rows) => rows,
+            MatrixA::Descriptor(_) => &[],
+        };
+        let matrix = &mut warp.matrix;
+        if wgmma.d.iter().chain(a_rows).any(|r| matrix.unfenced[*r as usize]) {
+            return Err(FaultKind::MissingWgmmaFence.into());
+        }
+        if a_rows.iter().any(|r| matrix.writing[*r as usize] > 0) {
+            return Err(FaultKind::AccumulatorInFlight("read").into());
+        }
+        wgmma.d.iter().for_each(|r| matrix.writing[*r as usize] += 1);
+        a_rows.iter().for_each(|r| matrix.reading[*r as usize] += 1);
+        let scale_d = mask_of(&warp.rows[wgmma.scale_d as usize]) & 1 == 1;
+        let left = match wgmma.a {
+            MatrixA::Registers(rows) => Left::Rows(rows.map(|r| warp.rows[r as usize])),
+            MatrixA::Descriptor(row) => {
+                let span = (ROWS * (warp.index as usize % 4), ROWS);
+                Left::Tile(Tile::new(warp.rows[row as usize][0], span, wgmma.element[0], wgmma.transpose[0])?)
+            }
+        };
+        let right =
+            Tile::new(warp.rows[wgmma.b as usize][0], (0, wgmma.n), wgmma.element[1], wgmma.transpose[1])?;
+        let stamp = warp.issue();
+        self.mark_tiles(w, &left, &right, stamp)?;
+        self.stats.tensor_macs += (ROWS * wgmma.n * K_BYTES / wgmma.element[0].bytes()) as u64;
+        let done = self.world.options.timing == Timing::Early;
+        if done {
+            self.multiply(w, wgmma, scale_d, &left, &right);
+        }
+        let matrix = &mut self.warps[w].matrix;
+        let step = Step::Multiply { pc, scale_d, left, right, done, stamp };
+        matrix.queue.push_back(Pending { group: matrix.open, step });
+        Ok(())
+    }
+
+    /// Checks what the instruction reads, and marks it as in flight.
+    fn mark_tiles(&mut self, w: usize, left: &Left, right: &Tile, stamp: Stamp) -> Result<(), FaultKind> {
+        let warp = &self.warps[w];
+        let who = Agent { stamp, knowledge: &warp.knowledge, asynchronous: true, access: "wgmma" };
+        let shared = &mut self.ctas[warp.cta].shared;
+        for chunk in left.chunks().iter().chain(&right.chunks) {
+            shared.read(*chunk, CHUNK, &who)?;
+            shared.mark(*chunk, CHUNK, false, true);
+            self.stats.shared_read += CHUNK as u64;
+        }
+        Ok(())
+    }
+
+    /// Completes the groups that may no longer be pending, in order.
+    pub(super) fn wait_wgmma(&mut self, w: usize, pending: u32) -> Result<(), Trouble> {
+        let limit = self.warps[w].matrix.open.saturating_sub(pending.into());
+        while let Some(entry) = self.warps[w].matrix.queue.pop_front_if(|e| e.group < limit) {
+            self.finish(w, entry.step)?;
+        }
+        self.progress += 1;
+        Ok(())
+    }
+
+    fn finish(&mut self, w: usize, step: Step) -> Result<(), Trouble> {
+        let (pc, scale_d, left, right, done, stamp) = match step {
+            Step::Move { d, a } => {
+                let warp = &mut self.warps[w];
+                warp.rows[d as usize] = warp.rows[a as usize];
+                warp.matrix.writing[d as usize] -= 1;
+                return Ok(());
+            }
+            Step::Multiply { pc, scale_d, left, right, done, stamp } => {
+                (pc, scale_d, left, right, done, stamp)
+            }
+        };
+        let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return Ok(()) };
+        if !done {
+            self.multiply(w, wgmma, scale_d, &left, &right);
+        }
+        let warp = &mut self.warps[w];
+        let shared = &mut self.ctas[warp.cta].shared;
+        left.chunks().iter().chain(&right.chunks).for_each(|chunk| shared.mark(*chunk, CHUNK, false, false));
+        wgmma.d.iter().for_each(|r| warp.matrix.writing[*r as usize] -= 1);
+        if let MatrixA::Registers(rows) = &wgmma.a {
+            rows.iter().for_each(|r| warp.matrix.reading[*r as usize] -= 1);
+        }
+        warp.knowledge.seen.raise(stamp);
+        Ok(())
+    }
+
+    fn multiply(&mut self, w: usize, wgmma: &Wgmma, scale_d: bool, left: &Left, right: &Tile) {
+        let warp = &mut self.warps[w];
+        let k = K_BYTES / wgmma.element[0].bytes();
+        let shared = &self.ctas[warp.cta].shared.data;
+        let mut left = match left {
+            Left::Rows(rows) => gather_a(rows.iter(), wgmma.element[0], k),
+            Left::Tile(tile) => tile.values(shared),
+        };
+        let right = right.values(shared);
+        if wgmma.negate[0] != wgmma.negate[1] {
+            left.iter_mut().for_each(|x| *x = -*x);
+        }
+        for (i, register) in wgmma.d.iter().enumerate() {
+            for (lane, value) in warp.rows[*register as usize].iter_mut().enumerate() {
+                let (m, n) = (lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
+                let old = if scale_d { *value } else { 0 };
+                *value = accumulate(old, &left[m * k..][..k], &right[n * k..][..k]);
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! CUDA kernels for Hopper: building blocks in C++, and units that instantiate them.
+//!
+//! A unit has no logic: an include, a few names, and one instantiation with a C name. Sizes, formats and tiles are
+//! template arguments, chosen here; the C++ is in `kernels/cuda`, in layers of which each includes only lower ones.
+//!
+//! Numbers are the interpreter's. Divisions are IEEE's, nothing is contracted, rotations and norms are carried in f64 or
+//! in pairs of f32, so that scales, codes, caches and workspaces have its bits. Two things differ: `silu` is good to a
+//! relative 2⁻²⁰, so that a row's scale is, and a code may be its neighbour where `x/s` lies that close to the middle of
+//! two; and sums of `logits` are f32, which is good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
+
+mod argmax;
+mod elementwise;
+pub mod expression;
+mod gather;
+pub mod include;
+mod logits;
+pub mod params;
+mod qkv;
+mod rope_table;
+mod row;
+pub mod sources;
+mod unit;
+
+pub use argmax::argmax;
+pub use elementwise::{Elementwise, elementwise};
+pub use gather::gather;
+pub use logits::logits;
+pub use qkv::{BLOCK, Qkv};
+pub use rope_table::rope_table;
+pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
+pub use unit::{Grid, Unit, Unsupported};

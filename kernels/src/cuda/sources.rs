@@ -1,0 +1,74 @@
+//! The CUDA building blocks, embedded as text.
+
+/// The layers of the building blocks, lowest first: a file includes only files of lower layers.
+pub const LAYERS: [&str; 6] = ["ptx", "tile", "quant", "mainloop", "epilogue", "kernel"];
+
+macro_rules! sources {
+    ($($path:literal)*) => {
+        /// Every building block: its path below `kernels/cuda`, and its text.
+        pub const SOURCES: &[(&str, &str)] = &[$(($path, include_str!(concat!("../../cuda/", $path)))),*];
+    };
+}
+
+sources! {
+    "ptx/types.cuh"
+    "ptx/memory.cuh"
+    "ptx/convert.cuh"
+    "ptx/math.cuh"
+    "ptx/warp.cuh"
+    "tile/angle.cuh"
+    "tile/chunk.cuh"
+    "tile/group.cuh"
+    "tile/reduce.cuh"
+    "tile/row.cuh"
+    "quant/e4m3.cuh"
+    "quant/int4.cuh"
+    "mainloop/dot.cuh"
+    "mainloop/head.cuh"
+    "mainloop/row.cuh"
+    "epilogue/heads.cuh"
+    "epilogue/row.cuh"
+    "kernel/argmax.cuh"
+    "kernel/elementwise.cuh"
+    "kernel/gather.cuh"
+    "kernel/logits.cuh"
+    "kernel/norm_quantize.cuh"
+    "kernel/qkv.cuh"
+    "kernel/quantize.cuh"
+    "kernel/rms_norm.cuh"
+    "kernel/rope_table.cuh"
+    "kernel/swiglu_quantize.cuh"
+}
+
+/// The text of a building block.
+pub fn source(path: &str) -> Option<&'static str> {
+    SOURCES.iter().find(|(name, _)| *name == path).map(|(_, text)| *text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn every_file_is_embedded() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("cuda");
+        let mut found = 0;
+        for layer in LAYERS {
+            for entry in std::fs::read_dir(root.join(layer)).unwrap() {
+                let name = entry.unwrap().file_name().into_string().unwrap();
+                assert!(source(&format!("{layer}/{name}")).is_some(), "{layer}/{name} is not embedded");
+                found += 1;
+            }
+        }
+        assert_eq!(found, SOURCES.len());
+    }
+
+    #[test]
+    fn files_fit_in_a_head() {
+        for (path, text) in SOURCES {
+            assert!(text.lines().count() <= 250, "{path} has more than 250 lines");
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Generated units: an include, a few names and one instantiation. What varies are template arguments.
+
+use fireq_ir::DType;
+use thiserror::Error;
+
+use super::include::{IncludeError, resolve};
+use super::params::Params;
+use super::qkv::BLOCK;
+
+/// One kernel as it is compiled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// The function's name, which says what it is specialized for.
+    pub name: String,
+    /// The unit's text, before includes are resolved.
+    pub text: String,
+    /// Sizes that it is specialized for, in words.
+    pub shape: String,
+    /// Threads of a CTA and how work is shared among them, in words.
+    pub config: String,
+    /// Why it is configured like this.
+    pub reason: String,
+    /// Threads of a CTA.
+    pub threads: usize,
+    /// CTAs of a launch.
+    pub grid: Grid,
+}
+
+/// How many CTAs a launch has for the rows of a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grid {
+    /// One for each row; for norms of runs, one for each run.
+    Rows,
+    /// This many in y for each row.
+    RowParts(usize),
+    /// One for every `per_cta` numbers of rows of `cols`.
+    Elements {
+        /// Numbers of a row.
+        cols: usize,
+        /// Numbers of a CTA.
+        per_cta: usize,
+    },
+    /// This many heads in y for every block of positions that the step touches.
+    Heads(usize),
+    /// This many in x for every `tokens` rows.
+    Tiles {
+        /// CTAs that cover the output channels.
+        channels: usize,
+        /// Rows of a CTA.
+        tokens: usize,
+    },
+}
+
+impl Grid {
+    /// The CTAs in x, y and z of a launch on `rows` rows behind `past` positions; rows are at least one.
+    pub fn ctas(self, rows: usize, past: usize) -> [u32; 3] {
+        let [x, y] = match self {
+            Grid::Rows => [rows, 1],
+            Grid::RowParts(parts) => [rows, parts],
+            Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
+            Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
+            Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
+        };
+        [x as u32, y as u32, 1]
+    }
+}
+
+/// Why there is no unit for these sizes.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{0}")]
+pub struct Unsupported(pub String);
+
+impl Unit {
+    /// The self-contained text that NVRTC compiles.
+    pub fn source(&self) -> Result<String, IncludeError> {
+        resolve(&format!("{}.cu", self.name), &self.text)
+    }
+}
+
+/// What a unit's text is made of.
+pub(super) struct Parts<'a> {
+    pub name: &'a str,
+    /// The building block, without folder and ending; also its namespace.
+    pub kernel: &'a str,
+    /// Names that the template arguments use: `using` lines, and the body of an element-wise expression.
+    pub names: &'a [String],
+    pub arguments: &'a str,
+    pub threads: usize,
+}
+
+/// The text of a unit whose parameters are `P`.
+pub(super) fn text<P: Params>(parts: &Parts<'_>) -> String {
+    let Parts { name, kernel, names, arguments, threads } = parts;
+    let names: String = names.iter().map(|line| format!("{line}\n")).collect();
+    format!(
+        "#include \"kernel/{kernel}.cuh\"\n\nnamespace fireq {{\n\nusing Params = {kernel}::Params;\n{names}{}\n\
+         extern \"C\" __global__ void __launch_bounds__({threads}) {name}(const __grid_constant__ Params p) {{\n    \
+         {kernel}::run<{arguments}>(p);\n}}\n\n}}  // namespace fireq\n",
+        layout::<P>(),
+    )
+}
+
+/// The assertion that the host's structure is the device's.
+fn layout<P: Params>() -> String {
+    let offsets = P::FIELDS.iter().map(|(field, at)| format!("FIREQ_OFFSET(Params, {field}) == {at}"));
+    let facts: Vec<String> =
+        std::iter::once(format!("sizeof(Params) == {}", P::SIZE)).chain(offsets).collect();
+    let lines: Vec<String> = facts.chunks(3).map(|facts| facts.join(" && ")).collect();
+    format!(
+        "static_assert({},\n              \"the host lays parameters out as the device does\");\n",
+        lines.join(" &&\n              ")
+    )
+}
+
+/// The name of a float format in C++.
+pub(super) fn float_name(dtype: DType) -> Result<&'static str, Unsupported> {
+    match dtype {
+        DType::F32 => Ok("float"),
+        DType::BF16 => Ok("bf16"),
+        DType::F16 => Ok("f16"),
+        other => Err(Unsupported(format!("{other} is no float format"))),
+    }
+}
+
+/// The largest of `sizes` that divides `cols`: chunks whose addresses are aligned in every row.
+pub(super) fn chunk(cols: usize, sizes: &[usize]) -> usize {
+    sizes.iter().copied().find(|size| cols.is_multiple_of(*size)).unwrap_or(1)
+}
+
+/// What a chunk means for memory accesses, for reasons.
+pub(super) fn access(bytes: usize) -> String {
+    if bytes >= 16 {
+        "16-byte loads".into()
+    } else {
+        format!("{bytes}-byte loads, as rows allow no wider ones")
+    }
+}

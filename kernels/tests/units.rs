@@ -1,0 +1,50 @@
+//! The text of one unit of every kind, as it is compiled.
+
+use fireq_ir::{DType, Fit};
+use fireq_kernels::cuda::{
+    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, swiglu_quantize,
+};
+
+fn check(name: &str, unit: &Unit) {
+    let text = format!("{}\n// {}\n// {}\n// {}\n", unit.text, unit.shape, unit.config, unit.reason);
+    insta::with_settings!({ omit_expression => true, prepend_module_to_snapshot => false }, {
+        insta::assert_snapshot!(name, text);
+    });
+    assert!(unit.source().is_ok());
+}
+
+#[test]
+fn units_are_instantiations() {
+    check("gather", &gather(4096, DType::BF16).unwrap());
+    check("rms_norm", &rms_norm(128, DType::BF16).unwrap());
+    check("norm_quantize", &norm_quantize(4096, DType::BF16).unwrap());
+    check("quantize", &quantize(4096).unwrap());
+    check("swiglu_quantize", &swiglu_quantize(14336).unwrap());
+    check("add", &elementwise(Elementwise::Add, 4096, DType::F32).unwrap());
+    check("bias", &elementwise(Elementwise::Bias, 6144, DType::BF16).unwrap());
+    check("rope_table", &rope_table(128).unwrap());
+    let clipped = Fit::Clipped;
+    let qkv =
+        Qkv { q_heads: 32, kv_heads: 8, head: 128, k_fit: clipped, v_fit: clipped, scales: DType::E4M3 };
+    check("qkv", &qkv.unit().unwrap());
+    check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
+    check("argmax", &argmax(128_256));
+}
+
+#[test]
+fn what_no_unit_can_hold_is_refused() {
+    let error = norm_quantize(1 << 20, DType::BF16).unwrap_err().to_string();
+    assert!(error.contains("do not fit into registers"), "{error}");
+    let wide = Qkv {
+        q_heads: 1,
+        kv_heads: 1,
+        head: 512,
+        k_fit: Fit::Absmax,
+        v_fit: Fit::Absmax,
+        scales: DType::E4M3,
+    };
+    assert!(wide.unit().unwrap_err().to_string().contains("heads of 512 channels"));
+    assert!(elementwise(Elementwise::Add, 4, DType::BF16).is_err());
+    assert!(gather(4, DType::I32).is_err());
+}
