@@ -51,6 +51,9 @@ struct Cta {
 /// Instructions that a warp executes before another one gets its turn, at most.
 const LONGEST_TURN: u32 = 64;
 
+/// Looks without progress before a poll counts as a wait that never ends.
+const MOST_STALLS: u32 = 64;
+
 impl<'m> Machine<'m> {
     pub fn new(
         world: &'m World<'m>, cluster: u64, memory: &'m mut Memory, stats: &'m mut Stats, seed: u64,
@@ -72,6 +75,7 @@ impl<'m> Machine<'m> {
 
     pub fn run(mut self) -> Result<(), Fault> {
         let mut able = vec![];
+        let mut stalls = (0, 0);
         loop {
             able.clear();
             let progress = self.progress;
@@ -85,10 +89,22 @@ impl<'m> Machine<'m> {
                 self.complete(next)?;
             } else if self.warps.iter().all(|w| w.live == 0) {
                 return Ok(());
-            } else {
+            } else if !self.ask_again(&mut stalls) {
                 return Err(self.deadlock());
             }
         }
+    }
+
+    /// Lets fragments that found nothing to do look again, a few times without progress: not every one that asks
+    /// for a state waits for it.
+    fn ask_again(&mut self, (since, times): &mut (u64, u32)) -> bool {
+        *times = if *since == self.progress { *times + 1 } else { 0 };
+        *since = self.progress;
+        let fragments = self.warps.iter_mut().flat_map(|w| &mut w.fragments);
+        let mut idle = fragments.filter(|f| f.wait.is_none()).peekable();
+        let some = idle.peek().is_some();
+        idle.for_each(|f| f.idle = u64::MAX);
+        some && *times < MOST_STALLS
     }
 
     /// Lets one fragment of a warp execute a few instructions.
