@@ -168,3 +168,12 @@ fn generic_writes_need_a_fence_before_wgmma() {
         }
     }
 }
+
+#[test]
+fn operand_a_needs_a_fence_after_arithmetic() {
+    // One more operation on a register of A after the fence; a compiler's own moves there are fine.
+    let text = fixture::with(&ptx("generic"), "wgmma.mma_async.sync.aligned.m64n16k32", "add.u32 %r152, %r152, 0;\nwgmma.mma_async.sync.aligned.m64n16k32");
+    let found = faults(&module(&text), |memory| small(memory, "registers", &[0; 2048], &[0; 512], 16));
+    assert_eq!(found.len(), fixture::options().len());
+    assert!(found.iter().all(|f| matches!(f.kind, FaultKind::MissingWgmmaFence)), "{}", found[0]);
+}

@@ -43,8 +43,7 @@ fn move_value(call: &mut Call) -> Result<(), ParseError> {
         32 => lanes!(|a| a & 0xffff_ffff),
         _ => lanes!(|a| a),
     };
-    let copies = matches!(call.operand(1)?, Operand::Name(name, 0) if call.builder.register(name).is_some());
-    call.emit(Op::Lanes { f, d, s: [a, 0, 0, 0], copies });
+    call.emit(Op::Lanes { f, d, s: [a, 0, 0, 0], copies: true });
     Ok(())
 }
 

@@ -181,7 +181,7 @@ impl Machine<'_> {
                 let pc = self.warps[w].fragments[fragment].pc;
                 self.issue_wgmma(w, pc)?;
             }
-            Op::WgmmaFence => self.warps[w].matrix.unfenced.fill(false),
+            Op::WgmmaFence => self.warps[w].matrix.fence(),
             Op::WgmmaCommit => self.warps[w].matrix.open += 1,
             Op::WgmmaWait { pending } => self.wait_wgmma(w, *pending)?,
             _ => return Err(undefined("this instruction is not executable").into()),

@@ -80,8 +80,23 @@ pub(super) struct Matrix {
     /// For each row, how many queue entries write it, and how many read it as operand A.
     pub writing: Vec<u32>,
     pub reading: Vec<u32>,
-    /// Rows written since the last `wgmma.fence`.
+    /// Whether there was a `wgmma.fence`, and rows written since the last one.
+    pub fenced: bool,
     pub unfenced: Vec<bool>,
+}
+
+impl Matrix {
+    pub fn fence(&mut self) {
+        self.fenced = true;
+        self.unfenced.fill(false);
+    }
+
+    /// A move counts as written when its source was: compilers move constants and accumulators past fences, and
+    /// the assembler orders those.
+    pub fn note_writes(&mut self, rows: &[Reg], copied: Option<Reg>) {
+        let unfenced = copied.is_none_or(|a| self.unfenced[a as usize]);
+        rows.iter().for_each(|d| self.unfenced[*d as usize] = unfenced);
+    }
 }
 
 /// An entry of the queue; the group is the one that was open.

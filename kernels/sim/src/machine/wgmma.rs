@@ -29,8 +29,7 @@ impl Machine<'_> {
             _ => None,
         };
         if matrix.queue.is_empty() {
-            let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
-            inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+            matrix.note_writes(&inst.defs, copied);
             return Ok(false);
         }
         if inst.defs.iter().any(|d| matrix.writing[*d as usize] > 0 || matrix.reading[*d as usize] > 0) {
@@ -51,8 +50,7 @@ impl Machine<'_> {
         if inst.uses.iter().any(|u| matrix.writing[*u as usize] > 0) {
             return Err(FaultKind::AccumulatorInFlight("read").into());
         }
-        let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
-        inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+        matrix.note_writes(&inst.defs, copied);
         Ok(false)
     }
 
@@ -67,7 +65,7 @@ impl Machine<'_> {
             MatrixA::Descriptor(_) => &[],
         };
         let matrix = &mut warp.matrix;
-        if wgmma.d.iter().chain(a_rows).any(|r| matrix.unfenced[*r as usize]) {
+        if !matrix.fenced || wgmma.d.iter().chain(a_rows).any(|r| matrix.unfenced[*r as usize]) {
             return Err(FaultKind::MissingWgmmaFence.into());
         }
         if a_rows.iter().any(|r| matrix.writing[*r as usize] > 0) {
@@ -125,7 +123,9 @@ impl Machine<'_> {
         let (pc, scale_d, left, right, done, stamp) = match step {
             Step::Move { d, a } => {
                 let warp = &mut self.warps[w];
-                warp.rows[d as usize] = warp.rows[a as usize];
+                if self.world.options.timing == Timing::Late {
+                    warp.rows[d as usize] = warp.rows[a as usize];
+                }
                 warp.matrix.writing[d as usize] -= 1;
                 return Ok(());
             }
