@@ -107,8 +107,9 @@ pub fn run(module: &Module, launch: &Launch, memory: &mut Memory, options: &Opti
         kernel: launch.kernel.clone(),
         position: None,
     };
-    let kernel =
-        module.kernel(&launch.kernel).ok_or_else(|| refuse("the module has no kernel of this name".into()))?;
+    let kernel = module
+        .kernel(&launch.kernel)
+        .ok_or_else(|| refuse("the module has no kernel of this name".into()))?;
     let shape = Shape::new(kernel, launch).map_err(refuse)?;
     let before = memory.allocations();
     let variables = allocate_variables(module, memory);
@@ -165,7 +166,11 @@ impl Shape {
             return Err(format!("a grid of {:?} in clusters of {cluster:?}", launch.grid));
         }
         if launch.params.len() != kernel.parameter_bytes {
-            return Err(format!("{} bytes of parameters instead of {}", launch.params.len(), kernel.parameter_bytes));
+            return Err(format!(
+                "{} bytes of parameters instead of {}",
+                launch.params.len(),
+                kernel.parameter_bytes
+            ));
         }
         let dynamic = (RESERVED + kernel.shared_bytes).next_multiple_of(kernel.dynamic_align);
         let shared = dynamic + launch.dynamic_shared;

@@ -152,11 +152,17 @@ mod tests {
         memory.write(address + 60, &[7; 10]).unwrap();
         assert_eq!(memory.read(address + 60, 10).unwrap(), [7; 10]);
         let missing = memory.read(address + 60, 11).unwrap_err();
-        assert!(matches!(missing, FaultKind::Uninitialised { address: a, .. } if a == address + 70), "{missing}");
+        assert!(
+            matches!(missing, FaultKind::Uninitialised { address: a, .. } if a == address + 70),
+            "{missing}"
+        );
         let outside = memory.read(address + 196, 8).unwrap_err();
         assert_eq!(
             outside.to_string(),
-            format!("read of 8 bytes at {:#x} is out of bounds: byte 196 of `x`, which has 200", address + 196)
+            format!(
+                "read of 8 bytes at {:#x} is out of bounds: byte 196 of `x`, which has 200",
+                address + 196
+            )
         );
         assert!(memory.read(0, 1).is_err());
     }

@@ -182,7 +182,9 @@ mod tests {
 
     #[test]
     fn e4m3_rounds_to_even_and_saturates() {
-        for (x, bits) in [(0.0, 0), (1.0625, 0x38), (1.1875, 0x3a), (464.0, 0x7e), (1e9, 0x7e), (-0.0009765625, 0x80)] {
+        for (x, bits) in
+            [(0.0, 0), (1.0625, 0x38), (1.1875, 0x3a), (464.0, 0x7e), (1e9, 0x7e), (-0.0009765625, 0x80)]
+        {
             assert_eq!(encode(x, E4M3, Round::Nearest, true), bits, "{x}");
         }
         assert_eq!(encode(0.00098, E4M3, Round::Nearest, true), 1);

@@ -152,7 +152,10 @@ impl Shared {
     /// Whether the initialisation of the barrier object is in the past of who uses it.
     pub fn check_barrier(&self, offset: u64, who: &Agent) -> Result<(), FaultKind> {
         let cell = self.cells[self.range(offset, 8, who.access)?];
-        if cell.flags & BARRIER == 0 || cell.write.agent == who.stamp.agent || who.knowledge.seen.knows(cell.write) {
+        if cell.flags & BARRIER == 0
+            || cell.write.agent == who.stamp.agent
+            || who.knowledge.seen.knows(cell.write)
+        {
             return Ok(());
         }
         Err(race(offset as usize, who, "the initialisation", cell.write.agent))

@@ -64,7 +64,9 @@ impl Classes {
             | Op::ActiveMask { .. }
             | Op::Elect { .. } => &mut self.exchange,
             Op::Copy { .. } | Op::Bulk(_) => &mut self.copies,
-            Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::Mma { .. } | Op::Wgmma(_) => &mut self.matrix,
+            Op::LoadMatrix { .. } | Op::StoreMatrix { .. } | Op::Mma { .. } | Op::Wgmma(_) => {
+                &mut self.matrix
+            }
             _ => &mut self.synchronisation,
         }
     }

@@ -75,7 +75,10 @@ impl Descriptor {
 impl Tile {
     /// Rows `first` and up of the matrix that a descriptor describes.
     pub fn new(
-        descriptor: u64, (first, rows): (usize, usize), element: Element, transpose: bool,
+        descriptor: u64,
+        (first, rows): (usize, usize),
+        element: Element,
+        transpose: bool,
     ) -> Result<Self, FaultKind> {
         let d = Descriptor::decode(descriptor)?;
         let chunks = if transpose {
@@ -123,7 +126,10 @@ mod tests {
         // The second 32 bytes of K: chunks 2 and 3 of each row.
         let tile = Tile::new(descriptor(4096 + 32, 16, 1024, 1), (0, 16), Element::E4m3, false).unwrap();
         let chunk = |row: usize| (tile.chunks[2 * row] - 4096) / 16;
-        assert_eq!([0, 1, 2, 3, 4, 5, 6, 7].map(chunk), [2, 8 + 3, 16, 24 + 1, 32 + 6, 40 + 7, 48 + 4, 56 + 5]);
+        assert_eq!(
+            [0, 1, 2, 3, 4, 5, 6, 7].map(chunk),
+            [2, 8 + 3, 16, 24 + 1, 32 + 6, 40 + 7, 48 + 4, 56 + 5]
+        );
         assert_eq!(chunk(8), 64 + 2);
     }
 

@@ -78,22 +78,33 @@ fn misuse_of_barrier_objects_is_refused() {
     let init = "mbarrier.init.shared.b64 [%r1], 1;\n";
     assert!(misuse(&only_lane_0(&format!("{init}{init}"))).contains("initialised while"));
     assert!(misuse(&only_lane_0("mbarrier.init.shared.b64 [%r1], 0;")).contains("count of 0"));
-    assert!(misuse(&only_lane_0(&format!("{init} mbarrier.arrive.shared.b64 _, [%r1], 2;"))).contains("2 arrivals"));
+    assert!(
+        misuse(&only_lane_0(&format!("{init} mbarrier.arrive.shared.b64 _, [%r1], 2;")))
+            .contains("2 arrivals")
+    );
     assert!(misuse(&only_lane_0(&format!("{init} ld.shared.u32 %d, [%r1];"))).contains("ordinary access"));
-    assert!(misuse(&only_lane_0(&format!("{init} st.shared.u32 [%r1+4], %lane;"))).contains("ordinary access"));
+    assert!(
+        misuse(&only_lane_0(&format!("{init} st.shared.u32 [%r1+4], %lane;"))).contains("ordinary access")
+    );
     let again = only_lane_0(&format!("{init} mbarrier.inval.shared.b64 [%r1]; {init}"));
     assert_eq!(lanes(&again, NONE), [0; 32]);
-    assert!(matches!(fault(&only_lane_0("mbarrier.init.shared.b64 [%r1+4], 1;")).kind, FaultKind::Misaligned { .. }));
+    assert!(matches!(
+        fault(&only_lane_0("mbarrier.init.shared.b64 [%r1+4], 1;")).kind,
+        FaultKind::Misaligned { .. }
+    ));
 }
 
 #[test]
 fn copies_arrive_on_a_barrier() {
-    let body = copy("").replace("cp.async.commit_group;", "cp.async.mbarrier.arrive.noinc.shared.b64 [%r5];")
-        + "";
+    let body =
+        copy("").replace("cp.async.commit_group;", "cp.async.mbarrier.arrive.noinc.shared.b64 [%r5];") + "";
     let body = format!(
         "mov.u32 %r5, shared; add.u32 %r5, %r5, 4096; setp.eq.u32 %p, %lane, 0;\n\
          @%p mbarrier.init.shared.b64 [%r5], 32; bar.warp.sync -1;\n{}",
-        body.replace("ld.shared.v2", "WAIT: mbarrier.try_wait.parity.shared.b64 %q, [%r5], 0; @!%q bra WAIT;\nld.shared.v2")
+        body.replace(
+            "ld.shared.v2",
+            "WAIT: mbarrier.try_wait.parity.shared.b64 %q, [%r5], 0; @!%q bra WAIT;\nld.shared.v2"
+        )
     );
     for timing in [Timing::Early, Timing::Late] {
         let got = attempt(&body, [&[5], &[], &[]], timing).unwrap_or_else(|f| panic!("{f}"));
@@ -104,12 +115,23 @@ fn copies_arrive_on_a_barrier() {
 #[test]
 fn bounds_alignment_and_initial_values_are_checked() {
     assert!(matches!(fault("ld.shared.u32 %d, [shared];").kind, FaultKind::Uninitialised { .. }));
-    assert!(matches!(fault("ld.param.u64 %rd1, [p3]; ld.global.u32 %d, [%rd1];").kind, FaultKind::Uninitialised { .. }));
-    assert!(matches!(fault("ld.param.u64 %rd1, [p0]; ld.global.v4.u32 {%d, %r1, %r2, %r3}, [%rd1+8];").kind, FaultKind::Misaligned { align: 16, .. }));
-    let outside = fault("ld.param.u64 %rd1, [p0]; mul.wide.u32 %rd2, %lane, 16; add.s64 %rd1, %rd1, %rd2; ld.global.u32 %d, [%rd1];");
+    assert!(matches!(
+        fault("ld.param.u64 %rd1, [p3]; ld.global.u32 %d, [%rd1];").kind,
+        FaultKind::Uninitialised { .. }
+    ));
+    assert!(matches!(
+        fault("ld.param.u64 %rd1, [p0]; ld.global.v4.u32 {%d, %r1, %r2, %r3}, [%rd1+8];").kind,
+        FaultKind::Misaligned { align: 16, .. }
+    ));
+    let outside = fault(
+        "ld.param.u64 %rd1, [p0]; mul.wide.u32 %rd2, %lane, 16; add.s64 %rd1, %rd1, %rd2; ld.global.u32 %d, [%rd1];",
+    );
     assert!(matches!(outside.kind, FaultKind::OutOfBounds { .. }), "{outside}");
     assert_eq!(outside.position.unwrap().lane, Some(16));
-    assert!(matches!(fault("mov.u32 %r1, shared; st.shared.u32 [%r1+8192], %lane;").kind, FaultKind::OutOfBounds { .. }));
+    assert!(matches!(
+        fault("mov.u32 %r1, shared; st.shared.u32 [%r1+8192], %lane;").kind,
+        FaultKind::OutOfBounds { .. }
+    ));
     assert!(matches!(fault("trap;").kind, FaultKind::Trap));
     assert!(matches!(fault("L: bra L;").kind, FaultKind::Budget(_)));
     assert!(matches!(fault("bar.sync 1, 64;").kind, FaultKind::Deadlock(_)));
@@ -128,6 +150,12 @@ fn generic_addresses_reach_every_space() {
 #[test]
 fn barriers_reduce_predicates() {
     assert_eq!(one("setp.lt.u32 %p, %lane, 5; bar.red.popc.u32 %d, 0, %p;", 0, 0, 0), 5);
-    assert_eq!(one("setp.lt.u32 %p, %lane, 5; bar.red.or.pred %q, 0, %p; selp.u32 %d, 1, 2, %q;", 0, 0, 0), 1);
-    assert_eq!(one("setp.lt.u32 %p, %lane, 5; bar.red.and.pred %q, 0, %p; selp.u32 %d, 1, 2, %q;", 0, 0, 0), 2);
+    assert_eq!(
+        one("setp.lt.u32 %p, %lane, 5; bar.red.or.pred %q, 0, %p; selp.u32 %d, 1, 2, %q;", 0, 0, 0),
+        1
+    );
+    assert_eq!(
+        one("setp.lt.u32 %p, %lane, 5; bar.red.and.pred %q, 0, %p; selp.u32 %d, 1, 2, %q;", 0, 0, 0),
+        2
+    );
 }

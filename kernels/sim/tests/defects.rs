@@ -84,7 +84,10 @@ fn a_producer_that_does_not_wait_for_empty_stages_overwrites_them() {
     let found = faults(&module(&ptx("pipeline.no_empty_wait")), pipeline);
     for fault in &found {
         let kind = &fault.kind;
-        assert!(matches!(kind, FaultKind::Race { .. } | FaultKind::InFlight { .. } | FaultKind::Mbarrier { .. }), "{fault}");
+        assert!(
+            matches!(kind, FaultKind::Race { .. } | FaultKind::InFlight { .. } | FaultKind::Mbarrier { .. }),
+            "{fault}"
+        );
     }
     assert_eq!(found.len(), fixture::options().len());
 }
@@ -125,7 +128,10 @@ fn accumulators_in_flight_are_not_read() {
     assert_eq!(found.len(), fixture::options().len());
     // The accumulators leave the loop through moves, so the store is where they are read; or the stage is refilled.
     for fault in &found {
-        let expected = matches!(fault.kind, FaultKind::AccumulatorInFlight("read") | FaultKind::InFlight { .. } | FaultKind::Race { .. });
+        let expected = matches!(
+            fault.kind,
+            FaultKind::AccumulatorInFlight("read") | FaultKind::InFlight { .. } | FaultKind::Race { .. }
+        );
         assert!(expected, "{fault}");
     }
 }
@@ -146,7 +152,13 @@ fn wgmma_does_not_read_a_stage_in_flight() {
     assert_eq!(found.len(), fixture::options().len());
     for fault in &found {
         let kind = &fault.kind;
-        let expected = matches!(kind, FaultKind::Uninitialised { .. } | FaultKind::InFlight { .. } | FaultKind::Race { .. } | FaultKind::Mbarrier { .. });
+        let expected = matches!(
+            kind,
+            FaultKind::Uninitialised { .. }
+                | FaultKind::InFlight { .. }
+                | FaultKind::Race { .. }
+                | FaultKind::Mbarrier { .. }
+        );
         assert!(expected, "{fault}");
     }
 }
@@ -204,7 +216,8 @@ fn cluster(memory: &mut Memory) -> (Launch, ()) {
 fn without_cluster_barrier(text: &str, which: usize) -> String {
     let (mut arrivals, mut waits) = (0, 0);
     let keep = |line: &&str| {
-        let (is_arrival, is_wait) = (line.contains("barrier.cluster.arrive"), line.contains("barrier.cluster.wait"));
+        let (is_arrival, is_wait) =
+            (line.contains("barrier.cluster.arrive"), line.contains("barrier.cluster.wait"));
         arrivals += usize::from(is_arrival);
         waits += usize::from(is_wait);
         !(is_arrival && arrivals == which || is_wait && waits == which)
@@ -216,7 +229,10 @@ fn without_cluster_barrier(text: &str, which: usize) -> String {
 fn ctas_of_a_cluster_synchronise_before_they_read_each_other() {
     let found = faults(&module(&without_cluster_barrier(&ptx("cluster"), 2)), cluster);
     for fault in &found {
-        let expected = matches!(fault.kind, FaultKind::Uninitialised { .. } | FaultKind::Race { .. } | FaultKind::Undefined(_));
+        let expected = matches!(
+            fault.kind,
+            FaultKind::Uninitialised { .. } | FaultKind::Race { .. } | FaultKind::Undefined(_)
+        );
         assert!(expected, "{fault}");
     }
     assert_eq!(found.len(), fixture::options().len());
@@ -225,5 +241,8 @@ fn ctas_of_a_cluster_synchronise_before_they_read_each_other() {
 #[test]
 fn a_cta_does_not_end_while_another_reads_its_memory() {
     let found = faults(&module(&without_cluster_barrier(&ptx("cluster"), 3)), cluster);
-    assert!(found.iter().all(|f| matches!(&f.kind, FaultKind::Undefined(m) if m.contains("has ended"))), "{found:?}");
+    assert!(
+        found.iter().all(|f| matches!(&f.kind, FaultKind::Undefined(m) if m.contains("has ended"))),
+        "{found:?}"
+    );
 }

@@ -24,7 +24,8 @@ fn shuffles_move_values_within_segments() {
     // Segments of eight lanes: segment mask 24 in bits 8 to 12.
     assert_eq!(shuffle("idx", 3, 24 << 8 | 31)[6..10], [103, 103, 111, 111]);
     assert_eq!(shuffle("down", 6, 24 << 8 | 31)[0..4], [106, 107, 102, 103]);
-    let valid = lanes("shfl.sync.down.b32 %r1|%p, %a, 6, 6175, -1; selp.u32 %d, 1, 0, %p;", [&numbers(), &[], &[]]);
+    let valid =
+        lanes("shfl.sync.down.b32 %r1|%p, %a, 6, 6175, -1; selp.u32 %d, 1, 0, %p;", [&numbers(), &[], &[]]);
     assert_eq!(valid[..8], [1, 1, 0, 0, 0, 0, 0, 0]);
 }
 
@@ -96,7 +97,8 @@ fn atomics_update_lane_by_lane() {
                atom.shared.add.u32 %r2, [%r1], %a; bar.warp.sync -1; ld.shared.u32 %d, [%r1];";
     assert_eq!(lanes(sum, [&numbers(), &[], &[]])[3], 1000 + 100 * 32 + 496);
     let global = |op: &str| {
-        lanes(&format!("ld.param.u64 %rd1, [p1]; {op} ld.global.u64 %ld, [%rd1];"), [&numbers(), &[7], &[]])[31]
+        lanes(&format!("ld.param.u64 %rd1, [p1]; {op} ld.global.u64 %ld, [%rd1];"), [&numbers(), &[7], &[]])
+            [31]
     };
     assert_eq!(global("atom.global.max.u32 %r2, [%rd1], %a;"), 131);
     assert_eq!(global("red.global.min.s32 [%rd1], -5;"), 0xffff_fffb);

@@ -18,7 +18,10 @@ const TILES: &str = "mov.u32 %r1, shared; shl.b32 %r2, %lane, 4; add.u32 %r1, %r
 type Entry = (usize, usize, [u64; 2]);
 
 fn loads(mode: &str, registers: &str, result: usize, entries: &[Entry]) {
-    let body = format!("{TILES} ldmatrix.sync.aligned.m8n8.{mode}.shared.b16 {{{registers}}}, [%r1]; mov.u32 %d, %r{};", 10 + result);
+    let body = format!(
+        "{TILES} ldmatrix.sync.aligned.m8n8.{mode}.shared.b16 {{{registers}}}, [%r1]; mov.u32 %d, %r{};",
+        10 + result
+    );
     let got = lanes(&body, [&[], &[], &[]]);
     for (lane, matrix, [low, high]) in entries.iter().filter(|e| e.1 == result) {
         assert_eq!(got[*lane], low | high << 16, "{mode}: lane {lane} of matrix {matrix}");
@@ -57,7 +60,10 @@ fn stmatrix_is_the_way_back() {
     );
     let got = lanes(&body, [&[], &[], &[]]);
     assert_eq!(got[..8], [0, 1, 2, 3, 4, 5, 6, 7].map(|row: u64| (8 * row + 2) | (8 * row + 3) << 16));
-    let swapped = lanes(&body.replace("stmatrix.sync.aligned.m8n8.x1.trans", "stmatrix.sync.aligned.m8n8.x1"), [&[], &[], &[]]);
+    let swapped = lanes(
+        &body.replace("stmatrix.sync.aligned.m8n8.x1.trans", "stmatrix.sync.aligned.m8n8.x1"),
+        [&[], &[], &[]],
+    );
     // Row 3 now holds what was column 3; its elements 2 and 3 come from rows 2 and 3.
     assert_eq!(swapped[3], (8 * 2 + 3) | (8 * 3 + 3) << 16);
 }
@@ -70,7 +76,11 @@ fn one_hot(name: &str, one: u64, bits: usize, a: &[Slot], b: &[Slot]) {
     for (lane_a, reg_a, slot_a, row, ka) in a {
         for (lane_b, reg_b, slot_b, column, kb) in b {
             let set = |lane: usize, reg: usize, slot: usize, base: usize| {
-                format!("setp.eq.u32 %p, %lane, {lane}; @%p mov.u32 %r{}, {};\n", base + reg, one << (slot * bits))
+                format!(
+                    "setp.eq.u32 %p, %lane, {lane}; @%p mov.u32 %r{}, {};\n",
+                    base + reg,
+                    one << (slot * bits)
+                )
             };
             let zero: String = (0..6).map(|i| format!("mov.u32 %r{i}, 0;\n")).collect();
             let body = format!(
@@ -119,7 +129,9 @@ fn wgmma_takes_a_from_registers_and_b_from_core_matrices() {
     let (a, b) = (codes(64 * 32, 11), codes(16 * 32, 12));
     let setup = |memory: &mut Memory| small(memory, "registers", &a, &b, 16);
     everywhere(&module(&ptx("generic")), setup, |memory, out, _| {
-        let dot = |m: usize, n: usize| (0..32).map(|k| f64::from(e4m3(a[m * 32 + k]) * e4m3(b[n * 32 + k]))).sum::<f64>() as f32;
+        let dot = |m: usize, n: usize| {
+            (0..32).map(|k| f64::from(e4m3(a[m * 32 + k]) * e4m3(b[n * 32 + k]))).sum::<f64>() as f32
+        };
         let want: Vec<f32> = (0..64 * 16).map(|i| dot(i / 16, i % 16)).collect();
         assert_eq!(f32s(memory, *out, 64 * 16), want);
     });
@@ -172,7 +184,11 @@ fn generic_writes_need_a_fence_before_wgmma() {
 #[test]
 fn operand_a_needs_a_fence_after_arithmetic() {
     // One more operation on a register of A after the fence; a compiler's own moves there are fine.
-    let text = fixture::with(&ptx("generic"), "wgmma.mma_async.sync.aligned.m64n16k32", "add.u32 %r152, %r152, 0;\nwgmma.mma_async.sync.aligned.m64n16k32");
+    let text = fixture::with(
+        &ptx("generic"),
+        "wgmma.mma_async.sync.aligned.m64n16k32",
+        "add.u32 %r152, %r152, 0;\nwgmma.mma_async.sync.aligned.m64n16k32",
+    );
     let found = faults(&module(&text), |memory| small(memory, "registers", &[0; 2048], &[0; 512], 16));
     assert_eq!(found.len(), fixture::options().len());
     assert!(found.iter().all(|f| matches!(f.kind, FaultKind::MissingWgmmaFence)), "{}", found[0]);

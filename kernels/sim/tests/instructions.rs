@@ -138,7 +138,13 @@ fn single_precision_rounds_as_asked() {
     table(&[
         ("mul.rz.f32 %fd, %fa, %fb; mov.b32 %d, %fd;", 0x3f80_0001, 0x3f80_0001, 0, 0x3f80_0002),
         ("mul.rp.f32 %fd, %fa, %fb; mov.b32 %d, %fd;", 0x3f80_0001, 0x3f80_0001, 0, 0x3f80_0003),
-        ("fma.rn.f32 %fd, %fa, %fb, %fc; mov.b32 %d, %fd;", 0x3f80_0001, 0x3f80_0001, f(-1.0), f(2f32.powi(-22) + 2f32.powi(-46))),
+        (
+            "fma.rn.f32 %fd, %fa, %fb, %fc; mov.b32 %d, %fd;",
+            0x3f80_0001,
+            0x3f80_0001,
+            f(-1.0),
+            f(2f32.powi(-22) + 2f32.powi(-46)),
+        ),
         ("add.sat.f32 %fd, %fa, %fb; mov.b32 %d, %fd;", f(3.0), f(1.0), 0, f(1.0)),
         ("add.ftz.f32 %fd, %fa, %fb; mov.b32 %d, %fd;", 1, 1, 0, 0),
         ("add.f32 %fd, %fa, %fb; mov.b32 %d, %fd;", 1, 1, 0, 2),

@@ -12,7 +12,8 @@ fn bf16(x: f32) -> u16 {
 #[test]
 fn rms_norm_and_quantization_agree_with_the_host() {
     let (rows, n) = (3usize, 1096usize);
-    let x: Vec<f32> = floats(rows * n, 1).into_iter().map(|v| half::bf16::from_f32(v * 3.0).to_f32()).collect();
+    let x: Vec<f32> =
+        floats(rows * n, 1).into_iter().map(|v| half::bf16::from_f32(v * 3.0).to_f32()).collect();
     let weight = floats(n, 2);
     let setup = |memory: &mut Memory| {
         let xs = memory.alloc_with("x", &bytes_of(&x, |v| bf16(v).to_le_bytes()));
@@ -175,7 +176,7 @@ fn a_cluster_shares_a_multicast_and_its_memory() {
         (launch("cluster", [4, 1, 1], [64, 1, 1], params), out)
     };
     everywhere(&module(&ptx("cluster")), setup, |memory, out, _| {
-        let want = |i: usize| data[i / 128 * 64 + i % 64].wrapping_add((i / 64 % 2 ^ 1) as u32);
+        let want = |i: usize| data[i / 128 * 64 + i % 64].wrapping_add(((i / 64 % 2) ^ 1) as u32);
         assert_eq!(u32s(memory, *out, 4 * 64), (0..4 * 64).map(want).collect::<Vec<_>>());
     });
 }

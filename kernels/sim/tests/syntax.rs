@@ -21,7 +21,10 @@ fn refused(body: &str) -> String {
 #[test]
 fn what_is_unknown_is_an_error_with_its_line() {
     assert_eq!(refused("frobnicate.u32 %r1, %r2;"), "`frobnicate.u32` is not a known instruction");
-    assert_eq!(refused("add.weird.u32 %r1, %r2, %r3;"), "modifier `.weird` of `add.weird.u32` is not supported");
+    assert_eq!(
+        refused("add.weird.u32 %r1, %r2, %r3;"),
+        "modifier `.weird` of `add.weird.u32` is not supported"
+    );
     assert_eq!(refused("add.u32 %r1, %r2, %r7;"), "`%r7` is not declared");
     assert_eq!(refused("add.u32 %r1, %r2;"), "`add.u32` needs more operands");
     assert_eq!(refused("add.u32 %r1, %r2, %r3, %r3;"), "`add.u32` has too many operands");
@@ -30,15 +33,30 @@ fn what_is_unknown_is_an_error_with_its_line() {
     assert_eq!(refused("bra NOWHERE;"), "no label `NOWHERE`");
     assert_eq!(refused("L: L: ret;"), "label `L` is defined twice");
     assert_eq!(refused("call (%r1), f, (%r2);"), "expected an operand, found `(`");
-    assert_eq!(refused("ld.global.v4.u64 {%rd1, %rd2, %rd3, %rd1}, [%rd1];"), "this form of `ld.global.v4.u64` is not supported");
-    assert_eq!(refused("@%p1 setp.eq.s32 %p1|%p0, %r1, 0;"), "the guard is also a result of this instruction, which is not supported");
-    assert_eq!(refused("setmaxnreg.inc.sync.aligned.u32 33;"), "33 registers: a multiple of 8 from 24 to 256 is needed");
-    assert_eq!(refused("mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%r1, %r2}, {%r1, %r1, %r1, %r1}, {%r1, %r1}, {%r1, %r2};"), "only f32 accumulators are supported");
+    assert_eq!(
+        refused("ld.global.v4.u64 {%rd1, %rd2, %rd3, %rd1}, [%rd1];"),
+        "this form of `ld.global.v4.u64` is not supported"
+    );
+    assert_eq!(
+        refused("@%p1 setp.eq.s32 %p1|%p0, %r1, 0;"),
+        "the guard is also a result of this instruction, which is not supported"
+    );
+    assert_eq!(
+        refused("setmaxnreg.inc.sync.aligned.u32 33;"),
+        "33 registers: a multiple of 8 from 24 to 256 is needed"
+    );
+    assert_eq!(
+        refused(
+            "mma.sync.aligned.m16n8k16.row.col.f16.f16.f16.f16 {%r1, %r2}, {%r1, %r1, %r1, %r1}, {%r1, %r1}, {%r1, %r2};"
+        ),
+        "only f32 accumulators are supported"
+    );
 }
 
 #[test]
 fn declarations_are_checked() {
-    let error = |text: &str| Module::parse(text).err().unwrap_or_else(|| panic!("accepted: {text}")).to_string();
+    let error =
+        |text: &str| Module::parse(text).err().unwrap_or_else(|| panic!("accepted: {text}")).to_string();
     assert_eq!(error(".version 8.0\n.nonsense"), "line 2: `.nonsense` is not a known directive");
     assert_eq!(error(".global .b8 x[99999999999];"), "line 1: `x` is too large");
     assert_eq!(error(".global .align 3 .b8 x[8];"), "line 1: 3 is not an alignment");

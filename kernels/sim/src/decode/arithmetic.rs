@@ -41,7 +41,11 @@ fn function(base: &str, ty: Type) -> Option<Lanes> {
             ty,
             T,
             U,
-            lanes!(|a, b| if b as U == 0 { U::MAX as u64 } else { (a as T).wrapping_div(b as T) as U as u64 })
+            lanes!(|a, b| if b as U == 0 {
+                U::MAX as u64
+            } else {
+                (a as T).wrapping_div(b as T) as U as u64
+            })
         ),
         "rem" => for_integers!(
             ty,
@@ -54,7 +58,10 @@ fn function(base: &str, ty: Type) -> Option<Lanes> {
             ty,
             T,
             U,
-            lanes!(|a| { let v = a as T as i64; (if v < 0 { v.wrapping_neg() } else { v }) as U as u64 })
+            lanes!(|a| {
+                let v = a as T as i64;
+                (if v < 0 { v.wrapping_neg() } else { v }) as U as u64
+            })
         ),
         "sad" => for_integers!(
             ty,
@@ -62,7 +69,7 @@ fn function(base: &str, ty: Type) -> Option<Lanes> {
             U,
             lanes!(|a, b, c| {
                 let (a, b) = (a as T as Wide, b as T as Wide);
-                (c as U).wrapping_add((a - b).abs() as U) as u64
+                (c as U).wrapping_add((a - b).unsigned_abs() as U) as u64
             })
         ),
         _ => None,
@@ -77,14 +84,18 @@ fn sum(call: &mut Call) -> Result<(), ParseError> {
     let d = call.dst(0)?;
     let (a, b) = (call.src(1, ty)?, call.src(2, ty)?);
     if saturates {
-        let f = if subtract { lanes!(|a, b| (a as i32).saturating_sub(b as i32) as u32 as u64) } else {
+        let f = if subtract {
+            lanes!(|a, b| (a as i32).saturating_sub(b as i32) as u32 as u64)
+        } else {
             lanes!(|a, b| (a as i32).saturating_add(b as i32) as u32 as u64)
         };
         call.lanes(f, d, &[a, b]);
         return Ok(());
     }
-    let add = for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_add(b as U).wrapping_add(c as U) as u64));
-    let sub = for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_sub(b as U).wrapping_sub(c as U) as u64));
+    let add =
+        for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_add(b as U).wrapping_add(c as U) as u64));
+    let sub =
+        for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_sub(b as U).wrapping_sub(c as U) as u64));
     let f = if subtract { sub } else { add }.ok_or_else(|| call.unsupported())?;
     let carry_in = if with_carry { call.carry() } else { 0 };
     if !carries {
@@ -148,12 +159,16 @@ fn high(ty: Type) -> Option<Lanes> {
 
 fn wide_product(ty: Type) -> Option<Lanes> {
     match (ty.signed(), ty.bits) {
-        (false, 16) => Some(lanes!(|a, b, c| (a as u16 as u32 * b as u16 as u32).wrapping_add(c as u32) as u64)),
+        (false, 16) => {
+            Some(lanes!(|a, b, c| (a as u16 as u32 * b as u16 as u32).wrapping_add(c as u32) as u64))
+        }
         (true, 16) => {
             Some(lanes!(|a, b, c| (a as i16 as i32 * b as i16 as i32).wrapping_add(c as i32) as u32 as u64))
         }
         (false, 32) => Some(lanes!(|a, b, c| (a as u32 as u64 * b as u32 as u64).wrapping_add(c))),
-        (true, 32) => Some(lanes!(|a, b, c| (a as i32 as i64 * b as i32 as i64).wrapping_add(c as i64) as u64)),
+        (true, 32) => {
+            Some(lanes!(|a, b, c| (a as i32 as i64 * b as i32 as i64).wrapping_add(c as i64) as u64))
+        }
         _ => None,
     }
 }
@@ -166,18 +181,24 @@ fn carried_product(call: &mut Call, hi: bool, ty: Type) -> Result<(), ParseError
     let with_carry = call.m.base == "madc";
     let d = call.dst(0)?;
     let (a, b, c) = (call.src(1, ty)?, call.src(2, ty)?, call.src(3, ty)?);
-    let low = for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_mul(b as U).wrapping_add(c as U) as u64));
+    let low =
+        for_integers!(ty, T, U, lanes!(|a, b, c| (a as U).wrapping_mul(b as U).wrapping_add(c as U) as u64));
     let f = if hi { high(ty) } else { low }.ok_or_else(|| call.unsupported())?;
     let (part, next) = (call.builder.scratch(), call.builder.scratch());
     call.lanes(f, part, &[a, b, 0]);
     let flag = call.carry();
     let carry_in = if with_carry { flag } else { 0 };
-    let carry = if ty.bits == 32 { lanes!(|a, b, c| ((a & M32) + (b & M32) + c) >> 32) } else {
+    let carry = if ty.bits == 32 {
+        lanes!(|a, b, c| ((a & M32) + (b & M32) + c) >> 32)
+    } else {
         lanes!(|a, b, c| ((a as u128 + b as u128 + c as u128) >> 64) as u64)
     };
     call.lanes(carry, next, &[part, c, carry_in]);
-    let total =
-        if ty.bits == 32 { lanes!(|a, b, c| (a + b + c) & M32) } else { lanes!(|a, b, c| a.wrapping_add(b).wrapping_add(c)) };
+    let total = if ty.bits == 32 {
+        lanes!(|a, b, c| (a + b + c) & M32)
+    } else {
+        lanes!(|a, b, c| a.wrapping_add(b).wrapping_add(c))
+    };
     call.lanes(total, d, &[part, c, carry_in]);
     call.lanes(lanes!(|a| a), flag, &[next]);
     Ok(())

@@ -1,7 +1,7 @@
-//! Moves, selections, comparisons of integers, logic, shifts and bit fields.
+//! Moves, logic, shifts and bit fields.
 
-use super::call::{PRED, U32};
-use super::{Call, float, for_integers, lanes};
+use super::call::U32;
+use super::{Call, for_integers, lanes};
 use crate::program::{Constant, Lanes, Op, Reg};
 use crate::ptx::{Operand, ParseError};
 use crate::types::{Kind, Type};
@@ -15,8 +15,6 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         "bfe" | "bfi" | "bmsk" | "szext" => field(call)?,
         "lop3" => lop3(call)?,
         "prmt" => permute(call)?,
-        "selp" | "slct" => select(call)?,
-        "setp" | "set" => compare(call)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -106,7 +104,8 @@ fn shift_or_not(base: &str, ty: Type) -> Option<Lanes> {
             ty,
             T,
             U,
-            lanes!(|a, n| ((a as T) >> (n as u32).min(T::BITS - 1) >> u32::from(n as u32 >= T::BITS)) as U as u64)
+            lanes!(|a, n| ((a as T) >> (n as u32).min(T::BITS - 1) >> u32::from(n as u32 >= T::BITS)) as U
+                as u64)
         ),
     }
 }
@@ -139,7 +138,9 @@ fn count(call: &mut Call) -> Result<(), ParseError> {
         "popc" => for_integers!(ty, T, U, lanes!(|a| (a as U).count_ones() as u64)),
         "clz" => for_integers!(ty, T, U, lanes!(|a| (a as U).leading_zeros() as u64)),
         "brev" => for_integers!(ty, T, U, lanes!(|a| (a as U).reverse_bits() as u64)),
-        _ if amount => for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, true, T::MIN != 0))),
+        _ if amount => {
+            for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, true, T::MIN != 0)))
+        }
         _ => for_integers!(ty, T, U, lanes!(|a| top(a as T as i64 as u64, U::BITS, false, T::MIN != 0))),
     };
     let f = f.ok_or_else(|| call.unsupported())?;
@@ -187,7 +188,13 @@ fn field(call: &mut Call) -> Result<(), ParseError> {
 /// `bfe`: bits past the end are copies of the sign, or zeros.
 fn extract(a: u64, at: u64, len: u64, bits: u32, signed: bool) -> u64 {
     let (at, len) = ((at & 0xff) as u32, (len & 0xff) as u32);
-    let wide = if signed && bits == 32 { a as u32 as i32 as i128 } else if signed { a as i64 as i128 } else { a as i128 };
+    let wide = if signed && bits == 32 {
+        a as u32 as i32 as i128
+    } else if signed {
+        a as i64 as i128
+    } else {
+        a as i128
+    };
     let value = if len == 0 { 0 } else { wide >> at.min(127) };
     let value = if len >= bits || len == 0 {
         value
@@ -250,90 +257,4 @@ fn prmt(a: u64, b: u64, selector: u64) -> u64 {
         let byte = if nibble & 8 == 0 { byte } else { (byte >> 7) * 0xff };
         result | byte << (8 * i)
     })
-}
-
-fn select(call: &mut Call) -> Result<(), ParseError> {
-    let ty = call.ty()?;
-    let d = call.dst(0)?;
-    let (a, b) = (call.src(1, ty)?, call.src(2, ty)?);
-    if call.m.base == "selp" {
-        let p = call.src(3, PRED)?;
-        call.lanes(lanes!(|a, b, p| if p & 1 == 1 { a } else { b }), d, &[a, b, p]);
-        return Ok(());
-    }
-    let by = call.ty()?;
-    let c = call.src(3, by)?;
-    let f = if by.kind == Kind::Float { lanes!(|a, b, c| if f32::from_bits(c as u32) >= 0.0 { a } else { b }) } else {
-        lanes!(|a, b, c| if c as i32 >= 0 { a } else { b })
-    };
-    call.lanes(f, d, &[a, b, c]);
-    Ok(())
-}
-
-type Combine = Option<Lanes>;
-
-/// `setp` and `set`, of integers and of floating-point numbers.
-fn compare(call: &mut Call) -> Result<(), ParseError> {
-    let name = call.m.next().ok_or_else(|| call.unsupported())?;
-    let ops: [(&str, Combine); 3] = [
-        ("and", Some(lanes!(|a, b| a & b))),
-        ("or", Some(lanes!(|a, b| a | b))),
-        ("xor", Some(lanes!(|a, b| a ^ b))),
-    ];
-    let combine = call.m.take_of(&ops).flatten();
-    let ftz = call.m.take("ftz");
-    let sets = call.m.base == "set";
-    let result = if sets { Some(call.ty()?) } else { None };
-    let ty = call.ty()?;
-    let f = if ty.integer() { integer_comparison(name, ty) } else { float::comparison(name, ty, ftz) };
-    let f = f.ok_or_else(|| call.error(format!("comparison `.{name}` of this type is not supported")))?;
-    let (d, q) = call.dst_pair(0)?;
-    let (a, b) = (call.src(1, ty)?, call.src(2, ty)?);
-    let c = combine.map(|f| Ok((f, call.src(3, PRED)?))).transpose()?;
-    let holds = call.builder.scratch();
-    call.lanes(f, holds, &[a, b]);
-    let Some(result) = result else {
-        let (fails, second) = (call.builder.scratch(), call.builder.scratch());
-        if matches!(call.operand(0)?, Operand::Pair(..)) {
-            call.lanes(lanes!(|a| a ^ 1), fails, &[holds]);
-            combine_into(call, fails, second, c);
-            combine_into(call, holds, d, c);
-            call.lanes(lanes!(|a| a), q, &[second]);
-        } else {
-            combine_into(call, holds, d, c);
-        }
-        return Ok(());
-    };
-    let whole = call.builder.scratch();
-    combine_into(call, holds, whole, c);
-    let spread = match (result.kind, result.bits) {
-        (Kind::Float, 32) => lanes!(|p| p * u64::from(1f32.to_bits())),
-        (Kind::Bits | Kind::Unsigned | Kind::Signed, 32) => lanes!(|p| p * 0xffff_ffff),
-        _ => return Err(call.unsupported()),
-    };
-    call.lanes(spread, d, &[whole]);
-    Ok(())
-}
-
-fn combine_into(call: &mut Call, value: Reg, d: Reg, c: Option<(Lanes, Reg)>) {
-    match c {
-        None => call.lanes(lanes!(|a| a), d, &[value]),
-        Some((f, c)) => call.lanes(f, d, &[value, c]),
-    }
-}
-
-fn integer_comparison(name: &str, ty: Type) -> Option<Lanes> {
-    match name {
-        "eq" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T == b as T))),
-        "ne" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T != b as T))),
-        "lt" => for_integers!(ty, T, U, lanes!(|a, b| u64::from((a as T) < b as T))),
-        "le" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T <= b as T))),
-        "gt" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T > b as T))),
-        "ge" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T >= b as T))),
-        "lo" => for_integers!(ty, T, U, lanes!(|a, b| u64::from((a as U) < b as U))),
-        "ls" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U <= b as U))),
-        "hi" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U > b as U))),
-        "hs" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U >= b as U))),
-        _ => None,
-    }
 }

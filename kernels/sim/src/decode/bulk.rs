@@ -13,7 +13,11 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
     if !call.m.take("async") {
         return Err(call.unsupported());
     }
-    if call.m.take("bulk") { bulk(call)? } else { copy(call)? }
+    if call.m.take("bulk") {
+        bulk(call)?;
+    } else {
+        copy(call)?;
+    }
     Ok(true)
 }
 
@@ -72,9 +76,10 @@ fn bulk(call: &mut Call) -> Result<(), ParseError> {
         return Ok(());
     }
     if call.m.take("wait_group") {
-        let read = call.m.take("read");
+        // A wait for everything is also one for what was read.
+        call.m.take("read");
         let pending = call.immediate(0)? as u32;
-        call.emit(Op::BulkWait { pending, read });
+        call.emit(Op::BulkWait { pending });
         return Ok(());
     }
     if call.m.take("prefetch") {

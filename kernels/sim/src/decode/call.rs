@@ -23,8 +23,7 @@ impl<'b, 'a> Call<'b, 'a> {
     pub fn new(builder: &'b mut Builder<'a>, statement: &'b Statement<'a>) -> Result<Self, ParseError> {
         let m = Modifiers::new(statement.opcode);
         let (uses, defs) = (vec![], vec![]);
-        let mut call =
-            Self { builder, statement, m, guard: None, uses, defs, emitted: 0, operands_seen: 0 };
+        let mut call = Self { builder, statement, m, guard: None, uses, defs, emitted: 0, operands_seen: 0 };
         if let Some((name, negated)) = statement.guard {
             let row = call.builder.register(name);
             let row = row.ok_or_else(|| call.error(format!("`{name}` is not declared")))?;
@@ -73,7 +72,8 @@ impl<'b, 'a> Call<'b, 'a> {
             Operand::Name(name, offset) => self.named(name, *offset)?,
             Operand::Not(name) => self.negation(name)?,
             Operand::Int(value) => {
-                let value = if ty.kind == Kind::Predicate { u64::from(*value != 0) } else { truncate(*value, ty) };
+                let value =
+                    if ty.kind == Kind::Predicate { u64::from(*value != 0) } else { truncate(*value, ty) };
                 self.builder.constant(Constant::Bits(value))
             }
             Operand::F32(bits) => self.builder.constant(Constant::Bits((*bits).into())),
@@ -151,7 +151,11 @@ impl<'b, 'a> Call<'b, 'a> {
     /// `[base+offset]` without coordinates.
     pub fn address(&mut self, index: usize, space: Space) -> Result<Address, ParseError> {
         let (address, coordinates) = self.tensor_address(index, space)?;
-        if coordinates.is_empty() { Ok(address) } else { Err(self.error("coordinates are not expected here")) }
+        if coordinates.is_empty() {
+            Ok(address)
+        } else {
+            Err(self.error("coordinates are not expected here"))
+        }
     }
 
     pub fn tensor_address(&mut self, index: usize, space: Space) -> Result<(Address, Vec<Reg>), ParseError> {
@@ -159,7 +163,9 @@ impl<'b, 'a> Call<'b, 'a> {
             return Err(self.error("an address is expected here"));
         };
         let (row, offset) = match &**base {
-            Operand::Name(name, offset) if self.builder.register(name).is_some() => (self.named(name, 0)?, *offset),
+            Operand::Name(name, offset) if self.builder.register(name).is_some() => {
+                (self.named(name, 0)?, *offset)
+            }
             other => (self.source(other, U64)?, 0),
         };
         self.uses.push(row);
@@ -205,7 +211,15 @@ impl<'b, 'a> Call<'b, 'a> {
 
 impl Inst {
     pub fn exit() -> Self {
-        Self { op: Op::Exit, guard: None, line: 0, location: 0, first: true, uses: [].into(), defs: [].into() }
+        Self {
+            op: Op::Exit,
+            guard: None,
+            line: 0,
+            location: 0,
+            first: true,
+            uses: [].into(),
+            defs: [].into(),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::call::{PRED, U32};
-use crate::op::Reduction;
+use crate::op::{Reduction, Space};
 use crate::program::Op;
 use crate::ptx::{Operand, ParseError};
 
@@ -122,8 +122,11 @@ fn fence(call: &mut Call) -> Result<(), ParseError> {
         call.m.take(kind);
     }
     call.take_space();
-    for i in 0..call.count() {
-        if i == 0 { drop(call.address(0, crate::op::Space::Generic)?) } else { drop(call.immediate(i)?) }
+    if call.count() > 0 {
+        call.address(0, Space::Generic)?;
+    }
+    for i in 1..call.count() {
+        call.immediate(i)?;
     }
     call.emit(if proxy && asynchronous { Op::ProxyFence } else { Op::Nop });
     Ok(())

@@ -70,7 +70,8 @@ fn convert(call: &mut Call) -> Result<(), ParseError> {
         return pair(call, mode, (to, from), d, [a, b]);
     }
     if to.integer() && from.integer() && mode.flags & SATURATE == 0 {
-        return resize(call, (to, from), d, a);
+        resize(call, (to, from), d, a);
+        return Ok(());
     }
     let fast = match (to.kind, to.bits, from.kind, from.bits, mode.round, mode.flags) {
         (Kind::Float, 32, Kind::Bfloat, 16, ..) => Some(lanes!(|a| bfloat(a))),
@@ -106,7 +107,13 @@ fn bfloat(a: u64) -> u64 {
 }
 
 /// The first source goes to the upper half.
-fn pair(call: &mut Call, mode: Mode, (to, from): (Type, Type), d: Reg, s: [Reg; 2]) -> Result<(), ParseError> {
+fn pair(
+    call: &mut Call,
+    mode: Mode,
+    (to, from): (Type, Type),
+    d: Reg,
+    s: [Reg; 2],
+) -> Result<(), ParseError> {
     let code = settings(mode) | code(call, to)? << 16 | code(call, from)? << 24;
     let code = call.builder.constant(Constant::Bits(code));
     let f = lanes!(|a, b, s| general(b, s) | general(a, s) << width(s >> 16));
@@ -115,7 +122,7 @@ fn pair(call: &mut Call, mode: Mode, (to, from): (Type, Type), d: Reg, s: [Reg; 
 }
 
 /// Integers to integers: extend from the source's width, cut to the target's, extend to the register's.
-fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) -> Result<(), ParseError> {
+fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) {
     let register = call.builder.type_of(d).bits.max(to.bits);
     let f = match (from.signed(), to.signed()) {
         (false, false) => lanes!(|a, s, t, mask| (a << s >> s) << t >> t & mask),
@@ -126,7 +133,6 @@ fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) -> Result<(
     let constants = [64 - from.bits, 64 - to.bits].map(|s| call.builder.constant(Constant::Bits(s.into())));
     let mask = call.builder.constant(Constant::Bits(u64::MAX >> (64 - register.min(64))));
     call.lanes(f, d, &[a, constants[0], constants[1], mask]);
-    Ok(())
 }
 
 fn settings(mode: Mode) -> u64 {
@@ -168,8 +174,11 @@ fn general(a: u64, s: u64) -> u64 {
     let (to, from) = (s >> 16 & 0xff, s >> 24 & 0xff);
     if from & INTEGER != 0 {
         let shift = 64 - width(from);
-        let whole =
-            if from & SIGNED == 0 { i128::from(a << shift >> shift) } else { i128::from((a << shift) as i64 >> shift) };
+        let whole = if from & SIGNED == 0 {
+            i128::from(a << shift >> shift)
+        } else {
+            i128::from((a << shift) as i64 >> shift)
+        };
         if to & INTEGER != 0 {
             return clamp(whole, to);
         }
@@ -181,7 +190,11 @@ fn general(a: u64, s: u64) -> u64 {
         DOUBLE => f64::from_bits(a),
         format => value(a, FORMATS[format as usize]),
     };
-    let x = if s & FTZ != 0 && from == 0 && x.abs() < f64::from(f32::MIN_POSITIVE) { 0f64.copysign(x) } else { x };
+    let x = if s & FTZ != 0 && from == 0 && x.abs() < f64::from(f32::MIN_POSITIVE) {
+        0f64.copysign(x)
+    } else {
+        x
+    };
     let round = [Round::Nearest, Round::Zero, Round::Down, Round::Up, Round::Away][(s & 7) as usize];
     if to & INTEGER != 0 {
         return if x.is_nan() { 0 } else { clamp(round.integer(x) as i128, to) };
@@ -191,8 +204,11 @@ fn general(a: u64, s: u64) -> u64 {
 
 fn clamp(whole: i128, to: u64) -> u64 {
     let bits = width(to);
-    let (low, high) =
-        if to & SIGNED == 0 { (0, (1i128 << bits) - 1) } else { (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1) };
+    let (low, high) = if to & SIGNED == 0 {
+        (0, (1i128 << bits) - 1)
+    } else {
+        (-(1i128 << (bits - 1)), (1i128 << (bits - 1)) - 1)
+    };
     whole.clamp(low, high) as u64 & (u64::MAX >> (64 - bits))
 }
 

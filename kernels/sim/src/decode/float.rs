@@ -2,7 +2,7 @@
 
 use super::{Call, lanes};
 use crate::number::{BF16, F16, F32, Format, Round, decode as value, encode, fma_odd};
-use crate::program::{Constant, Lanes, Reg};
+use crate::program::Constant;
 use crate::ptx::ParseError;
 use crate::types::{Kind, Type};
 
@@ -16,7 +16,6 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         "min" | "max" | "div" | "copysign" => binary(call)?,
         "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => unary(call)?,
         "neg" | "abs" => sign(call)?,
-        "testp" => test(call)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -42,7 +41,13 @@ impl Settings {
         let round = call.m.take_of(&[("rn", 0), ("rz", 1), ("rm", 2), ("rp", 3)]).unwrap_or(0);
         let flags = [("ftz", FTZ), ("sat", SATURATE), ("relu", RELU), ("NaN", NAN)];
         let flags = flags.into_iter().filter(|(name, _)| call.m.take(name)).map(|(_, bit)| bit).sum::<u64>();
-        let kind = if ty.kind == Kind::Bfloat { BFLOAT } else if ty.packed == 1 && ty.bits == 32 { SINGLE } else { 0 };
+        let kind = if ty.kind == Kind::Bfloat {
+            BFLOAT
+        } else if ty.packed == 1 && ty.bits == 32 {
+            SINGLE
+        } else {
+            0
+        };
         Self(round | flags | kind | if ty.packed == 2 { PACKED } else { 0 })
     }
 
@@ -51,7 +56,13 @@ impl Settings {
     }
 
     fn format(self) -> Format {
-        if self.has(SINGLE) { F32 } else if self.has(BFLOAT) { BF16 } else { F16 }
+        if self.has(SINGLE) {
+            F32
+        } else if self.has(BFLOAT) {
+            BF16
+        } else {
+            F16
+        }
     }
 
     fn round(self) -> Round {
@@ -59,7 +70,11 @@ impl Settings {
     }
 
     fn value(self, bits: u64) -> f64 {
-        let x = if self.has(SINGLE) { f64::from(f32::from_bits(bits as u32)) } else { value(bits, self.format()) };
+        let x = if self.has(SINGLE) {
+            f64::from(f32::from_bits(bits as u32))
+        } else {
+            value(bits, self.format())
+        };
         self.flushed(x)
     }
 
@@ -73,7 +88,11 @@ impl Settings {
         let x = if self.has(SATURATE) { x.clamp(0.0, 1.0) } else { x };
         let x = if self.has(RELU) && x < 0.0 { 0.0 } else { x };
         let bits = encode(x, self.format(), self.round(), false);
-        if self.has(FTZ) { encode(self.flushed(value(bits, self.format())), self.format(), Round::Nearest, false) } else { bits }
+        if self.has(FTZ) {
+            encode(self.flushed(value(bits, self.format())), self.format(), Round::Nearest, false)
+        } else {
+            bits
+        }
     }
 
     /// Applies a function of values to the lane, or to both of its halves.
@@ -106,7 +125,9 @@ fn fused(call: &mut Call) -> Result<(), ParseError> {
             "add" => lanes!(|a, b| single(f32::from_bits(a as u32) + f32::from_bits(b as u32))),
             "sub" => lanes!(|a, b| single(f32::from_bits(a as u32) - f32::from_bits(b as u32))),
             "mul" => lanes!(|a, b| single(f32::from_bits(a as u32) * f32::from_bits(b as u32))),
-            _ => lanes!(|a, b, c| single(f32::from_bits(a as u32).mul_add(f32::from_bits(b as u32), f32::from_bits(c as u32)))),
+            _ => lanes!(|a, b, c| single(
+                f32::from_bits(a as u32).mul_add(f32::from_bits(b as u32), f32::from_bits(c as u32))
+            )),
         };
         call.lanes(f, d, &[a, b, c.unwrap_or(0)]);
         return Ok(());
@@ -188,9 +209,27 @@ fn binary(call: &mut Call) -> Result<(), ParseError> {
 fn least(a: f64, b: f64, nan_wins: bool) -> f64 {
     match (a.is_nan(), b.is_nan()) {
         (true, true) => f64::NAN,
-        (true, false) => if nan_wins { a } else { b },
-        (false, true) => if nan_wins { b } else { a },
-        (false, false) => if a.total_cmp(&b).is_le() { a } else { b },
+        (true, false) => {
+            if nan_wins {
+                a
+            } else {
+                b
+            }
+        }
+        (false, true) => {
+            if nan_wins {
+                b
+            } else {
+                a
+            }
+        }
+        (false, false) => {
+            if a.total_cmp(&b).is_le() {
+                a
+            } else {
+                b
+            }
+        }
     }
 }
 
@@ -236,51 +275,7 @@ fn sign(call: &mut Call) -> Result<(), ParseError> {
     Ok(())
 }
 
-fn test(call: &mut Call) -> Result<(), ParseError> {
-    let tests: [(&str, [Lanes; 2]); 4] = [
-        ("finite", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_finite())), lanes!(|a| u64::from(f64::from_bits(a).is_finite()))]),
-        ("infinite", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_infinite())), lanes!(|a| u64::from(f64::from_bits(a).is_infinite()))]),
-        ("number", [lanes!(|a| u64::from(!f32::from_bits(a as u32).is_nan())), lanes!(|a| u64::from(!f64::from_bits(a).is_nan()))]),
-        ("notanumber", [lanes!(|a| u64::from(f32::from_bits(a as u32).is_nan())), lanes!(|a| u64::from(f64::from_bits(a).is_nan()))]),
-    ];
-    let pair = call.m.take_of(&tests).ok_or_else(|| call.unsupported())?;
-    let ty = call.ty()?;
-    let d = call.dst(0)?;
-    let a: Reg = call.src(1, ty)?;
-    call.lanes(pair[usize::from(ty.bits == 64)], d, &[a]);
-    Ok(())
-}
-
-/// The comparison of this name; the ones that end in `u` also hold when an operand is NaN.
-pub(super) fn comparison(name: &str, ty: Type, ftz: bool) -> Option<Lanes> {
-    macro_rules! compare {
-        ($value:expr) => {
-            match name {
-                "eq" => lanes!(|a, b| u64::from($value(a) == $value(b))),
-                "ne" => lanes!(|a, b| u64::from($value(a) < $value(b) || $value(a) > $value(b))),
-                "lt" => lanes!(|a, b| u64::from($value(a) < $value(b))),
-                "le" => lanes!(|a, b| u64::from($value(a) <= $value(b))),
-                "gt" => lanes!(|a, b| u64::from($value(a) > $value(b))),
-                "ge" => lanes!(|a, b| u64::from($value(a) >= $value(b))),
-                "equ" => lanes!(|a, b| u64::from(!($value(a) < $value(b) || $value(a) > $value(b)))),
-                "neu" => lanes!(|a, b| u64::from($value(a) != $value(b))),
-                "ltu" => lanes!(|a, b| u64::from(!($value(a) >= $value(b)))),
-                "leu" => lanes!(|a, b| u64::from(!($value(a) > $value(b)))),
-                "gtu" => lanes!(|a, b| u64::from(!($value(a) <= $value(b)))),
-                "geu" => lanes!(|a, b| u64::from(!($value(a) < $value(b)))),
-                "num" => lanes!(|a, b| u64::from(!$value(a).is_nan() && !$value(b).is_nan())),
-                "nan" => lanes!(|a, b| u64::from($value(a).is_nan() || $value(b).is_nan())),
-                _ => return None,
-            }
-        };
-    }
-    let f = match (ty.kind, ty.bits, ftz) {
-        (Kind::Float, 32, false) if ty.packed == 1 => compare!((|x: u64| f32::from_bits(x as u32))),
-        (Kind::Float, 32, true) if ty.packed == 1 => compare!((|x: u64| Settings(SINGLE | FTZ).value(x))),
-        (Kind::Float, 64, _) => compare!(f64::from_bits),
-        (Kind::Float, 16, _) => compare!((|x: u64| value(x, F16))),
-        (Kind::Bfloat, 16, _) => compare!((|x: u64| value(x, BF16))),
-        _ => return None,
-    };
-    Some(f)
+/// Value of an f32 whose subnormals count as zero.
+pub(super) fn flushed_single(bits: u64) -> f64 {
+    Settings(SINGLE | FTZ).value(bits)
 }

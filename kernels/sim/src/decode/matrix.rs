@@ -57,12 +57,8 @@ fn shape(call: &mut Call, m: usize) -> Result<(usize, usize), ParseError> {
 }
 
 fn element(call: &mut Call) -> Result<Element, ParseError> {
-    let names = [
-        ("f16", Element::F16),
-        ("bf16", Element::Bf16),
-        ("e4m3", Element::E4m3),
-        ("e5m2", Element::E5m2),
-    ];
+    let names =
+        [("f16", Element::F16), ("bf16", Element::Bf16), ("e4m3", Element::E4m3), ("e5m2", Element::E5m2)];
     let name = call.m.next();
     let found = names.iter().find(|(n, _)| Some(*n) == name).map(|(_, e)| *e);
     found.ok_or_else(|| call.error("this element type of a matrix is not supported"))
@@ -82,7 +78,10 @@ fn mma(call: &mut Call) -> Result<(), ParseError> {
     let element = [element(call)?, element(call)?];
     single(call)?;
     let registers = k * element[0].bytes() / 16;
-    if !matches!(registers, 1 | 2) || k * element[0].bytes() % 16 != 0 || element[0].bytes() != element[1].bytes() {
+    if !matches!(registers, 1 | 2)
+        || k * element[0].bytes() % 16 != 0
+        || element[0].bytes() != element[1].bytes()
+    {
         return Err(call.unsupported());
     }
     let d = call.dst_vector(0)?;

@@ -34,13 +34,39 @@ const SPACES: [(&str, Space); 8] = [
 
 /// Modifiers that only concern ordering, scopes and caches: the simulator executes every access in order.
 const ORDERS: [&str; 24] = [
-    "weak", "volatile", "relaxed", "acquire", "release", "acq_rel", "cta", "cluster", "gpu", "sys", "ca", "cg",
-    "cs", "lu", "cv", "nc", "wb", "wt", "noftz", "L2::64B", "L2::128B", "L2::256B", "L1::no_allocate",
+    "weak",
+    "volatile",
+    "relaxed",
+    "acquire",
+    "release",
+    "acq_rel",
+    "cta",
+    "cluster",
+    "gpu",
+    "sys",
+    "ca",
+    "cg",
+    "cs",
+    "lu",
+    "cv",
+    "nc",
+    "wb",
+    "wt",
+    "noftz",
+    "L2::64B",
+    "L2::128B",
+    "L2::256B",
+    "L1::no_allocate",
     "L1::evict_first",
 ];
 const EVICTIONS: [&str; 7] = [
-    "L1::evict_last", "L1::evict_normal", "L1::evict_unchanged", "L2::evict_first", "L2::evict_last",
-    "L2::evict_normal", "mmio",
+    "L1::evict_last",
+    "L1::evict_normal",
+    "L1::evict_unchanged",
+    "L2::evict_first",
+    "L2::evict_last",
+    "L2::evict_normal",
+    "mmio",
 ];
 
 impl Call<'_, '_> {

@@ -5,6 +5,7 @@ mod bits;
 mod builder;
 mod bulk;
 mod call;
+mod compare;
 mod control;
 mod convert;
 mod float;
@@ -24,8 +25,15 @@ use crate::ptx::ParseError;
 
 /// Decodes one statement: the first family that knows the opcode takes it.
 fn decode(call: &mut Call) -> Result<(), ParseError> {
-    let families =
-        [arithmetic::decode, bits::decode, float::decode, convert::decode, memory::decode, control::decode];
+    let families = [
+        arithmetic::decode,
+        bits::decode,
+        compare::decode,
+        float::decode,
+        convert::decode,
+        memory::decode,
+        control::decode,
+    ];
     let more = [warp::decode, mbarrier::decode, bulk::decode, matrix::decode];
     for family in families.into_iter().chain(more) {
         if family(call)? {
@@ -38,21 +46,35 @@ fn decode(call: &mut Call) -> Result<(), ParseError> {
 /// Rows of a function of one to four lane values.
 macro_rules! lanes {
     (|$a:ident| $e:expr) => {
-        (|[a, ..]: [&crate::program::Row; 4]| std::array::from_fn(|i| { let $a = a[i]; $e }))
-            as crate::program::Lanes
+        (|[a, ..]: [&crate::program::Row; 4]| {
+            std::array::from_fn(|i| {
+                let $a = a[i];
+                $e
+            })
+        }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident| $e:expr) => {
-        (|[a, b, ..]: [&crate::program::Row; 4]| std::array::from_fn(|i| { let ($a, $b) = (a[i], b[i]); $e }))
-            as crate::program::Lanes
+        (|[a, b, ..]: [&crate::program::Row; 4]| {
+            std::array::from_fn(|i| {
+                let ($a, $b) = (a[i], b[i]);
+                $e
+            })
+        }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident, $c:ident| $e:expr) => {
         (|[a, b, c, _]: [&crate::program::Row; 4]| {
-            std::array::from_fn(|i| { let ($a, $b, $c) = (a[i], b[i], c[i]); $e })
+            std::array::from_fn(|i| {
+                let ($a, $b, $c) = (a[i], b[i], c[i]);
+                $e
+            })
         }) as crate::program::Lanes
     };
     (|$a:ident, $b:ident, $c:ident, $d:ident| $e:expr) => {
         (|[a, b, c, d]: [&crate::program::Row; 4]| {
-            std::array::from_fn(|i| { let ($a, $b, $c, $d) = (a[i], b[i], c[i], d[i]); $e })
+            std::array::from_fn(|i| {
+                let ($a, $b, $c, $d) = (a[i], b[i], c[i], d[i]);
+                $e
+            })
         }) as crate::program::Lanes
     };
 }

@@ -28,19 +28,15 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
     Ok(true)
 }
 
-/// The forms without `.sync` are gone from sm_70 on.
+/// The forms without `.sync` are gone from `sm_70` on.
 fn need_sync(call: &mut Call) -> Result<(), ParseError> {
     if call.m.take("sync") { Ok(()) } else { Err(call.unsupported()) }
 }
 
 fn shuffle(call: &mut Call) -> Result<(), ParseError> {
     need_sync(call)?;
-    let modes = [
-        ("up", Shuffle::Up),
-        ("down", Shuffle::Down),
-        ("bfly", Shuffle::Butterfly),
-        ("idx", Shuffle::Index),
-    ];
+    let modes =
+        [("up", Shuffle::Up), ("down", Shuffle::Down), ("bfly", Shuffle::Butterfly), ("idx", Shuffle::Index)];
     let mode = call.m.take_of(&modes).ok_or_else(|| call.unsupported())?;
     let ty = call.ty()?;
     let (d, p) = call.dst_pair(0)?;

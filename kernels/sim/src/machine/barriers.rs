@@ -1,7 +1,7 @@
 //! Barriers of a CTA and of a cluster.
 
-use super::warp::Wait;
 use super::Machine;
+use super::warp::Wait;
 use crate::clock::Knowledge;
 use crate::fault::{Trouble, undefined};
 use crate::op::Reduction;
@@ -59,7 +59,12 @@ impl NamedBarrier {
 impl Machine<'_> {
     /// A warp's arrival at a named barrier; tells whether it has to wait.
     pub(super) fn arrive_at_barrier(
-        &mut self, w: usize, id: usize, count: Option<u32>, waits: bool, mask: u32,
+        &mut self,
+        w: usize,
+        id: usize,
+        count: Option<u32>,
+        waits: bool,
+        mask: u32,
         vote: Option<(Reduction, Reg, Reg)>,
     ) -> Result<bool, Trouble> {
         let cta = self.warps[w].cta;

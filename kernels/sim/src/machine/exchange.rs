@@ -46,7 +46,12 @@ impl Machine<'_> {
 
     /// `mapa`: the address of the same offset in the CTA of another rank.
     pub(super) fn map_rank(
-        &mut self, w: usize, d: Reg, [a, rank]: [Reg; 2], generic: bool, mask: u32,
+        &mut self,
+        w: usize,
+        d: Reg,
+        [a, rank]: [Reg; 2],
+        generic: bool,
+        mask: u32,
     ) -> Result<(), Trouble> {
         let ranks = self.ctas.len() as u64;
         let rows = &mut self.warps[w].rows;

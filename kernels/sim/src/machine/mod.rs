@@ -3,7 +3,11 @@
 mod access;
 mod barriers;
 mod exchange;
+mod gather;
+mod lane;
 mod matrix;
+mod object;
+mod request;
 mod setup;
 mod step;
 mod tensor;
@@ -56,7 +60,11 @@ const MOST_STALLS: u32 = 64;
 
 impl<'m> Machine<'m> {
     pub fn new(
-        world: &'m World<'m>, cluster: u64, memory: &'m mut Memory, stats: &'m mut Stats, seed: u64,
+        world: &'m World<'m>,
+        cluster: u64,
+        memory: &'m mut Memory,
+        stats: &'m mut Stats,
+        seed: u64,
     ) -> Self {
         let (ctas, warps) = setup::cluster(world, cluster);
         let agents = warps.len() * 2;
@@ -130,7 +138,7 @@ impl<'m> Machine<'m> {
     }
 
     fn fault(&self, trouble: Trouble, w: usize, pc: u32) -> Fault {
-        let position = Some(Position { lane: trouble.lane, ..self.position(w, pc) });
+        let position = Some(Box::new(Position { lane: trouble.lane, ..self.position(w, pc) }));
         Fault { kind: trouble.kind, kernel: self.world.kernel.name.clone(), position }
     }
 
@@ -157,7 +165,7 @@ impl<'m> Machine<'m> {
         for (w, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.fragments {
                 let reason = match fragment.wait {
-                    None => self.polling(w, fragment.pc),
+                    None => self.polling(w),
                     Some(Wait::Lanes) => {
                         format!("waits for lanes {:#010x} of its warp", warp.live & !fragment.ready)
                     }
@@ -167,12 +175,12 @@ impl<'m> Machine<'m> {
                 waiting.push(Waiting { position: self.position(w, fragment.pc), reason });
             }
         }
-        let position = waiting.first().map(|w: &Waiting| w.position.clone());
+        let position = waiting.first().map(|w: &Waiting| Box::new(w.position.clone()));
         Fault { kind: FaultKind::Deadlock(waiting), kernel: self.world.kernel.name.clone(), position }
     }
 
     /// Which barrier objects a polling warp may wait for, in words.
-    fn polling(&self, w: usize, _pc: u32) -> String {
+    fn polling(&self, w: usize) -> String {
         let barriers = &self.ctas[self.warps[w].cta].shared.barriers;
         let states: Vec<String> =
             barriers.iter().map(|(at, b)| format!("mbarrier {at:#x} is in {}", b.describe())).collect();

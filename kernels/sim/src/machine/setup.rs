@@ -1,8 +1,8 @@
 //! CTAs and warps of a cluster before their first instruction.
 
+use super::Cta;
 use super::barriers::NamedBarrier;
 use super::warp::Warp;
-use super::Cta;
 use crate::launch::World;
 use crate::program::{Constant, LANES, LaneMask, Row, Special};
 use crate::shared::{RESERVED, Shared};

@@ -66,8 +66,6 @@ struct Join {
 pub(super) struct Groups {
     /// Number of the group that is open.
     pub open: u64,
-    /// Groups that completed: all below this number.
-    pub done: u64,
     /// Stamp of the newest operation of each group not known to be complete.
     pub stamps: VecDeque<(u64, Stamp)>,
 }
@@ -95,7 +93,9 @@ impl Matrix {
     /// the assembler orders those.
     pub fn note_writes(&mut self, rows: &[Reg], copied: Option<Reg>) {
         let unfenced = copied.is_none_or(|a| self.unfenced[a as usize]);
-        rows.iter().for_each(|d| self.unfenced[*d as usize] = unfenced);
+        for d in rows {
+            self.unfenced[*d as usize] = unfenced;
+        }
     }
 }
 
@@ -106,14 +106,23 @@ pub(super) struct Pending {
 }
 
 pub(super) enum Step {
-    /// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
-    Multiply { pc: u32, scale_d: bool, left: Left, right: Tile, done: bool, stamp: Stamp },
+    Multiply(Box<Multiply>),
     Move { d: Reg, a: Reg },
+}
+
+/// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
+pub(super) struct Multiply {
+    pub pc: u32,
+    pub scale_d: bool,
+    pub left: Left,
+    pub right: Tile,
+    pub done: bool,
+    pub stamp: Stamp,
 }
 
 /// Operand A.
 pub(super) enum Left {
-    Rows([Row; 4]),
+    Rows(Box<[Row; 4]>),
     Tile(Tile),
 }
 
@@ -173,16 +182,12 @@ impl Warp {
             return parting.join;
         }
         let join = Join { rejoin, expected: parting.mask, arrived: 0, parent: parting.join, free: false };
-        match self.joins.iter().position(|j| j.free) {
-            Some(i) => {
-                self.joins[i] = join;
-                Some(i as u32)
-            }
-            None => {
-                self.joins.push(join);
-                Some(self.joins.len() as u32 - 1)
-            }
+        if let Some(free) = self.joins.iter().position(|j| j.free) {
+            self.joins[free] = join;
+            return Some(free as u32);
         }
+        self.joins.push(join);
+        Some(self.joins.len() as u32 - 1)
     }
 
     /// Whether the fragment stands where its lanes meet others.
@@ -239,7 +244,14 @@ impl Warp {
         self.fragments.iter().enumerate().filter(move |(_, f)| able(f)).map(|(i, _)| i)
     }
 
-    pub fn new(cta: usize, index: u32, agent: u16, agents: usize, rows: Vec<Row>, local_bytes: usize) -> Self {
+    pub fn new(
+        cta: usize,
+        index: u32,
+        agent: u16,
+        agents: usize,
+        rows: Vec<Row>,
+        local_bytes: usize,
+    ) -> Self {
         let mut knowledge = Knowledge::new(agents);
         knowledge.seen.0[agent as usize] = 1;
         let count = rows.len();

@@ -16,7 +16,10 @@ pub(crate) enum Operand<'a> {
     F64(u64),
     Vector(Vec<Operand<'a>>),
     /// `[base+offset]`, `[base, {coordinates}]`.
-    Address { base: Box<Operand<'a>>, coordinates: Vec<Operand<'a>> },
+    Address {
+        base: Box<Operand<'a>>,
+        coordinates: Vec<Operand<'a>>,
+    },
 }
 
 /// One instruction as written.

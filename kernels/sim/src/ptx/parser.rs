@@ -44,7 +44,9 @@ fn top_level(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
 fn file(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
     let line = lexer.line();
     let index = lexer.int()? as usize;
-    let Token::Text(name) = lexer.advance()? else { return Err(ParseError::new(line, "a .file needs a name")) };
+    let Token::Text(name) = lexer.advance()? else {
+        return Err(ParseError::new(line, "a .file needs a name"));
+    };
     while lexer.take(',')? {
         lexer.int()?;
     }
@@ -53,7 +55,7 @@ fn file(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
     }
     let size = module.files.len().max(index);
     module.files.resize(size, String::new());
-    module.files[index - 1] = name.to_owned();
+    name.clone_into(&mut module.files[index - 1]);
     Ok(())
 }
 
@@ -113,7 +115,7 @@ fn kernel(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
             if lexer.word()? != ".param" {
                 return Err(ParseError::new(lexer.line(), "a kernel's parameter starts with .param"));
             }
-            builder.parameter(Declaration::parse(lexer)?);
+            builder.parameter(&Declaration::parse(lexer)?);
             if lexer.take(')')? {
                 break;
             }
@@ -141,7 +143,10 @@ fn tuning(lexer: &mut Lexer, builder: &mut Builder) -> Result<(), ParseError> {
             }
             ".pragma" => pragma(lexer)?,
             other => {
-                return Err(ParseError::new(lexer.line(), format!("`{other}` is not a known kernel directive")));
+                return Err(ParseError::new(
+                    lexer.line(),
+                    format!("`{other}` is not a known kernel directive"),
+                ));
             }
         }
     }
@@ -203,7 +208,7 @@ fn directive<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str
         ".shared" | ".local" => {
             let line = lexer.line();
             let declaration = Declaration::parse(lexer)?;
-            builder.variable(word, declaration, line)?;
+            builder.variable(word, &declaration, line)?;
             lexer.expect(';')
         }
         other => Err(ParseError::new(lexer.line(), format!("`{other}` is not a known directive of a body"))),
@@ -252,7 +257,9 @@ fn location(lexer: &mut Lexer, builder: &mut Builder) -> Result<(), ParseError> 
 }
 
 fn label_or_instruction<'a>(
-    lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str,
+    lexer: &mut Lexer<'a>,
+    builder: &mut Builder<'a>,
+    word: &'a str,
 ) -> Result<(), ParseError> {
     let statement_line = lexer.line();
     if !lexer.followed_by_colon() {
