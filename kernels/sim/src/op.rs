@@ -182,6 +182,8 @@ pub(crate) enum Op {
         generic: bool,
     },
     ProxyFence,
+    /// `fence.mbarrier_init`.
+    BarrierFence,
     Mbarrier {
         at: Address,
         op: Mbarrier,

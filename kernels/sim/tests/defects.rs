@@ -246,3 +246,11 @@ fn a_cta_does_not_end_while_another_reads_its_memory() {
         "{found:?}"
     );
 }
+
+#[test]
+fn barrier_objects_are_shown_to_the_asynchronous_proxy() {
+    let found = faults(&module(&without(&ptx("pipeline"), "fence.mbarrier_init")), pipeline);
+    let shown = |k: &FaultKind| matches!(k, FaultKind::Mbarrier { reason, .. } if reason.contains("visible"));
+    assert!(found.iter().all(|f| shown(&f.kind)), "{}", found[0]);
+    assert_eq!(found.len(), fixture::options().len());
+}

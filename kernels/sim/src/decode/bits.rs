@@ -49,6 +49,9 @@ fn move_value(call: &mut Call) -> Result<(), ParseError> {
 fn unpack<'a>(call: &mut Call<'_, 'a>, items: &[Operand<'a>], ty: Type) -> Result<(), ParseError> {
     let a = call.src(1, ty)?;
     let d: Vec<Reg> = items.iter().map(|o| call.destination(o)).collect::<Result<_, _>>()?;
+    if !matches!(d.len(), 2 | 4) {
+        return Err(call.unsupported());
+    }
     let part = ty.bits as usize / d.len();
     let f = lanes!(|a, shift, mask| a >> shift & mask);
     for (i, d) in d.into_iter().enumerate() {

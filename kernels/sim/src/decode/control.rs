@@ -117,7 +117,8 @@ fn reducing_barrier(call: &mut Call) -> Result<(), ParseError> {
 fn fence(call: &mut Call) -> Result<(), ParseError> {
     let proxy = call.m.take("proxy");
     let asynchronous = call.m.take("async") || call.m.take("async::generic") || call.m.take("async.global");
-    let kinds = ["tensormap::generic", "alias", "mbarrier_init", "sc", "gl", "release", "acquire", "acq_rel"];
+    let initialisation = call.m.take("mbarrier_init");
+    let kinds = ["tensormap::generic", "alias", "sc", "gl", "release", "acquire", "acq_rel"];
     for kind in kinds.into_iter().chain(["cta", "cluster", "gpu", "sys", "sync", "aligned"]) {
         call.m.take(kind);
     }
@@ -128,7 +129,11 @@ fn fence(call: &mut Call) -> Result<(), ParseError> {
     for i in 1..call.count() {
         call.immediate(i)?;
     }
-    call.emit(if proxy && asynchronous { Op::ProxyFence } else { Op::Nop });
+    call.emit(match (proxy && asynchronous, initialisation) {
+        (true, _) => Op::ProxyFence,
+        (_, true) => Op::BarrierFence,
+        _ => Op::Nop,
+    });
     Ok(())
 }
 

@@ -49,6 +49,21 @@ impl Machine<'_> {
         Ok(Next::Follow)
     }
 
+    /// Makes the barrier objects that the warp knows of visible to asynchronous copies.
+    pub(super) fn show_barriers(&mut self, w: usize) {
+        let warp = &self.warps[w];
+        let who =
+            Agent { stamp: warp.stamp(), knowledge: &warp.knowledge, asynchronous: false, access: "fence" };
+        let shared = &mut self.ctas[warp.cta].shared;
+        let known: Vec<u64> =
+            shared.barriers.keys().copied().filter(|at| shared.check_barrier(*at, &who).is_ok()).collect();
+        for at in known {
+            if let Some(barrier) = shared.barriers.get_mut(&at) {
+                barrier.visible = true;
+            }
+        }
+    }
+
     /// One lane's operation on a barrier object; false where a wait failed.
     fn barrier_step(
         &mut self,

@@ -84,7 +84,10 @@ impl Machine<'_> {
             return Err(undefined(format!("multicast to {bits:#x} in a cluster of {}", self.ctas.len())));
         }
         for cta in &receivers {
-            self.barrier(*cta, offset)?;
+            if !self.barrier(*cta, offset)?.visible {
+                let reason = "a copy completes on it, and no fence made its initialisation visible".into();
+                return Err(FaultKind::Mbarrier { offset, reason });
+            }
         }
         Ok(receivers.into_iter().map(|cta| (cta, offset)).collect())
     }

@@ -110,7 +110,11 @@ impl Machine<'_> {
                     return Ok(Next::Wait(Wait::Cluster, false));
                 }
             }
-            Op::ProxyFence => self.warps[w].knowledge.fence(),
+            Op::ProxyFence => {
+                self.warps[w].knowledge.fence();
+                self.show_barriers(w);
+            }
+            Op::BarrierFence => self.show_barriers(w),
             Op::Mbarrier { at, op } => return self.mbarrier(w, at, op, mask),
             Op::Copy { .. } | Op::Bulk(_) => {
                 let pc = self.warps[w].fragments[fragment].pc;
