@@ -13,7 +13,8 @@
 //! ```
 //!
 //! A lane's four words are 16 bytes, those of a warp 512, of which no two lanes share a bank. Scales of rows `g` and `g + 8`
-//! are neighbours. Rows beyond the last have scales of zero, columns beyond it codes of zero.
+//! are neighbours. Rows beyond the last have scales of zero, columns beyond it codes of zero. Records of rows come in pairs,
+//! so that two warpgroups always have some.
 
 use fireq_ir::quant::Quantized;
 use fireq_ir::{DType, e4m3};
@@ -31,7 +32,7 @@ pub const fn record_bytes(group: usize) -> usize {
     CODES + ROWS * (COLS / group)
 }
 
-/// The records of a weight: `rows/64 × cols/128`, both rounded up. `None` unless it is INT4 in groups of 64 or 128 columns
+/// The records of a weight: `rows/64 × cols/128`, both rounded up, the former to an even number. `None` unless it is INT4 in groups of 64 or 128 columns
 /// under E4M3 scales.
 pub fn records(weight: &Quantized) -> Option<Vec<u8>> {
     let inner = weight.format.scheme.0.first()?;
@@ -43,7 +44,7 @@ pub fn records(weight: &Quantized) -> Option<Vec<u8>> {
     };
     let known =
         weight.format.dtype == DType::I4 && inner.dtype == DType::E4M3 && (group == 64 || group == COLS);
-    let tiles = weight.rows().div_ceil(ROWS);
+    let tiles = weight.rows().div_ceil(2 * ROWS) * 2;
     let bytes = weight.cols.div_ceil(COLS) * record_bytes(group);
     let mut all = vec![0; if known { tiles * bytes } else { return None }];
     all.par_chunks_mut(bytes).enumerate().for_each(|(tile, of_rows)| {
@@ -126,7 +127,7 @@ mod tests {
     fn every_code_is_somewhere_once() {
         let weight = weight(64, 128, 64);
         let record = records(&weight).unwrap();
-        assert_eq!(record.len(), record_bytes(64));
+        assert_eq!(record.len(), 2 * record_bytes(64));
         let count = |of: &mut dyn Iterator<Item = u32>| {
             of.fold([0; 16], |mut n, c| {
                 n[c as usize] += 1;
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn short_rows_are_one_group_and_other_formats_are_refused() {
-        assert_eq!(records(&weight(64, 96, 128)).unwrap().len(), 4160);
+        assert_eq!(records(&weight(64, 96, 128)).unwrap().len(), 2 * 4160);
         assert!(records(&weight(64, 256, 32)).is_none());
     }
 }

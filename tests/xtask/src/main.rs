@@ -3,6 +3,7 @@
 mod ablation;
 mod demo;
 mod fuzz;
+mod gpu;
 mod new_pass;
 mod random_model;
 mod run;
@@ -67,6 +68,16 @@ enum Command {
     },
     /// Write the twin of a checkpoint: the same logits, with outliers for smoothing to undo.
     Outliers(Outliers),
+    /// Pack kernels, cases and binaries into a folder for a machine with a GPU.
+    GpuBundle {
+        /// An empty folder, or none yet.
+        folder: PathBuf,
+    },
+    /// Write what a bundle's run.sh left into kernels/RESULTS.md.
+    GpuReport {
+        /// The folder that run.sh was given.
+        results: PathBuf,
+    },
     /// Print what each part of recipe fireq is worth, on a model and on its twin with outliers: minutes.
     Ablation {
         /// A model directory with a tokenizer.
@@ -136,6 +147,8 @@ fn main() -> ExitCode {
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
+        Command::GpuBundle { folder } => gpu::bundle(&folder),
+        Command::GpuReport { results } => gpu::report(&results),
         Command::Outliers(options) => write_outliers(&options),
         Command::Ablation { model, text, ctx, limit } => {
             ablation::ablation(&ablation::Ablation { model, text, ctx, limit })

@@ -1,0 +1,92 @@
+"""Times what PyTorch has for the work of timed cases: bench.py CASES.json RESULTS.json.
+
+CASES.json lists objects with `name`, `torch` (a function below) and `sizes`. Times are medians of single calls on
+random inputs, each behind a write of more than the level-2 cache holds, as the kernels' own times are.
+"""
+
+import json
+import sys
+
+try:
+    import torch
+    import torch.nn.functional as F
+except ImportError:
+    sys.exit("skipped: PyTorch is not installed")
+
+FP8 = torch.float8_e4m3fn
+
+
+def random(*shape, dtype=torch.float32):
+    return (torch.rand(*shape, device="cuda") * 2 - 1).to(dtype)
+
+
+def fp8_rows(x):
+    scale = x.abs().amax(-1, keepdim=True).clamp(min=1e-12) / 448
+    return (x / scale).to(FP8), scale
+
+
+def copy(bytes):
+    a = torch.randint(0, 255, (bytes // 2,), dtype=torch.uint8, device="cuda")
+    b = torch.empty_like(a)
+    return lambda: b.copy_(a)
+
+
+def gather(tokens, cols, rows):
+    table, index = random(rows, cols, dtype=torch.bfloat16), torch.randint(0, rows, (tokens,), device="cuda")
+    return torch.compile(lambda: table[index].float())
+
+
+def add(tokens, cols):
+    a, b = random(tokens, cols), random(tokens, cols)
+    return lambda: a + b
+
+
+def norm_quantize(tokens, cols):
+    x, w = random(tokens, cols), random(cols)
+    return torch.compile(lambda: fp8_rows(F.rms_norm(x, (cols,), w, 1e-5)))
+
+
+def swiglu_quantize(tokens, cols):
+    x = random(tokens, 2 * cols)
+    return torch.compile(lambda: fp8_rows(F.silu(x[:, :cols]) * x[:, cols:]))
+
+
+def logits(tokens, cols, channels):
+    x, w = random(tokens, cols, dtype=torch.bfloat16), random(channels, cols, dtype=torch.bfloat16)
+    return lambda: x @ w.T
+
+
+def scaled_mm(tokens, cols, channels):
+    x, w = random(tokens, cols).to(FP8), random(channels, cols).to(FP8).T
+    a, b = torch.ones(tokens, 1, device="cuda"), torch.ones(1, channels, device="cuda")
+    return lambda: torch._scaled_mm(x, w, scale_a=a, scale_b=b, out_dtype=torch.bfloat16)
+
+
+def time(run, flush):
+    for _ in range(5):
+        run()
+    times = []
+    for _ in range(51):
+        flush.zero_()
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end) / 1e3)
+    return sorted(times)[len(times) // 2]
+
+
+def main(cases, results):
+    flush = torch.empty(2 * torch.cuda.get_device_properties(0).L2_cache_size, dtype=torch.uint8, device="cuda")
+    found = {"torch": torch.__version__, "cases": {}}
+    for case in json.load(open(cases)):
+        try:
+            found["cases"][case["name"]] = {"seconds": time(globals()[case["torch"]](**case["sizes"]), flush)}
+        except Exception as error:  # One that fails must not lose the others.
+            found["cases"][case["name"]] = {"error": str(error)[:200]}
+        print(case["name"], found["cases"][case["name"]], file=sys.stderr)
+        json.dump(found, open(results, "w"), indent=1)
+
+
+main(*sys.argv[1:])

@@ -1,0 +1,134 @@
+//! `cargo xtask gpu-bundle` and `gpu-report`: kernels to a machine with a GPU, and its results back.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::run::{command, release_dir, root, run};
+
+/// The most bytes of a bundle.
+const LIMIT: u64 = 64 << 20;
+
+/// Writes a folder with everything that `run.sh` in it needs: cubins, cases with the results that the simulator and the
+/// interpreter agree on, cases to time, and binaries that need nothing but a driver.
+pub fn bundle(to: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("{}: {e}", to.display());
+    fs::create_dir_all(to).map_err(failed)?;
+    if fs::read_dir(to).map_err(failed)?.next().is_some() {
+        return Err(format!("{} is not empty", to.display()));
+    }
+    let to = to.canonicalize().map_err(failed)?;
+    let test = ["cargo", "test", "-q", "-p", "fireq-tests", "--test", "gpu_kernels"];
+    run(command(&test).env("FIREQ_GPU_BUNDLE", &to))?;
+    if !to.join("cases").exists() {
+        return Err("no case was recorded: GPU kernels need NVRTC (cargo xtask setup)".into());
+    }
+    run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu"]))?;
+    // In a folder of its own: a binary without LLVM is not the one that others expect in `target/release`.
+    let lean = release_dir().with_file_name("gpu-only");
+    let build = ["cargo", "build", "-q", "--release", "-p", "fireq", "--no-default-features", "--target-dir"];
+    run(command(&build).arg(&lean))?;
+    let scripts = root().join("tests/gpu");
+    for (from, name) in [
+        (release_dir().join("fireq-gpu"), "fireq-gpu"),
+        (lean.join("release/fireq"), "fireq"),
+        (scripts.join("run.sh"), "run.sh"),
+        (scripts.join("bench.py"), "bench.py"),
+    ] {
+        fs::copy(&from, to.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    let size = size(&to).map_err(failed)?;
+    println!("{}: {:.1} MiB; there: ./run.sh RESULTS", to.display(), size as f64 / f64::from(1 << 20));
+    if size > LIMIT { Err(format!("it has more than {} MiB", LIMIT >> 20)) } else { Ok(()) }
+}
+
+fn size(dir: &Path) -> std::io::Result<u64> {
+    fs::read_dir(dir)?.try_fold(0, |sum, entry| {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        Ok(sum + if metadata.is_dir() { size(&entry.path())? } else { metadata.len() })
+    })
+}
+
+/// Where the part of the results begins that is written here.
+const HEADING: &str = "## On a GPU\n";
+
+/// Replaces the last part of `kernels/RESULTS.md` by what `run.sh` left in `results`.
+pub fn report(results: &Path) -> Result<(), String> {
+    let path = root().join("kernels/RESULTS.md");
+    let read = |path: &Path| fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()));
+    let json = |name: &str| -> Result<Value, String> {
+        serde_json::from_str(&read(&results.join(name))?).map_err(|e| format!("{name}: {e}"))
+    };
+    let (kernels, torch) = (json("kernels.json")?, json("torch.json").unwrap_or(Value::Null));
+    let date = read(&results.join("date"))?;
+    let clocks = read(&results.join("gpu.csv"))?;
+    let text = read(&path)?;
+    let kept = text.find(HEADING).map_or(&*text, |at| &text[..at]);
+    let new = format!("{kept}{HEADING}\n{}", tables(&kernels, &torch, date.trim(), &clocks)?);
+    fs::write(&path, new).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+/// The results in words and tables.
+fn tables(kernels: &Value, torch: &Value, date: &str, clocks: &str) -> Result<String, String> {
+    let cases = kernels["cases"].as_array().ok_or("kernels.json has no cases")?;
+    let (failed, of) = (&kernels["failed"], &kernels["of"]);
+    let checked = cases.iter().filter(|case| case["checked"] == true).count();
+    let mut text = format!(
+        "{date}, {}. `cargo xtask gpu-bundle DIR`, there `DIR/run.sh RESULTS`, here `cargo xtask gpu-report RESULTS`.\n\n\
+         Of {of} cases {checked} have known results; {failed} failed.\n\n```text\n{}\n```\n\n",
+        kernels["gpu"]["name"].as_str().unwrap_or("a GPU"),
+        clocks.trim()
+    );
+    for case in cases.iter().filter(|case| case["passed"] != true) {
+        text += &format!("* **failed**: {}: {}\n", case["name"], case["buffers"]);
+    }
+    text += "| case | µs | GB/s | TFLOP/s | PyTorch µs | ratio | registers | local bytes |\n|---|---|---|---|---|---|---|---|\n";
+    for case in cases.iter().filter(|case| case["time"].is_object()) {
+        text += &row(case, torch);
+    }
+    Ok(text)
+}
+
+/// A line of the table of times.
+fn row(case: &Value, torch: &Value) -> String {
+    let name = case["name"].as_str().unwrap_or_default();
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let seconds = number(&case["time"]["median"]);
+    let other = torch["cases"][name]["seconds"].as_f64();
+    let micros = |s: f64| format!("{:.1}", s * 1e6);
+    let cells = [
+        name.to_string(),
+        micros(seconds),
+        format!("{:.0}", number(&case["bytes_per_second"]) / 1e9),
+        format!("{:.1}", number(&case["flops_per_second"]) / 1e12),
+        other.map_or("–".into(), micros),
+        other.map_or("–".into(), |other| format!("{:.2}", other / seconds)),
+        case["resources"]["registers"].to_string(),
+        case["resources"]["local"].to_string(),
+    ];
+    format!("| {} |\n", cells.join(" | "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_report_has_failures_and_times_beside_those_of_torch() {
+        let kernels = json!({ "gpu": { "name": "H200" }, "failed": 1, "of": 2, "cases": [
+            { "name": "add 8", "passed": true, "checked": false, "time": { "median": 2e-6 }, "bytes_per_second": 4e12,
+              "flops_per_second": 0.0, "resources": { "registers": 32, "local": 0 } },
+            { "name": "norm", "passed": false, "checked": true, "buffers": [{ "name": "codes", "wrong": "error 1" }] },
+        ]});
+        let torch = json!({ "cases": { "add 8": { "seconds": 3e-6 } } });
+        let text = tables(&kernels, &torch, "2026-01-02", "clocks").unwrap();
+        assert!(text.contains("| add 8 | 2.0 | 4000 | 0.0 | 3.0 | 1.50 | 32 | 0 |"), "{text}");
+        assert!(text.contains("**failed**: \"norm\"") && text.contains("1 failed"), "{text}");
+        let without = tables(&kernels, &Value::Null, "2026-01-02", "clocks").unwrap();
+        assert!(without.contains("| – | – |"), "{without}");
+        assert!(tables(&json!({}), &torch, "", "").is_err());
+    }
+}
