@@ -12,7 +12,7 @@ pub struct Fault {
     /// Name of the kernel.
     pub kernel: String,
     /// Position of the instruction; absent where the launch itself is wrong.
-    pub position: Option<Position>,
+    pub position: Option<Box<Position>>,
 }
 
 impl fmt::Display for Fault {

@@ -61,7 +61,9 @@ fn successors(code: &[Inst], pc: u32) -> Vec<Option<u32>> {
 fn post_dominators(followers: &[Vec<usize>], exit: usize) -> Vec<Option<usize>> {
     let mut precede = vec![vec![]; exit + 1];
     for (block, to) in followers.iter().enumerate() {
-        to.iter().for_each(|t| precede[*t].push(block));
+        for t in to {
+            precede[*t].push(block);
+        }
     }
     let order = post_order(&precede, exit);
     let mut rank = vec![usize::MAX; exit + 1];

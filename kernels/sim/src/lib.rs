@@ -1,4 +1,4 @@
-//! A functional simulator of sm_90a kernels: it executes the PTX that NVRTC emits, on the CPU.
+//! A functional simulator of `sm_90a` kernels: it executes the PTX that NVRTC emits, on the CPU.
 //!
 //! A [`Module`] is parsed from PTX text, a [`Memory`] holds named allocations, and [`run`] executes a [`Launch`] on
 //! them: grid, clusters, CTAs, warps and lanes. Warps interleave in an order that a seed decides, and asynchronous
@@ -53,6 +53,7 @@ mod mbarrier;
 mod memory;
 mod number;
 mod op;
+mod operand;
 mod program;
 mod ptx;
 mod shared;

@@ -14,6 +14,8 @@ pub(crate) struct Barrier {
     pub phase: u64,
     /// What those who arrived know.
     pub knowledge: Knowledge,
+    /// Whether a fence has made the initialisation visible to asynchronous copies.
+    pub visible: bool,
 }
 
 /// Counts of arrivals and of transactions go up to here.
@@ -25,7 +27,7 @@ impl Barrier {
             return Err(format!("a count of {count} is not within 1..={MOST}"));
         }
         let knowledge = Knowledge::new(agents);
-        Ok(Self { expected: count, pending: count, transactions: 0, phase: 0, knowledge })
+        Ok(Self { expected: count, pending: count, transactions: 0, phase: 0, knowledge, visible: false })
     }
 
     /// Counts arrivals; `drop` also takes them out of the phases to come.

@@ -1,64 +1,7 @@
 //! What decoded instructions do.
 
+pub(crate) use crate::operand::{Access, Address, Element, MatrixA, Reduction, Shuffle, Space, Vote};
 use crate::program::{Lanes, Reg};
-
-/// State spaces; every address is 64 bits, shared ones are 32 bits with the CTA's rank in bits 24 and up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Space {
-    Generic,
-    Global,
-    Constant,
-    Parameter,
-    Local,
-    /// `shared` and `shared::cta`.
-    Shared,
-    /// `shared::cluster`.
-    Cluster,
-}
-
-/// Where an instruction reads or writes memory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Access {
-    pub space: Space,
-    pub address: Reg,
-    pub offset: i64,
-    /// Bytes of one element.
-    pub width: u32,
-    /// Elements of the vector.
-    pub count: u32,
-}
-
-/// The address of an object in memory.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Address {
-    pub space: Space,
-    pub row: Reg,
-    pub offset: i64,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Shuffle {
-    Up,
-    Down,
-    Butterfly,
-    Index,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Vote {
-    All,
-    Any,
-    Uniform,
-    Ballot,
-}
-
-/// What a barrier that reduces returns.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Reduction {
-    And,
-    Or,
-    Count,
-}
 
 /// Operations of a memory barrier object in shared memory.
 #[derive(Debug, Clone, Copy)]
@@ -89,31 +32,6 @@ pub(crate) enum Mbarrier {
     ArriveOnCopies {
         increments: bool,
     },
-}
-
-/// Element types of tensor-core operands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Element {
-    F16,
-    Bf16,
-    E4m3,
-    E5m2,
-}
-
-impl Element {
-    pub fn bytes(self) -> usize {
-        match self {
-            Self::F16 | Self::Bf16 => 2,
-            Self::E4m3 | Self::E5m2 => 1,
-        }
-    }
-}
-
-/// Operand A of `wgmma`.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum MatrixA {
-    Registers([Reg; 4]),
-    Descriptor(Reg),
 }
 
 /// `wgmma.mma_async` of 64 × n × (32 bytes).
@@ -264,6 +182,8 @@ pub(crate) enum Op {
         generic: bool,
     },
     ProxyFence,
+    /// `fence.mbarrier_init`.
+    BarrierFence,
     Mbarrier {
         at: Address,
         op: Mbarrier,
@@ -283,7 +203,6 @@ pub(crate) enum Op {
     BulkCommit,
     BulkWait {
         pending: u32,
-        read: bool,
     },
     LoadMatrix {
         at: Address,

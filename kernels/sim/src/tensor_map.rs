@@ -107,7 +107,7 @@ impl TensorMap {
         if !(1..=5).contains(&self.rank) || !matches!(self.element_bytes, 1 | 2 | 4 | 8) {
             return Err(format!("rank {} of {}-byte elements", self.rank, self.element_bytes));
         }
-        if self.address % 16 != 0 {
+        if !self.address.is_multiple_of(16) {
             return Err(format!("address {:#x} is not a multiple of 16", self.address));
         }
         for i in 0..self.rank {
@@ -122,12 +122,12 @@ impl TensorMap {
             }
         }
         for (i, stride) in self.strides[..self.rank - 1].iter().enumerate() {
-            if stride % 16 != 0 || *stride >= 1 << 40 {
+            if !stride.is_multiple_of(16) || *stride >= 1 << 40 {
                 return Err(format!("a stride of {stride} bytes in dimension {}", i + 1));
             }
         }
         let row = u64::from(self.block[0]) * self.element_bytes as u64;
-        if row % 16 != 0 || self.swizzle.span().is_some_and(|span| row > span) {
+        if !row.is_multiple_of(16) || self.swizzle.span().is_some_and(|span| row > span) {
             return Err(format!("a box row of {row} bytes with swizzle {:?}", self.swizzle));
         }
         Ok(())

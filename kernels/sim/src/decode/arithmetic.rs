@@ -69,7 +69,7 @@ fn function(base: &str, ty: Type) -> Option<Lanes> {
             U,
             lanes!(|a, b, c| {
                 let (a, b) = (a as T as Wide, b as T as Wide);
-                (c as U).wrapping_add((a - b).abs() as U) as u64
+                (c as U).wrapping_add((a - b).unsigned_abs() as U) as u64
             })
         ),
         _ => None,

@@ -1,7 +1,7 @@
-//! Moves, selections, comparisons of integers, logic, shifts and bit fields.
+//! Moves, logic, shifts and bit fields.
 
-use super::call::{PRED, U32};
-use super::{Call, float, for_integers, lanes};
+use super::call::U32;
+use super::{Call, for_integers, lanes};
 use crate::program::{Constant, Lanes, Op, Reg};
 use crate::ptx::{Operand, ParseError};
 use crate::types::{Kind, Type};
@@ -15,8 +15,6 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         "bfe" | "bfi" | "bmsk" | "szext" => field(call)?,
         "lop3" => lop3(call)?,
         "prmt" => permute(call)?,
-        "selp" | "slct" => select(call)?,
-        "setp" | "set" => compare(call)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -43,8 +41,7 @@ fn move_value(call: &mut Call) -> Result<(), ParseError> {
         32 => lanes!(|a| a & 0xffff_ffff),
         _ => lanes!(|a| a),
     };
-    let copies = matches!(call.operand(1)?, Operand::Name(name, 0) if call.builder.register(name).is_some());
-    call.emit(Op::Lanes { f, d, s: [a, 0, 0, 0], copies });
+    call.emit(Op::Lanes { f, d, s: [a, 0, 0, 0], copies: true });
     Ok(())
 }
 
@@ -52,6 +49,9 @@ fn move_value(call: &mut Call) -> Result<(), ParseError> {
 fn unpack<'a>(call: &mut Call<'_, 'a>, items: &[Operand<'a>], ty: Type) -> Result<(), ParseError> {
     let a = call.src(1, ty)?;
     let d: Vec<Reg> = items.iter().map(|o| call.destination(o)).collect::<Result<_, _>>()?;
+    if !matches!(d.len(), 2 | 4) {
+        return Err(call.unsupported());
+    }
     let part = ty.bits as usize / d.len();
     let f = lanes!(|a, shift, mask| a >> shift & mask);
     for (i, d) in d.into_iter().enumerate() {
@@ -260,92 +260,4 @@ fn prmt(a: u64, b: u64, selector: u64) -> u64 {
         let byte = if nibble & 8 == 0 { byte } else { (byte >> 7) * 0xff };
         result | byte << (8 * i)
     })
-}
-
-fn select(call: &mut Call) -> Result<(), ParseError> {
-    let ty = call.ty()?;
-    let d = call.dst(0)?;
-    let (a, b) = (call.src(1, ty)?, call.src(2, ty)?);
-    if call.m.base == "selp" {
-        let p = call.src(3, PRED)?;
-        call.lanes(lanes!(|a, b, p| if p & 1 == 1 { a } else { b }), d, &[a, b, p]);
-        return Ok(());
-    }
-    let by = call.ty()?;
-    let c = call.src(3, by)?;
-    let f = if by.kind == Kind::Float {
-        lanes!(|a, b, c| if f32::from_bits(c as u32) >= 0.0 { a } else { b })
-    } else {
-        lanes!(|a, b, c| if c as i32 >= 0 { a } else { b })
-    };
-    call.lanes(f, d, &[a, b, c]);
-    Ok(())
-}
-
-type Combine = Option<Lanes>;
-
-/// `setp` and `set`, of integers and of floating-point numbers.
-fn compare(call: &mut Call) -> Result<(), ParseError> {
-    let name = call.m.next().ok_or_else(|| call.unsupported())?;
-    let ops: [(&str, Combine); 3] = [
-        ("and", Some(lanes!(|a, b| a & b))),
-        ("or", Some(lanes!(|a, b| a | b))),
-        ("xor", Some(lanes!(|a, b| a ^ b))),
-    ];
-    let combine = call.m.take_of(&ops).flatten();
-    let ftz = call.m.take("ftz");
-    let sets = call.m.base == "set";
-    let result = if sets { Some(call.ty()?) } else { None };
-    let ty = call.ty()?;
-    let f = if ty.integer() { integer_comparison(name, ty) } else { float::comparison(name, ty, ftz) };
-    let f = f.ok_or_else(|| call.error(format!("comparison `.{name}` of this type is not supported")))?;
-    let (d, q) = call.dst_pair(0)?;
-    let (a, b) = (call.src(1, ty)?, call.src(2, ty)?);
-    let c = combine.map(|f| Ok((f, call.src(3, PRED)?))).transpose()?;
-    let holds = call.builder.scratch();
-    call.lanes(f, holds, &[a, b]);
-    let Some(result) = result else {
-        let (fails, second) = (call.builder.scratch(), call.builder.scratch());
-        if matches!(call.operand(0)?, Operand::Pair(..)) {
-            call.lanes(lanes!(|a| a ^ 1), fails, &[holds]);
-            combine_into(call, fails, second, c);
-            combine_into(call, holds, d, c);
-            call.lanes(lanes!(|a| a), q, &[second]);
-        } else {
-            combine_into(call, holds, d, c);
-        }
-        return Ok(());
-    };
-    let whole = call.builder.scratch();
-    combine_into(call, holds, whole, c);
-    let spread = match (result.kind, result.bits) {
-        (Kind::Float, 32) => lanes!(|p| p * u64::from(1f32.to_bits())),
-        (Kind::Bits | Kind::Unsigned | Kind::Signed, 32) => lanes!(|p| p * 0xffff_ffff),
-        _ => return Err(call.unsupported()),
-    };
-    call.lanes(spread, d, &[whole]);
-    Ok(())
-}
-
-fn combine_into(call: &mut Call, value: Reg, d: Reg, c: Option<(Lanes, Reg)>) {
-    match c {
-        None => call.lanes(lanes!(|a| a), d, &[value]),
-        Some((f, c)) => call.lanes(f, d, &[value, c]),
-    }
-}
-
-fn integer_comparison(name: &str, ty: Type) -> Option<Lanes> {
-    match name {
-        "eq" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T == b as T))),
-        "ne" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T != b as T))),
-        "lt" => for_integers!(ty, T, U, lanes!(|a, b| u64::from((a as T) < b as T))),
-        "le" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T <= b as T))),
-        "gt" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T > b as T))),
-        "ge" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as T >= b as T))),
-        "lo" => for_integers!(ty, T, U, lanes!(|a, b| u64::from((a as U) < b as U))),
-        "ls" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U <= b as U))),
-        "hi" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U > b as U))),
-        "hs" => for_integers!(ty, T, U, lanes!(|a, b| u64::from(a as U >= b as U))),
-        _ => None,
-    }
 }

@@ -86,13 +86,13 @@ impl<'a> Builder<'a> {
         at as u64
     }
 
-    pub fn parameter(&mut self, declaration: Declaration<'a>) {
+    pub fn parameter(&mut self, declaration: &Declaration<'a>) {
         let at = self.kernel.parameter_bytes.next_multiple_of(declaration.align);
         self.kernel.parameter_bytes = at + declaration.bytes;
         self.scopes[0].symbols.insert(declaration.name, Constant::Parameter(at as u64));
     }
 
-    pub fn variable(&mut self, space: &str, d: Declaration<'a>, line: u32) -> Result<(), ParseError> {
+    pub fn variable(&mut self, space: &str, d: &Declaration<'a>, line: u32) -> Result<(), ParseError> {
         if !d.init.is_empty() {
             return Err(ParseError::new(line, format!("`{}` cannot have an initial value", d.name)));
         }

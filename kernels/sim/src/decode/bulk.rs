@@ -14,9 +14,9 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         return Err(call.unsupported());
     }
     if call.m.take("bulk") {
-        bulk(call)?
+        bulk(call)?;
     } else {
-        copy(call)?
+        copy(call)?;
     }
     Ok(true)
 }
@@ -76,9 +76,10 @@ fn bulk(call: &mut Call) -> Result<(), ParseError> {
         return Ok(());
     }
     if call.m.take("wait_group") {
-        let read = call.m.take("read");
+        // A wait for everything is also one for what was read.
+        call.m.take("read");
         let pending = call.immediate(0)? as u32;
-        call.emit(Op::BulkWait { pending, read });
+        call.emit(Op::BulkWait { pending });
         return Ok(());
     }
     if call.m.take("prefetch") {

@@ -2,7 +2,7 @@
 
 use super::Call;
 use super::call::{PRED, U32};
-use crate::op::Reduction;
+use crate::op::{Reduction, Space};
 use crate::program::Op;
 use crate::ptx::{Operand, ParseError};
 
@@ -117,15 +117,23 @@ fn reducing_barrier(call: &mut Call) -> Result<(), ParseError> {
 fn fence(call: &mut Call) -> Result<(), ParseError> {
     let proxy = call.m.take("proxy");
     let asynchronous = call.m.take("async") || call.m.take("async::generic") || call.m.take("async.global");
-    let kinds = ["tensormap::generic", "alias", "mbarrier_init", "sc", "gl", "release", "acquire", "acq_rel"];
+    let initialisation = call.m.take("mbarrier_init");
+    let kinds = ["tensormap::generic", "alias", "sc", "gl", "release", "acquire", "acq_rel"];
     for kind in kinds.into_iter().chain(["cta", "cluster", "gpu", "sys", "sync", "aligned"]) {
         call.m.take(kind);
     }
     call.take_space();
-    for i in 0..call.count() {
-        if i == 0 { drop(call.address(0, crate::op::Space::Generic)?) } else { drop(call.immediate(i)?) }
+    if call.count() > 0 {
+        call.address(0, Space::Generic)?;
     }
-    call.emit(if proxy && asynchronous { Op::ProxyFence } else { Op::Nop });
+    for i in 1..call.count() {
+        call.immediate(i)?;
+    }
+    call.emit(match (proxy && asynchronous, initialisation) {
+        (true, _) => Op::ProxyFence,
+        (_, true) => Op::BarrierFence,
+        _ => Op::Nop,
+    });
     Ok(())
 }
 

@@ -70,7 +70,8 @@ fn convert(call: &mut Call) -> Result<(), ParseError> {
         return pair(call, mode, (to, from), d, [a, b]);
     }
     if to.integer() && from.integer() && mode.flags & SATURATE == 0 {
-        return resize(call, (to, from), d, a);
+        resize(call, (to, from), d, a);
+        return Ok(());
     }
     let fast = match (to.kind, to.bits, from.kind, from.bits, mode.round, mode.flags) {
         (Kind::Float, 32, Kind::Bfloat, 16, ..) => Some(lanes!(|a| bfloat(a))),
@@ -121,7 +122,7 @@ fn pair(
 }
 
 /// Integers to integers: extend from the source's width, cut to the target's, extend to the register's.
-fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) -> Result<(), ParseError> {
+fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) {
     let register = call.builder.type_of(d).bits.max(to.bits);
     let f = match (from.signed(), to.signed()) {
         (false, false) => lanes!(|a, s, t, mask| (a << s >> s) << t >> t & mask),
@@ -132,7 +133,6 @@ fn resize(call: &mut Call, (to, from): (Type, Type), d: Reg, a: Reg) -> Result<(
     let constants = [64 - from.bits, 64 - to.bits].map(|s| call.builder.constant(Constant::Bits(s.into())));
     let mask = call.builder.constant(Constant::Bits(u64::MAX >> (64 - register.min(64))));
     call.lanes(f, d, &[a, constants[0], constants[1], mask]);
-    Ok(())
 }
 
 fn settings(mode: Mode) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::{Call, lanes};
 use crate::number::{BF16, F16, F32, Format, Round, decode as value, encode, fma_odd};
-use crate::program::{Constant, Lanes, Reg};
+use crate::program::Constant;
 use crate::ptx::ParseError;
 use crate::types::{Kind, Type};
 
@@ -16,7 +16,6 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         "min" | "max" | "div" | "copysign" => binary(call)?,
         "rcp" | "sqrt" | "rsqrt" | "sin" | "cos" | "lg2" | "ex2" | "tanh" => unary(call)?,
         "neg" | "abs" => sign(call)?,
-        "testp" => test(call)?,
         _ => return Ok(false),
     }
     Ok(true)
@@ -276,75 +275,7 @@ fn sign(call: &mut Call) -> Result<(), ParseError> {
     Ok(())
 }
 
-fn test(call: &mut Call) -> Result<(), ParseError> {
-    let tests: [(&str, [Lanes; 2]); 4] = [
-        (
-            "finite",
-            [
-                lanes!(|a| u64::from(f32::from_bits(a as u32).is_finite())),
-                lanes!(|a| u64::from(f64::from_bits(a).is_finite())),
-            ],
-        ),
-        (
-            "infinite",
-            [
-                lanes!(|a| u64::from(f32::from_bits(a as u32).is_infinite())),
-                lanes!(|a| u64::from(f64::from_bits(a).is_infinite())),
-            ],
-        ),
-        (
-            "number",
-            [
-                lanes!(|a| u64::from(!f32::from_bits(a as u32).is_nan())),
-                lanes!(|a| u64::from(!f64::from_bits(a).is_nan())),
-            ],
-        ),
-        (
-            "notanumber",
-            [
-                lanes!(|a| u64::from(f32::from_bits(a as u32).is_nan())),
-                lanes!(|a| u64::from(f64::from_bits(a).is_nan())),
-            ],
-        ),
-    ];
-    let pair = call.m.take_of(&tests).ok_or_else(|| call.unsupported())?;
-    let ty = call.ty()?;
-    let d = call.dst(0)?;
-    let a: Reg = call.src(1, ty)?;
-    call.lanes(pair[usize::from(ty.bits == 64)], d, &[a]);
-    Ok(())
-}
-
-/// The comparison of this name; the ones that end in `u` also hold when an operand is NaN.
-pub(super) fn comparison(name: &str, ty: Type, ftz: bool) -> Option<Lanes> {
-    macro_rules! compare {
-        ($value:expr) => {
-            match name {
-                "eq" => lanes!(|a, b| u64::from($value(a) == $value(b))),
-                "ne" => lanes!(|a, b| u64::from($value(a) < $value(b) || $value(a) > $value(b))),
-                "lt" => lanes!(|a, b| u64::from($value(a) < $value(b))),
-                "le" => lanes!(|a, b| u64::from($value(a) <= $value(b))),
-                "gt" => lanes!(|a, b| u64::from($value(a) > $value(b))),
-                "ge" => lanes!(|a, b| u64::from($value(a) >= $value(b))),
-                "equ" => lanes!(|a, b| u64::from(!($value(a) < $value(b) || $value(a) > $value(b)))),
-                "neu" => lanes!(|a, b| u64::from($value(a) != $value(b))),
-                "ltu" => lanes!(|a, b| u64::from(!($value(a) >= $value(b)))),
-                "leu" => lanes!(|a, b| u64::from(!($value(a) > $value(b)))),
-                "gtu" => lanes!(|a, b| u64::from(!($value(a) <= $value(b)))),
-                "geu" => lanes!(|a, b| u64::from(!($value(a) < $value(b)))),
-                "num" => lanes!(|a, b| u64::from(!$value(a).is_nan() && !$value(b).is_nan())),
-                "nan" => lanes!(|a, b| u64::from($value(a).is_nan() || $value(b).is_nan())),
-                _ => return None,
-            }
-        };
-    }
-    let f = match (ty.kind, ty.bits, ftz) {
-        (Kind::Float, 32, false) if ty.packed == 1 => compare!((|x: u64| f32::from_bits(x as u32))),
-        (Kind::Float, 32, true) if ty.packed == 1 => compare!((|x: u64| Settings(SINGLE | FTZ).value(x))),
-        (Kind::Float, 64, _) => compare!(f64::from_bits),
-        (Kind::Float, 16, _) => compare!((|x: u64| value(x, F16))),
-        (Kind::Bfloat, 16, _) => compare!((|x: u64| value(x, BF16))),
-        _ => return None,
-    };
-    Some(f)
+/// Value of an f32 whose subnormals count as zero.
+pub(super) fn flushed_single(bits: u64) -> f64 {
+    Settings(SINGLE | FTZ).value(bits)
 }

@@ -124,6 +124,9 @@ fn load(call: &mut Call) -> Result<(), ParseError> {
     }
     let d = rows(call, &found, shape.count)?;
     let register = call.builder.type_of(d[0]).bits;
+    if register < shape.ty.bits {
+        return Err(call.error("the register is narrower than what it is loaded with"));
+    }
     let sign = shape.ty.signed().then_some((shape.ty.bits, register));
     call.emit(Op::Load { at, d, sign });
     Ok(())

@@ -5,6 +5,7 @@ mod bits;
 mod builder;
 mod bulk;
 mod call;
+mod compare;
 mod control;
 mod convert;
 mod float;
@@ -24,8 +25,15 @@ use crate::ptx::ParseError;
 
 /// Decodes one statement: the first family that knows the opcode takes it.
 fn decode(call: &mut Call) -> Result<(), ParseError> {
-    let families =
-        [arithmetic::decode, bits::decode, float::decode, convert::decode, memory::decode, control::decode];
+    let families = [
+        arithmetic::decode,
+        bits::decode,
+        compare::decode,
+        float::decode,
+        convert::decode,
+        memory::decode,
+        control::decode,
+    ];
     let more = [warp::decode, mbarrier::decode, bulk::decode, matrix::decode];
     for family in families.into_iter().chain(more) {
         if family(call)? {

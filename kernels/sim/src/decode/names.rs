@@ -22,6 +22,9 @@ impl RegisterGroup {
     }
 }
 
+/// A special register of one dimension.
+type Make = fn(usize) -> Special;
+
 /// The special register of this name, if its value never changes within a warp.
 pub(crate) fn special(name: &str) -> Option<Special> {
     let dimension = |prefix: &str| match name.strip_prefix(prefix)? {
@@ -30,7 +33,7 @@ pub(crate) fn special(name: &str) -> Option<Special> {
         ".z" => Some(2),
         _ => None,
     };
-    let families: [(&str, fn(usize) -> Special); 8] = [
+    let families: [(&str, Make); 8] = [
         ("%tid", Special::Tid),
         ("%ntid", Special::Ntid),
         ("%ctaid", Special::Ctaid),

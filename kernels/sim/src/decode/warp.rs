@@ -28,7 +28,7 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
     Ok(true)
 }
 
-/// The forms without `.sync` are gone from sm_70 on.
+/// The forms without `.sync` are gone from `sm_70` on.
 fn need_sync(call: &mut Call) -> Result<(), ParseError> {
     if call.m.take("sync") { Ok(()) } else { Err(call.unsupported()) }
 }

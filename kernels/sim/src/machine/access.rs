@@ -1,15 +1,14 @@
 //! Loads, stores and atomics of every state space.
 
+use super::Machine;
+use super::lane::Lane;
 use super::setup::{LOCAL_WINDOW, PARAMETER_WINDOW};
 use super::warp::{Warp, lanes};
-use super::{Cta, Machine};
 use crate::decode::SHARED_WINDOW;
 use crate::fault::{AtLane, FaultKind, Trouble, undefined};
-use crate::memory::{Memory, Written};
 use crate::op::{Access, Address, Space, Update};
 use crate::program::{LANES, Reg, Row};
 use crate::shared::Agent;
-use crate::stats::Stats;
 
 /// Where an address leads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -173,100 +172,8 @@ impl Machine<'_> {
     }
 }
 
-/// What one lane touches while it accesses memory.
-pub(super) struct Lane<'a> {
-    memory: &'a mut Memory,
-    ctas: &'a mut [Cta],
-    parameters: &'a [u8],
-    stats: &'a mut Stats,
-    agent: Agent<'a>,
-    local: &'a mut Vec<u8>,
-    local_written: &'a mut Written,
-}
-
-impl Lane<'_> {
-    pub fn fetch(&mut self, target: Target, lane: usize, into: &mut [u8]) -> Result<(), FaultKind> {
-        let bytes = into.len();
-        match target {
-            Target::Global(address) => {
-                self.stats.global_read += bytes as u64;
-                into.copy_from_slice(self.memory.read(address, bytes)?);
-            }
-            Target::Shared { cta, offset } => {
-                self.stats.shared_read += bytes as u64;
-                into.copy_from_slice(self.ctas[cta].shared.read(offset, bytes, &self.agent)?);
-            }
-            Target::Local(offset) => {
-                let at = self.local(offset, lane, bytes)?;
-                if let Some(missing) = self.local_written.first_missing(at, bytes) {
-                    let address = offset + (missing - at) as u64;
-                    return Err(FaultKind::Uninitialised { what: "local memory".into(), address });
-                }
-                into.copy_from_slice(&self.local[at..at + bytes]);
-            }
-            Target::Parameter(offset) => {
-                let found = self.parameters.get(offset as usize..).and_then(|p| p.get(..bytes));
-                let nearest = format!("the parameters have {} bytes", self.parameters.len());
-                let missing =
-                    FaultKind::OutOfBounds { what: "load", address: offset, bytes: bytes as u64, nearest };
-                into.copy_from_slice(found.ok_or(missing)?);
-            }
-        }
-        Ok(())
-    }
-
-    pub fn put(&mut self, target: Target, lane: usize, bytes: &[u8]) -> Result<(), FaultKind> {
-        match target {
-            Target::Global(address) => {
-                self.stats.global_written += bytes.len() as u64;
-                self.memory.store(address, bytes)?;
-            }
-            Target::Shared { cta, offset } => {
-                self.stats.shared_written += bytes.len() as u64;
-                self.ctas[cta].shared.write(offset, bytes.len(), &self.agent)?.copy_from_slice(bytes);
-            }
-            Target::Local(offset) => {
-                let at = self.local(offset, lane, bytes.len())?;
-                self.local[at..at + bytes.len()].copy_from_slice(bytes);
-                self.local_written.set(at, bytes.len());
-            }
-            Target::Parameter(_) => return Err(FaultKind::ReadOnly("parameters".into())),
-        }
-        Ok(())
-    }
-
-    fn fetch_atomic(&mut self, target: Target, lane: usize, into: &mut [u8]) -> Result<(), FaultKind> {
-        if let Target::Shared { cta, offset } = target {
-            self.stats.shared_read += into.len() as u64;
-            self.ctas[cta].shared.read_atomic(offset, into, &self.agent)
-        } else {
-            self.fetch(target, lane, into)
-        }
-    }
-
-    fn put_atomic(&mut self, target: Target, lane: usize, bytes: &[u8]) -> Result<(), FaultKind> {
-        if let Target::Shared { cta, offset } = target {
-            self.stats.shared_written += bytes.len() as u64;
-            self.ctas[cta].shared.write_atomic(offset, bytes, &self.agent)
-        } else {
-            self.put(target, lane, bytes)
-        }
-    }
-
-    /// Where a lane's local memory has these bytes.
-    fn local(&mut self, offset: u64, lane: usize, bytes: usize) -> Result<usize, FaultKind> {
-        self.stats.local += bytes as u64;
-        let each = self.local.len() / LANES;
-        if (offset as usize).checked_add(bytes).is_some_and(|end| end <= each) {
-            return Ok(lane * each + offset as usize);
-        }
-        let nearest = format!("each lane has {each} bytes of local memory");
-        Err(FaultKind::OutOfBounds { what: "local access", address: offset, bytes: bytes as u64, nearest })
-    }
-}
-
 pub(super) fn aligned(address: u64, align: u64, what: &'static str) -> Result<(), FaultKind> {
-    if address % align == 0 { Ok(()) } else { Err(FaultKind::Misaligned { what, address, align }) }
+    if address.is_multiple_of(align) { Ok(()) } else { Err(FaultKind::Misaligned { what, address, align }) }
 }
 
 fn word(bytes: &[u8], width: usize) -> u64 {

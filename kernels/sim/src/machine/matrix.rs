@@ -110,7 +110,7 @@ fn gather_b<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: u
 }
 
 /// Bits of the f32 sum; products and partial sums are kept in f64 and rounded once.
-pub(super) fn accumulate(old: u64, a: &[f32], b: &[f32]) -> u64 {
+fn accumulate(old: u64, a: &[f32], b: &[f32]) -> u64 {
     let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
     let sum = products.sum::<f64>() + f64::from(f32::from_bits(old as u32));
     (sum as f32).to_bits().into()

@@ -3,7 +3,11 @@
 mod access;
 mod barriers;
 mod exchange;
+mod gather;
+mod lane;
 mod matrix;
+mod object;
+mod request;
 mod setup;
 mod step;
 mod tensor;
@@ -51,6 +55,9 @@ struct Cta {
 /// Instructions that a warp executes before another one gets its turn, at most.
 const LONGEST_TURN: u32 = 64;
 
+/// Looks without progress before a poll counts as a wait that never ends.
+const MOST_STALLS: u32 = 64;
+
 impl<'m> Machine<'m> {
     pub fn new(
         world: &'m World<'m>,
@@ -76,6 +83,7 @@ impl<'m> Machine<'m> {
 
     pub fn run(mut self) -> Result<(), Fault> {
         let mut able = vec![];
+        let mut stalls = (0, 0);
         loop {
             able.clear();
             let progress = self.progress;
@@ -89,10 +97,22 @@ impl<'m> Machine<'m> {
                 self.complete(next)?;
             } else if self.warps.iter().all(|w| w.live == 0) {
                 return Ok(());
-            } else {
+            } else if !self.ask_again(&mut stalls) {
                 return Err(self.deadlock());
             }
         }
+    }
+
+    /// Lets fragments that found nothing to do look again, a few times without progress: not every one that asks
+    /// for a state waits for it.
+    fn ask_again(&mut self, (since, times): &mut (u64, u32)) -> bool {
+        *times = if *since == self.progress { *times + 1 } else { 0 };
+        *since = self.progress;
+        let fragments = self.warps.iter_mut().flat_map(|w| &mut w.fragments);
+        let mut idle = fragments.filter(|f| f.wait.is_none()).peekable();
+        let some = idle.peek().is_some();
+        idle.for_each(|f| f.idle = u64::MAX);
+        some && *times < MOST_STALLS
     }
 
     /// Lets one fragment of a warp execute a few instructions.
@@ -118,7 +138,7 @@ impl<'m> Machine<'m> {
     }
 
     fn fault(&self, trouble: Trouble, w: usize, pc: u32) -> Fault {
-        let position = Some(Position { lane: trouble.lane, ..self.position(w, pc) });
+        let position = Some(Box::new(Position { lane: trouble.lane, ..self.position(w, pc) }));
         Fault { kind: trouble.kind, kernel: self.world.kernel.name.clone(), position }
     }
 
@@ -145,7 +165,7 @@ impl<'m> Machine<'m> {
         for (w, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.fragments {
                 let reason = match fragment.wait {
-                    None => self.polling(w, fragment.pc),
+                    None => self.polling(w),
                     Some(Wait::Lanes) => {
                         format!("waits for lanes {:#010x} of its warp", warp.live & !fragment.ready)
                     }
@@ -155,12 +175,12 @@ impl<'m> Machine<'m> {
                 waiting.push(Waiting { position: self.position(w, fragment.pc), reason });
             }
         }
-        let position = waiting.first().map(|w: &Waiting| w.position.clone());
+        let position = waiting.first().map(|w: &Waiting| Box::new(w.position.clone()));
         Fault { kind: FaultKind::Deadlock(waiting), kernel: self.world.kernel.name.clone(), position }
     }
 
     /// Which barrier objects a polling warp may wait for, in words.
-    fn polling(&self, w: usize, _pc: u32) -> String {
+    fn polling(&self, w: usize) -> String {
         let barriers = &self.ctas[self.warps[w].cta].shared.barriers;
         let states: Vec<String> =
             barriers.iter().map(|(at, b)| format!("mbarrier {at:#x} is in {}", b.describe())).collect();

@@ -16,8 +16,6 @@ pub(super) enum Next {
     Moved,
     /// With the next instruction, after other warps had a turn.
     Yield,
-    /// Again with this instruction, once something has changed.
-    Retry,
     /// With this instruction, or the next one, when the wait is over.
     Wait(Wait, bool),
 }
@@ -60,65 +58,6 @@ impl Machine<'_> {
                 let next = self.execute(w, fragment, inst, mask)?;
                 self.follow(w, fragment, &others, &next);
                 Ok(matches!(next, Next::Follow | Next::Jumped))
-            }
-        }
-    }
-
-    /// Collects the lanes that an instruction for several lanes needs; without them the fragment waits.
-    fn gather(
-        &mut self,
-        w: usize,
-        fragment: usize,
-        inst: &Inst,
-        mask: u32,
-    ) -> Result<Option<(u32, Vec<usize>)>, Trouble> {
-        let warp = &mut self.warps[w];
-        let needed = match needs(&inst.op) {
-            Needs::Own => return Ok(Some((mask, vec![]))),
-            Needs::Warp => warp.live,
-            Needs::Mask(row) => warp.rows[row as usize][mask.trailing_zeros() as usize] as u32 & warp.live,
-        };
-        if mask & !needed != 0 {
-            return Err(undefined(format!("lanes {mask:#010x} where the mask is {needed:#010x}")).into());
-        }
-        if mask == needed {
-            return Ok(Some((mask, vec![])));
-        }
-        let (code, pc) = (&self.world.kernel.code, warp.fragments[fragment].pc);
-        let syncs = |pc: u32| matches!(code[pc as usize].op, Op::WarpSync { .. });
-        let together = |other: u32| other == pc || syncs(other) && syncs(pc);
-        let waiting = warp.fragments.iter().enumerate();
-        let others: Vec<usize> =
-            waiting.filter(|(_, f)| f.wait == Some(Wait::Lanes) && together(f.pc)).map(|(i, _)| i).collect();
-        let union = others.iter().fold(mask, |m, i| m | warp.fragments[*i].ready);
-        if union == needed {
-            return Ok(Some((union, others)));
-        }
-        warp.fragments[fragment].wait = Some(Wait::Lanes);
-        warp.fragments[fragment].ready = mask;
-        Ok(None)
-    }
-
-    fn follow(&mut self, w: usize, fragment: usize, others: &[usize], next: &Next) {
-        if matches!(next, Next::Moved | Next::Jumped) {
-            return;
-        }
-        let progress = self.progress;
-        for i in others.iter().copied().chain([fragment]) {
-            let f = &mut self.warps[w].fragments[i];
-            f.wait = None;
-            match next {
-                Next::Follow => f.pc += 1,
-                Next::Yield => {
-                    f.pc += 1;
-                    f.idle = progress;
-                }
-                Next::Retry => f.idle = progress,
-                Next::Wait(wait, advances) => {
-                    f.pc += u32::from(*advances);
-                    f.wait = Some(*wait);
-                }
-                Next::Moved | Next::Jumped => {}
             }
         }
     }
@@ -171,7 +110,11 @@ impl Machine<'_> {
                     return Ok(Next::Wait(Wait::Cluster, false));
                 }
             }
-            Op::ProxyFence => self.warps[w].knowledge.fence(),
+            Op::ProxyFence => {
+                self.warps[w].knowledge.fence();
+                self.show_barriers(w);
+            }
+            Op::BarrierFence => self.show_barriers(w),
             Op::Mbarrier { at, op } => return self.mbarrier(w, at, op, mask),
             Op::Copy { .. } | Op::Bulk(_) => {
                 let pc = self.warps[w].fragments[fragment].pc;
@@ -185,9 +128,9 @@ impl Machine<'_> {
                 let pc = self.warps[w].fragments[fragment].pc;
                 self.issue_wgmma(w, pc)?;
             }
-            Op::WgmmaFence => self.warps[w].matrix.unfenced.fill(false),
+            Op::WgmmaFence => self.warps[w].matrix.fence(),
             Op::WgmmaCommit => self.warps[w].matrix.open += 1,
-            Op::WgmmaWait { pending } => self.wait_wgmma(w, *pending)?,
+            Op::WgmmaWait { pending } => self.wait_wgmma(w, *pending),
             _ => return Err(undefined("this instruction is not executable").into()),
         }
         Ok(Next::Follow)
@@ -247,35 +190,6 @@ impl Machine<'_> {
             self.ctas[cta].finished = true;
         }
         Ok(())
-    }
-}
-
-/// Which lanes have to execute an instruction together.
-enum Needs {
-    Own,
-    Warp,
-    Mask(Reg),
-}
-
-fn needs(op: &Op) -> Needs {
-    match op {
-        Op::Shuffle { mask, .. }
-        | Op::Vote { mask, .. }
-        | Op::Match { mask, .. }
-        | Op::Redux { mask, .. }
-        | Op::Elect { mask, .. }
-        | Op::WarpSync { mask } => Needs::Mask(*mask),
-        Op::Barrier { .. }
-        | Op::ClusterArrive
-        | Op::ClusterWait
-        | Op::LoadMatrix { .. }
-        | Op::StoreMatrix { .. }
-        | Op::Mma { .. }
-        | Op::Wgmma(_)
-        | Op::WgmmaFence
-        | Op::WgmmaCommit
-        | Op::WgmmaWait { .. } => Needs::Warp,
-        _ => Needs::Own,
     }
 }
 

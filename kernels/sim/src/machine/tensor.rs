@@ -85,7 +85,7 @@ struct Place {
 
 fn check_alignment(offset: u64, map: &TensorMap) -> Result<(), FaultKind> {
     let align = if map.swizzle == Swizzle::None { 16 } else { 128 };
-    super::transfer::multiples(&[offset], align)
+    super::request::multiples(&[offset], align)
 }
 
 /// Every chunk of the box whose lowest corner has these coordinates.
@@ -106,8 +106,8 @@ fn places(map: &TensorMap, corner: [i64; 5], offset: u64) -> Vec<Place> {
 /// Global address of the row's element 0 (of the tensor, not of the box), unless the row is outside.
 fn row_address(map: &TensorMap, corner: [i64; 5], mut row: usize) -> Option<u64> {
     let mut address = map.address;
-    for dim in 1..map.rank {
-        let at = corner[dim] + (row % map.block[dim] as usize) as i64;
+    for (dim, low) in corner.iter().enumerate().take(map.rank).skip(1) {
+        let at = low + (row % map.block[dim] as usize) as i64;
         row /= map.block[dim] as usize;
         if at < 0 || at >= map.dims[dim] as i64 {
             return None;

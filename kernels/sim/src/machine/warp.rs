@@ -66,8 +66,6 @@ struct Join {
 pub(super) struct Groups {
     /// Number of the group that is open.
     pub open: u64,
-    /// Groups that completed: all below this number.
-    pub done: u64,
     /// Stamp of the newest operation of each group not known to be complete.
     pub stamps: VecDeque<(u64, Stamp)>,
 }
@@ -80,8 +78,25 @@ pub(super) struct Matrix {
     /// For each row, how many queue entries write it, and how many read it as operand A.
     pub writing: Vec<u32>,
     pub reading: Vec<u32>,
-    /// Rows written since the last `wgmma.fence`.
+    /// Whether there was a `wgmma.fence`, and rows written since the last one.
+    pub fenced: bool,
     pub unfenced: Vec<bool>,
+}
+
+impl Matrix {
+    pub fn fence(&mut self) {
+        self.fenced = true;
+        self.unfenced.fill(false);
+    }
+
+    /// A move counts as written when its source was: compilers move constants and accumulators past fences, and
+    /// the assembler orders those.
+    pub fn note_writes(&mut self, rows: &[Reg], copied: Option<Reg>) {
+        let unfenced = copied.is_none_or(|a| self.unfenced[a as usize]);
+        for d in rows {
+            self.unfenced[*d as usize] = unfenced;
+        }
+    }
 }
 
 /// An entry of the queue; the group is the one that was open.
@@ -91,24 +106,23 @@ pub(super) struct Pending {
 }
 
 pub(super) enum Step {
-    /// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
-    Multiply {
-        pc: u32,
-        scale_d: bool,
-        left: Left,
-        right: Tile,
-        done: bool,
-        stamp: Stamp,
-    },
-    Move {
-        d: Reg,
-        a: Reg,
-    },
+    Multiply(Box<Multiply>),
+    Move { d: Reg, a: Reg },
+}
+
+/// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
+pub(super) struct Multiply {
+    pub pc: u32,
+    pub scale_d: bool,
+    pub left: Left,
+    pub right: Tile,
+    pub done: bool,
+    pub stamp: Stamp,
 }
 
 /// Operand A.
 pub(super) enum Left {
-    Rows([Row; 4]),
+    Rows(Box<[Row; 4]>),
     Tile(Tile),
 }
 
@@ -168,16 +182,12 @@ impl Warp {
             return parting.join;
         }
         let join = Join { rejoin, expected: parting.mask, arrived: 0, parent: parting.join, free: false };
-        match self.joins.iter().position(|j| j.free) {
-            Some(i) => {
-                self.joins[i] = join;
-                Some(i as u32)
-            }
-            None => {
-                self.joins.push(join);
-                Some(self.joins.len() as u32 - 1)
-            }
+        if let Some(free) = self.joins.iter().position(|j| j.free) {
+            self.joins[free] = join;
+            return Some(free as u32);
         }
+        self.joins.push(join);
+        Some(self.joins.len() as u32 - 1)
     }
 
     /// Whether the fragment stands where its lanes meet others.

@@ -1,9 +1,9 @@
 //! `wgmma.mma_async`: each warp of a warpgroup computes its own sixteen rows of the tile.
 
 use super::Machine;
-use super::matrix::{accumulate, gather_a};
+use super::matrix::gather_a;
 use super::step::mask_of;
-use super::warp::{Left, Pending, Step};
+use super::warp::{Left, Multiply, Pending, Step};
 use crate::clock::Stamp;
 use crate::fault::{FaultKind, Trouble, undefined};
 use crate::launch::Timing;
@@ -29,8 +29,7 @@ impl Machine<'_> {
             _ => None,
         };
         if matrix.queue.is_empty() {
-            let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
-            inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+            matrix.note_writes(&inst.defs, copied);
             return Ok(false);
         }
         if inst.defs.iter().any(|d| matrix.writing[*d as usize] > 0 || matrix.reading[*d as usize] > 0) {
@@ -51,8 +50,7 @@ impl Machine<'_> {
         if inst.uses.iter().any(|u| matrix.writing[*u as usize] > 0) {
             return Err(FaultKind::AccumulatorInFlight("read").into());
         }
-        let unfenced = copied.is_none_or(|a| matrix.unfenced[a as usize]);
-        inst.defs.iter().for_each(|d| matrix.unfenced[*d as usize] = unfenced);
+        matrix.note_writes(&inst.defs, copied);
         Ok(false)
     }
 
@@ -67,17 +65,19 @@ impl Machine<'_> {
             MatrixA::Descriptor(_) => &[],
         };
         let matrix = &mut warp.matrix;
-        if wgmma.d.iter().chain(a_rows).any(|r| matrix.unfenced[*r as usize]) {
+        if !matrix.fenced || wgmma.d.iter().chain(a_rows).any(|r| matrix.unfenced[*r as usize]) {
             return Err(FaultKind::MissingWgmmaFence.into());
         }
         if a_rows.iter().any(|r| matrix.writing[*r as usize] > 0) {
             return Err(FaultKind::AccumulatorInFlight("read").into());
         }
         wgmma.d.iter().for_each(|r| matrix.writing[*r as usize] += 1);
-        a_rows.iter().for_each(|r| matrix.reading[*r as usize] += 1);
+        for r in a_rows {
+            matrix.reading[*r as usize] += 1;
+        }
         let scale_d = mask_of(&warp.rows[wgmma.scale_d as usize]) & 1 == 1;
         let left = match wgmma.a {
-            MatrixA::Registers(rows) => Left::Rows(rows.map(|r| warp.rows[r as usize])),
+            MatrixA::Registers(rows) => Left::Rows(Box::new(rows.map(|r| warp.rows[r as usize]))),
             MatrixA::Descriptor(row) => {
                 let span = (ROWS * (warp.index as usize % 4), ROWS);
                 Left::Tile(Tile::new(warp.rows[row as usize][0], span, wgmma.element[0], wgmma.transpose[0])?)
@@ -93,7 +93,7 @@ impl Machine<'_> {
             self.multiply(w, wgmma, scale_d, &left, &right);
         }
         let matrix = &mut self.warps[w].matrix;
-        let step = Step::Multiply { pc, scale_d, left, right, done, stamp };
+        let step = Step::Multiply(Box::new(Multiply { pc, scale_d, left, right, done, stamp }));
         matrix.queue.push_back(Pending { group: matrix.open, step });
         Ok(())
     }
@@ -112,28 +112,27 @@ impl Machine<'_> {
     }
 
     /// Completes the groups that may no longer be pending, in order.
-    pub(super) fn wait_wgmma(&mut self, w: usize, pending: u32) -> Result<(), Trouble> {
+    pub(super) fn wait_wgmma(&mut self, w: usize, pending: u32) {
         let limit = self.warps[w].matrix.open.saturating_sub(pending.into());
         while let Some(entry) = self.warps[w].matrix.queue.pop_front_if(|e| e.group < limit) {
-            self.finish(w, entry.step)?;
+            self.finish(w, entry.step);
         }
         self.progress += 1;
-        Ok(())
     }
 
-    fn finish(&mut self, w: usize, step: Step) -> Result<(), Trouble> {
-        let (pc, scale_d, left, right, done, stamp) = match step {
+    fn finish(&mut self, w: usize, step: Step) {
+        let Multiply { pc, scale_d, left, right, done, stamp } = match step {
             Step::Move { d, a } => {
                 let warp = &mut self.warps[w];
-                warp.rows[d as usize] = warp.rows[a as usize];
+                if self.world.options.timing == Timing::Late {
+                    warp.rows[d as usize] = warp.rows[a as usize];
+                }
                 warp.matrix.writing[d as usize] -= 1;
-                return Ok(());
+                return;
             }
-            Step::Multiply { pc, scale_d, left, right, done, stamp } => {
-                (pc, scale_d, left, right, done, stamp)
-            }
+            Step::Multiply(multiply) => *multiply,
         };
-        let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return Ok(()) };
+        let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return };
         if !done {
             self.multiply(w, wgmma, scale_d, &left, &right);
         }
@@ -142,10 +141,11 @@ impl Machine<'_> {
         left.chunks().iter().chain(&right.chunks).for_each(|chunk| shared.mark(*chunk, CHUNK, false, false));
         wgmma.d.iter().for_each(|r| warp.matrix.writing[*r as usize] -= 1);
         if let MatrixA::Registers(rows) = &wgmma.a {
-            rows.iter().for_each(|r| warp.matrix.reading[*r as usize] -= 1);
+            for r in rows {
+                warp.matrix.reading[*r as usize] -= 1;
+            }
         }
         warp.knowledge.seen.raise(stamp);
-        Ok(())
     }
 
     fn multiply(&mut self, w: usize, wgmma: &Wgmma, scale_d: bool, left: &Left, right: &Tile) {
@@ -158,14 +158,31 @@ impl Machine<'_> {
         };
         let right = right.values(shared);
         if wgmma.negate[0] != wgmma.negate[1] {
-            left.iter_mut().for_each(|x| *x = -*x);
+            for x in &mut left {
+                *x = -*x;
+            }
         }
+        let sums = products(&left, &right, k);
         for (i, register) in wgmma.d.iter().enumerate() {
             for (lane, value) in warp.rows[*register as usize].iter_mut().enumerate() {
                 let (m, n) = (lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
-                let old = if scale_d { *value } else { 0 };
-                *value = accumulate(old, &left[m * k..][..k], &right[n * k..][..k]);
+                let old = if scale_d { f32::from_bits(*value as u32) } else { 0.0 };
+                *value = ((sums[m * wgmma.n + n] + f64::from(old)) as f32).to_bits().into();
             }
         }
     }
+}
+
+/// Products of the rows of `left` with those of `right`, each of k values; sums are kept in f64.
+fn products(left: &[f32], right: &[f32], k: usize) -> Vec<f64> {
+    let n = right.len() / k;
+    let columns: Vec<f64> = (0..k * n).map(|i| f64::from(right[i % n * k + i / n])).collect();
+    let mut sums = vec![0.0; left.len() / k * n];
+    for (row, sums) in left.chunks_exact(k).zip(sums.chunks_exact_mut(n)) {
+        for (a, column) in row.iter().zip(columns.chunks_exact(n)) {
+            let a = f64::from(*a);
+            sums.iter_mut().zip(column).for_each(|(sum, b)| *sum += a * b);
+        }
+    }
+    sums
 }

@@ -17,15 +17,16 @@ pub(crate) enum Token<'a> {
 /// A cursor over the tokens with one token of lookahead.
 pub(crate) struct Lexer<'a> {
     rest: &'a str,
-    line: u32,
+    /// Line of `rest`.
+    scanned: u32,
     next: Token<'a>,
     /// Line of `next`.
-    next_line: u32,
+    line: u32,
 }
 
 impl<'a> Lexer<'a> {
     pub fn new(text: &'a str) -> Result<Self, ParseError> {
-        let mut lexer = Self { rest: text, line: 1, next: Token::End, next_line: 1 };
+        let mut lexer = Self { rest: text, scanned: 1, next: Token::End, line: 1 };
         lexer.advance()?;
         Ok(lexer)
     }
@@ -36,13 +37,13 @@ impl<'a> Lexer<'a> {
 
     /// Line of the token that `peek` shows.
     pub fn line(&self) -> u32 {
-        self.next_line
+        self.line
     }
 
     pub fn advance(&mut self) -> Result<Token<'a>, ParseError> {
         let token = self.next;
         self.skip_blanks()?;
-        self.next_line = self.line;
+        self.line = self.scanned;
         self.next = self.scan()?;
         Ok(token)
     }
@@ -78,7 +79,7 @@ impl<'a> Lexer<'a> {
     }
 
     pub fn int32(&mut self) -> Result<u32, ParseError> {
-        let line = self.next_line;
+        let line = self.line;
         u32::try_from(self.int()?).map_err(|_| ParseError::new(line, "the integer exceeds 32 bits"))
     }
 
@@ -91,7 +92,7 @@ impl<'a> Lexer<'a> {
             Token::Text(t) => format!("\"{t}\""),
             Token::End => "the end of the text".into(),
         };
-        ParseError::new(self.next_line, format!("expected {wanted}, found {found}"))
+        ParseError::new(self.line, format!("expected {wanted}, found {found}"))
     }
 
     fn skip_blanks(&mut self) -> Result<(), ParseError> {
@@ -104,7 +105,7 @@ impl<'a> Lexer<'a> {
                 let end = self
                     .rest
                     .find("*/")
-                    .ok_or_else(|| ParseError::new(self.line, "the comment does not end"))?;
+                    .ok_or_else(|| ParseError::new(self.scanned, "the comment does not end"))?;
                 self.consume(end + 2);
             } else {
                 return Ok(());
@@ -114,7 +115,7 @@ impl<'a> Lexer<'a> {
 
     fn consume(&mut self, bytes: usize) -> &'a str {
         let (head, rest) = self.rest.split_at(bytes);
-        self.line += head.bytes().filter(|b| *b == b'\n').count() as u32;
+        self.scanned += head.bytes().filter(|b| *b == b'\n').count() as u32;
         self.rest = rest;
         head
     }
@@ -127,7 +128,7 @@ impl<'a> Lexer<'a> {
         if first == '"' {
             let end = self.rest[1..]
                 .find('"')
-                .ok_or_else(|| ParseError::new(self.line, "the string does not end"))?;
+                .ok_or_else(|| ParseError::new(self.scanned, "the string does not end"))?;
             let quoted = self.consume(end + 2);
             return Ok(Token::Text(&quoted[1..=end]));
         }
@@ -139,17 +140,17 @@ impl<'a> Lexer<'a> {
             self.consume(1);
             return Ok(Token::Mark(first));
         }
-        Err(ParseError::new(self.line, format!("unexpected character {first:?}")))
+        Err(ParseError::new(self.scanned, format!("unexpected character {first:?}")))
     }
 
     fn scan_number(&mut self) -> Result<Token<'a>, ParseError> {
         let length = self.rest.bytes().take_while(u8::is_ascii_alphanumeric).count();
         let fraction = self.rest[length..].strip_prefix('.').map_or(0, |t| {
-            let digits = t.bytes().take_while(|b| b.is_ascii_alphanumeric()).count();
+            let digits = t.bytes().take_while(u8::is_ascii_alphanumeric).count();
             if digits > 0 { digits + 1 } else { 0 }
         });
         let text = self.consume(length + fraction);
-        number(text).ok_or_else(|| ParseError::new(self.line, format!("`{text}` is not a number")))
+        number(text).ok_or_else(|| ParseError::new(self.scanned, format!("`{text}` is not a number")))
     }
 }
 

@@ -55,7 +55,7 @@ fn file(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
     }
     let size = module.files.len().max(index);
     module.files.resize(size, String::new());
-    module.files[index - 1] = name.to_owned();
+    name.clone_into(&mut module.files[index - 1]);
     Ok(())
 }
 
@@ -115,7 +115,7 @@ fn kernel(lexer: &mut Lexer, module: &mut Module) -> Result<(), ParseError> {
             if lexer.word()? != ".param" {
                 return Err(ParseError::new(lexer.line(), "a kernel's parameter starts with .param"));
             }
-            builder.parameter(Declaration::parse(lexer)?);
+            builder.parameter(&Declaration::parse(lexer)?);
             if lexer.take(')')? {
                 break;
             }
@@ -208,7 +208,7 @@ fn directive<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str
         ".shared" | ".local" => {
             let line = lexer.line();
             let declaration = Declaration::parse(lexer)?;
-            builder.variable(word, declaration, line)?;
+            builder.variable(word, &declaration, line)?;
             lexer.expect(';')
         }
         other => Err(ParseError::new(lexer.line(), format!("`{other}` is not a known directive of a body"))),

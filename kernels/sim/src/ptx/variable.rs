@@ -89,10 +89,10 @@ fn initialiser(lexer: &mut Lexer, ty: Type) -> Result<Vec<u8>, ParseError> {
             depth += 1;
             continue;
         }
-        if !lexer.take('}')? {
-            bytes.extend_from_slice(&number(lexer)?.to_le_bytes()[..ty.bytes()]);
-        } else {
+        if lexer.take('}')? {
             depth -= 1;
+        } else {
+            bytes.extend_from_slice(&number(lexer)?.to_le_bytes()[..ty.bytes()]);
         }
         while depth > 0 && lexer.take('}')? {
             depth -= 1;
@@ -107,9 +107,8 @@ fn initialiser(lexer: &mut Lexer, ty: Type) -> Result<Vec<u8>, ParseError> {
 fn number(lexer: &mut Lexer) -> Result<u64, ParseError> {
     let negative = lexer.take('-')?;
     let value = match lexer.peek() {
-        Token::Int(v) => v,
+        Token::Int(v) | Token::F64(v) => v,
         Token::F32(v) => v.into(),
-        Token::F64(v) => v,
         _ => return Err(lexer.unexpected("a number (addresses in initialisers are not supported)")),
     };
     lexer.advance()?;
