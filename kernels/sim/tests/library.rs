@@ -98,8 +98,28 @@ fn atomics_of_several_ctas_add_up() {
     };
     everywhere(&module(&ptx("math")), setup, |memory, (bins, total), _| {
         let mut want = [0; 64];
-        x.iter().for_each(|v| want[*v as usize % 64] += 1);
+        for v in &x {
+            want[*v as usize % 64] += 1;
+        }
         assert_eq!(u32s(memory, *bins, 64), want);
         assert_eq!(u32s(memory, *total, 1), [1000]);
     });
+}
+
+#[test]
+fn ctas_may_wait_for_those_before_them() {
+    let setup = |memory: &mut Memory| {
+        let (flag, out) = (memory.alloc_with("flag", &[0; 4]), memory.alloc("out", 40));
+        (launch("chain", [10, 1, 1], [32, 1, 1], Params::new().u64(flag).u64(out).build()), out)
+    };
+    everywhere(&module(&ptx("math")), setup, |memory, out, _| {
+        assert_eq!(u32s(memory, *out, 10), (0..10).map(|i| 3 * i).collect::<Vec<_>>());
+    });
+    // A flag that no one sets.
+    let never = |memory: &mut Memory| {
+        let (flag, out) = (memory.alloc_with("flag", &[9; 4]), memory.alloc("out", 40));
+        (launch("chain", [2, 1, 1], [32, 1, 1], Params::new().u64(flag).u64(out).build()), ())
+    };
+    let found = fixture::faults(&module(&ptx("math")), never);
+    assert!(found.iter().all(|f| matches!(f.kind, fireq_sim::FaultKind::Deadlock(_))), "{}", found[0]);
 }

@@ -53,7 +53,7 @@ fn attempt(
         dynamic_shared: if kernel == "gemm" { 1 << 15 } else { 0 },
         params,
     };
-    run(&module, &launch, &mut memory, &Options { seed: 1, timing, budget: 20_000 }).is_ok()
+    run(&module, &launch, &mut memory, &Options { seed: 1, timing, budget: 20_000, resident: 2 }).is_ok()
 }
 
 #[test]

@@ -63,3 +63,14 @@ extern "C" __global__ void histogram(const u32* x, u32* bins, u32* done, u32* to
         if (threadIdx.x == 0) *total = sum;
     }
 }
+
+// Each CTA waits for the one before it, with a flag in global memory.
+extern "C" __global__ void chain(u32* flag, u32* out) {
+    if (threadIdx.x == 0) {
+        volatile u32* f = flag;
+        while (*f != blockIdx.x) __nanosleep(20);
+        out[blockIdx.x] = blockIdx.x * 3;
+        __threadfence();
+        *f = blockIdx.x + 1;
+    }
+}
