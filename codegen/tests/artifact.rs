@@ -279,3 +279,20 @@ fn progress_ends_with_everything_done() {
     assert_eq!(done, total);
     assert_eq!(total, 19 * 172 * 2 + 172 * 4 + 37 * (96 + 2 + 4));
 }
+
+#[test]
+#[cfg(feature = "llvm")]
+fn code_for_cpus_is_not_made_from_plans_for_gpus() {
+    use fireq_codegen::llvm::{Cpu, compile};
+    let dir = tempfile::tempdir().unwrap();
+    let refused = |text: &str| {
+        let plan = fireq_ir::plan::lower_fused(&parse_graph(text).unwrap()).unwrap().plan;
+        compile(&plan, Cpu::Baseline, &dir.path().join("model.so")).unwrap_err().to_string()
+    };
+    assert!(refused(MODEL).ends_with("codes are not stored in blocks: the plan is for GPUs"));
+    let fused = MODEL.replace("%4 = rms_norm %2, %3 {eps=0.00001} : f32[T,172]\n", "").replace(
+        "%5 = quantize %4 {to=e4m3<row:f32>}",
+        "%5 = norm_quantize %2, %3 {eps=0.00001, to=e4m3<row:f32>}",
+    );
+    assert!(refused(&fused).ends_with("a fused launch, which plans for CPUs do not have"));
+}

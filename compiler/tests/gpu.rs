@@ -80,6 +80,16 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
         kernels.iter().filter(|kernel| kernel["compiled"] == true).all(|kernel| local(kernel) == Some(0))
     );
 
+    let manifest = out.join("manifest.json");
+    let renamed =
+        fs::read_to_string(&manifest).unwrap().replacen("\"name\": \"qkv_", "\"name\": \"../qkv_", 1);
+    let listed = fs::write(&manifest, renamed)
+        .map(|()| fireq(temp.path(), &["inspect", artifact, "--kernels"]))
+        .unwrap();
+    let refusal = String::from_utf8_lossy(&listed.stderr).into_owned();
+    assert_eq!(listed.status.code(), Some(1));
+    assert!(refusal.starts_with("error: the manifest does not list `kernels/../qkv_"), "{refusal}");
+
     let run = fireq(temp.path(), &["logits", artifact, "--tokens", "1", "-o", "unused.safetensors"]);
     let refusal = String::from_utf8_lossy(&run.stderr).into_owned();
     assert_eq!(run.status.code(), Some(1));

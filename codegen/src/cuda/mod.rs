@@ -1,6 +1,6 @@
 //! Plan → CUDA units → PTX and cubins for Hopper, on any machine with NVRTC.
 //!
-//! A plan of fused launches says what is computed; [`select`] says which kernels do it, and which have none yet.
+//! A plan of fused launches says what is computed; [`mod@select`] says which kernels do it, and which have none yet.
 
 pub mod cache;
 pub mod cubin;

@@ -20,7 +20,7 @@ pub fn toolkit() -> Option<PathBuf> {
         return Some(given);
     }
     let program = std::env::current_exe().unwrap_or_default();
-    let beside = program.ancestors().skip(1).take(4).map(|dir| dir.join("cuda"));
+    let beside = program.ancestors().skip(1).take(3).map(|dir| dir.join("cuda"));
     let mut wheels = beside.chain(cache_dir().map(|dir| dir.join("cuda"))).map(|dir| dir.join("nvidia/cu13"));
     wheels.find(|dir| dir.join("lib").join(NVRTC).exists())
 }

@@ -26,7 +26,7 @@ use inkwell::values::AnyValue;
 use thiserror::Error;
 
 use fireq_ir::artifact::{CPU_LIBRARY, Target};
-use fireq_ir::plan::{Kernel, Launch, Plan, Signature};
+use fireq_ir::plan::{Kernel, Launch, Plan, Signature, Storage};
 use fireq_ir::{DType, Type};
 
 use crate::artifact::{ArtifactError, Code};
@@ -158,6 +158,9 @@ fn emit_kernel<'c>(
         |reason: &str| CompileError::Unsupported { symbol: launch.symbol.to_string(), reason: reason.into() };
     let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
     check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
+    if types.iter().any(|(ty, storage)| ty.dtype.is_code() && *storage != Storage::Blocked32) {
+        return Err(unsupported("codes are not stored in blocks: the plan is for GPUs"));
+    }
     let e = Emit::new(context, module, &launch.symbol, cpu);
     let mut next = 0;
     let operands = types.iter().map(|(ty, storage)| Operand::load(&e, ty, *storage, &mut next));
@@ -178,6 +181,15 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
     }
     match (kernel, types) {
         (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
+        (
+            Kernel::NormQuantize { .. }
+            | Kernel::LinearAdd
+            | Kernel::LinearSwiglu { .. }
+            | Kernel::RopeQuantize { .. }
+            | Kernel::RopeAppend { .. }
+            | Kernel::QuantizeAppend { .. },
+            _,
+        ) => Err("a fused launch, which plans for CPUs do not have".into()),
         (Kernel::Quantize { to, .. }, _) if to.scheme.0.len() > 1 => {
             Err(format!("run-time quantization to {to}"))
         }

@@ -1,7 +1,9 @@
 //! Gates on machine code: what is promised about memory accesses holds in SASS, and nothing spills.
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::Command;
+use std::sync::LazyLock;
 
 use fireq_codegen::cuda::cubin::resources;
 use fireq_codegen::cuda::toolkit::disassembler;
@@ -10,7 +12,8 @@ use super::units::compiled;
 
 /// The machine code of a cubin as text; `None`, said on stderr, where there is no disassembler.
 fn disassemble(cubin: &[u8]) -> Option<String> {
-    let Some(program) = disassembler() else {
+    static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(disassembler);
+    let Some(program) = &*PROGRAM else {
         eprintln!("skipped: machine code of GPU kernels: no disassembler (cargo xtask setup)");
         return None;
     };

@@ -1,7 +1,6 @@
 //! GPU kernels of an artifact: what is compiled, what it takes, and what has no kernel yet.
 
 use std::fs;
-use std::path::Path;
 
 use fireq_codegen::cuda::cubin::{Resources, resources};
 use fireq_ir::artifact::{CUDA_KERNELS, CudaCode, CudaKernel};
@@ -35,8 +34,7 @@ pub fn inspect(artifact: &Artifact, as_json: bool) -> Outcome {
             &kernels.iter().map(|(name, why)| format!("{name}\n  reason     {why}\n")).collect::<String>(),
         );
     };
-    let taken =
-        code.kernels.iter().map(|kernel| taken(&artifact.dir, kernel)).collect::<Outcome<Vec<_>>>()?;
+    let taken = code.kernels.iter().map(|kernel| taken(artifact, kernel)).collect::<Outcome<Vec<_>>>()?;
     if as_json {
         let kernels: Vec<Value> =
             code.kernels.iter().zip(&taken).map(|(k, taken)| kernel_json(k, *taken)).collect();
@@ -47,12 +45,17 @@ pub fn inspect(artifact: &Artifact, as_json: bool) -> Outcome {
     emit(&code.kernels.iter().zip(&taken).map(|(k, taken)| kernel_text(k, *taken)).collect::<String>())
 }
 
-/// What the cubin of a compiled kernel says.
-fn taken(dir: &Path, kernel: &CudaKernel) -> Outcome<Option<Resources>> {
+/// What the cubin of a compiled kernel says; only files that the manifest vouches for are read.
+fn taken(artifact: &Artifact, kernel: &CudaKernel) -> Outcome<Option<Resources>> {
     if !kernel.compiled {
         return Ok(None);
     }
-    let path = dir.join(CUDA_KERNELS).join(format!("{}.cubin", kernel.name));
+    let file = format!("{CUDA_KERNELS}/{}.cubin", kernel.name);
+    if !artifact.manifest.files.contains_key(&file) {
+        let message = format!("the manifest does not list `{file}`");
+        return Err(Failure::new(message).hint("compile the model again"));
+    }
+    let path = artifact.dir.join(file);
     let damaged = |e: &dyn std::error::Error| {
         let failure = Failure::from_error(e).within(format!("cannot read `{}`", path.display()));
         failure.hint("compile the model again")

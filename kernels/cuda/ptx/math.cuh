@@ -4,9 +4,24 @@
 
 namespace fireq {
 
-__device__ inline float magnitude(float x) { return float_of_bits(bits_of_float(x) & 0x7fffffffu); }
+__device__ inline float magnitude(float x) {
+    float size;
+    asm("abs.f32 %0, %1;" : "=f"(size) : "f"(x));
+    return size;
+}
 
-__device__ inline float larger(float a, float b) { return a > b ? a : b; }
+__device__ inline float larger(float a, float b) {
+    float most;
+    asm("max.f32 %0, %1, %2;" : "=f"(most) : "f"(a), "f"(b));
+    return most;
+}
+
+/// The magnitude of `x` with the sign of `sign`.
+__device__ inline float with_sign(float x, float sign) {
+    float both;
+    asm("copysign.f32 %0, %1, %2;" : "=f"(both) : "f"(sign), "f"(x));
+    return both;
+}
 
 __device__ inline float multiply_add(float a, float b, float c) {
     float sum;
@@ -20,10 +35,11 @@ __device__ inline double multiply_add(double a, double b, double c) {
     return sum;
 }
 
-__device__ inline float square_root(float x) {
-    float root;
-    asm("sqrt.rn.f32 %0, %1;" : "=f"(root) : "f"(x));
-    return root;
+/// 1/x to a unit in the last place.
+__device__ inline float reciprocal(float x) {
+    float inverse;
+    asm("rcp.approx.f32 %0, %1;" : "=f"(inverse) : "f"(x));
+    return inverse;
 }
 
 /// A number that others are divided by, with what makes their quotients cheap.
@@ -40,16 +56,13 @@ __device__ inline Divisor divisor(float value) {
     return {value * lift, 1.0f / (value * lift), lift};
 }
 
-/// `x / by` as IEEE rounds it, for quotients that are normal or round to zero, by a positive or negative divisor. The
-/// first correction makes the quotient faithful; the second is exact then (Markstein), since the reciprocal is rounded
-/// correctly. A zero gets its sign back at the end.
+/// `x / by` as IEEE rounds it, for quotients that are normal or round to zero, whose sign may be lost. The first correction
+/// makes the quotient faithful; the second is exact then (Markstein), since the reciprocal is rounded correctly.
 __device__ inline float divide(float x, const Divisor& by) {
     float lifted = x * by.lift;
     float quotient = lifted * by.reciprocal;
     quotient = multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
-    quotient = multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
-    u32 sign = (bits_of_float(x) ^ bits_of_float(by.value)) & 0x80000000u;
-    return float_of_bits((bits_of_float(quotient) & 0x7fffffffu) | sign);
+    return multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
 }
 
 /// e^x. The part of x·log2(e) that its rounding drops is made up for, so that the relative error stays under 2⁻²¹
@@ -62,8 +75,8 @@ __device__ inline float exponential(float x) {
     float rest = multiply_add(x, LOG2_E_REST, multiply_add(x, LOG2_E, -exponent));
     float power;
     asm("ex2.approx.f32 %0, %1;" : "=f"(power) : "f"(exponent));
-    // Beyond the range of numbers power is 0 or infinite, and rest says nothing.
-    return magnitude(exponent) < 150.0f ? multiply_add(power, rest * LN_2, power) : power;
+    // Near the ends of the range power is 0 or infinite, which no correction may turn into something else.
+    return magnitude(exponent) < 126.0f ? multiply_add(power, rest * LN_2, power) : power;
 }
 
 /// Stops the launch with an error: for what the caller promised and did not keep.

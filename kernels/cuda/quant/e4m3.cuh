@@ -25,6 +25,9 @@ __device__ inline u32 e4m3_word(float a, float b, float c, float d) {
     return static_cast<u32>(to_e4m3_pair(a, b)) | static_cast<u32>(to_e4m3_pair(c, d)) << 16;
 }
 
+/// The number whose rounding is the code of `x` under a scale, which is positive: zeros keep their sign.
+__device__ inline float e4m3_units(float x, const Divisor& scale) { return with_sign(divide(x, scale), x); }
+
 /// The codes of `N` numbers under `scale`, to an address aligned to 16 bytes or to all of them.
 template <int N>
 __device__ inline void store_e4m3(e4m3* to, const float (&x)[N], const Divisor& scale) {
@@ -32,13 +35,13 @@ __device__ inline void store_e4m3(e4m3* to, const float (&x)[N], const Divisor& 
         u32 words[N / 4];
 #pragma unroll
         for (int n = 0; n < N; n += 4) {
-            words[n / 4] = e4m3_word(divide(x[n], scale), divide(x[n + 1], scale), divide(x[n + 2], scale),
-                                     divide(x[n + 3], scale));
+            words[n / 4] = e4m3_word(e4m3_units(x[n], scale), e4m3_units(x[n + 1], scale), e4m3_units(x[n + 2], scale),
+                                     e4m3_units(x[n + 3], scale));
         }
         store_words(to, words);
     } else {
 #pragma unroll
-        for (int n = 0; n < N; ++n) to[n].bits = static_cast<u8>(to_e4m3_pair(divide(x[n], scale), 0.0f));
+        for (int n = 0; n < N; ++n) to[n].bits = static_cast<u8>(to_e4m3_pair(e4m3_units(x[n], scale), 0.0f));
     }
 }
 

@@ -4,7 +4,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::fault::{Fault, FaultKind};
-use crate::machine::Machine;
+use crate::machine::{Machine, State};
 use crate::memory::Memory;
 use crate::program::{Kernel, Module, Place};
 use crate::shared::RESERVED;
@@ -88,19 +88,22 @@ pub struct Options {
     pub timing: Timing,
     /// Warp instructions after which the run is given up.
     pub budget: u64,
+    /// Clusters that run at the same time, at least one; a CTA that waits for one of another cluster needs both to
+    /// be among them.
+    pub resident: usize,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, timing: Timing::Late, budget: 1 << 32 }
+        Self { seed: 0, timing: Timing::Late, budget: 1 << 32, resident: 4 }
     }
 }
 
 /// Largest shared memory of a CTA, the system's part included.
 const MOST_SHARED: usize = 228 << 10;
 
-/// Runs a kernel to its end. Clusters run one after the other in a seeded order, so a kernel in which a CTA waits for
-/// one of another cluster may be reported as a deadlock. Variables of the module start anew in every launch.
+/// Runs a kernel to its end. Clusters start in the order of the grid, and a few of them run at the same time
+/// ([`Options::resident`]). Variables of the module start anew in every launch.
 pub fn run(module: &Module, launch: &Launch, memory: &mut Memory, options: &Options) -> Result<Stats, Fault> {
     let refuse = |reason: String| Fault {
         kind: FaultKind::Launch(reason),
@@ -113,18 +116,38 @@ pub fn run(module: &Module, launch: &Launch, memory: &mut Memory, options: &Opti
     let shape = Shape::new(kernel, launch).map_err(refuse)?;
     let before = memory.allocations();
     let variables = allocate_variables(module, memory);
-    let mut stats = Stats::default();
-    let mut rng = ChaCha8Rng::seed_from_u64(options.seed);
-    let mut order: Vec<u64> = (0..shape.clusters()).collect();
-    for i in (1..order.len()).rev() {
-        order.swap(i, rng.random_range(0..=i));
-    }
-    let result = order.into_iter().try_for_each(|cluster| {
-        let world = World { module, kernel, launch, shape: &shape, variables: &variables, options };
-        Machine::new(&world, cluster, memory, &mut stats, rng.random()).run()
-    });
+    let world = World { module, kernel, launch, shape: &shape, variables: &variables, options };
+    let result = run_clusters(&world, memory);
     memory.truncate(before);
-    result.map(|()| stats)
+    result
+}
+
+fn run_clusters(world: &World, memory: &mut Memory) -> Result<Stats, Fault> {
+    let mut stats = Stats::default();
+    let mut rng = ChaCha8Rng::seed_from_u64(world.options.seed);
+    let mut waiting = 0..world.shape.clusters();
+    // Clusters with a mark on those that are stuck until another one gets on.
+    let mut live: Vec<(Machine, bool)> = vec![];
+    loop {
+        let room = world.options.resident.max(1) - live.len();
+        live.extend(waiting.by_ref().take(room).map(|c| (Machine::new(world, c, rng.random()), false)));
+        let able: Vec<usize> = (0..live.len()).filter(|i| !live[*i].1).collect();
+        if able.is_empty() {
+            return live.first().map_or(Ok(stats), |(machine, _)| Err(machine.deadlock()));
+        }
+        let next = able[rng.random_range(0..able.len())];
+        let state = live[next].0.advance(memory, &mut stats)?;
+        if state == State::Stuck {
+            live[next].1 = true;
+            continue;
+        }
+        for (_, stuck) in &mut live {
+            *stuck = false;
+        }
+        if state == State::Done {
+            live.swap_remove(next);
+        }
+    }
 }
 
 /// What all clusters of a launch share.

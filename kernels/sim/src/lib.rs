@@ -8,6 +8,11 @@
 //! bounds, misaligned, or of bytes that nothing wrote; races in shared memory; a missing proxy fence; registers of a
 //! `wgmma` in flight; misuse of memory barrier objects; deadlocks.
 //!
+//! Not seen: races between lanes of one warp, races in global memory, registers that nothing wrote, caches and time.
+//! Every access takes effect in order, so fences between threads matter only where a proxy changes. Approximate
+//! functions (`ex2`, `rsqrt`, …) are rounded correctly, and tensor-core sums are rounded once per instruction, so
+//! hardware may differ in the last bits.
+//!
 //! ```
 //! use fireq_sim::{Launch, Memory, Module, Options, Params, run};
 //!

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 /// Parameters that suit any fixture: a tensor map, then pointers and counts.
 fn params(memory: &mut Memory, bytes: usize) -> Vec<u8> {
-    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| memory.alloc_with(name, &[0x11; 1 << 16]));
+    let [a, b, c, d] = ["a", "b", "c", "d"].map(|name| memory.alloc_with(name, &vec![0x11; 1 << 16]));
     let mut params = Params::new().u64(a).u64(b).u64(c).u64(d).u32(64).build();
     if bytes > 64 {
         let map = TensorMap {
@@ -53,7 +53,7 @@ fn attempt(
         dynamic_shared: if kernel == "gemm" { 1 << 15 } else { 0 },
         params,
     };
-    run(&module, &launch, &mut memory, &Options { seed: 1, timing, budget: 20_000 }).is_ok()
+    run(&module, &launch, &mut memory, &Options { seed: 1, timing, budget: 20_000, resident: 2 }).is_ok()
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub enum Expr {
     Negate(Box<Expr>),
     /// e^x.
     Exp(Box<Expr>),
+    /// `1/x`, to a unit in the last place: a division is several times as long.
+    Reciprocal(Box<Expr>),
     /// Two numbers make one.
     Arithmetic(Operator, Box<Expr>, Box<Expr>),
     /// `a < b`, a condition.
@@ -94,7 +96,7 @@ impl Expr {
     #[must_use]
     pub fn silu(self) -> Expr {
         let exp = Expr::Exp(Box::new(Expr::Negate(Box::new(self.clone()))));
-        self.over(Expr::Number(1.0).plus(exp))
+        self.times(Expr::Reciprocal(Box::new(Expr::Number(1.0).plus(exp))))
     }
 
     /// The type, once every part has the type that its place wants.
@@ -105,7 +107,7 @@ impl Expr {
         };
         match self {
             Expr::Operand(_) | Expr::Number(_) => {}
-            Expr::Negate(x) | Expr::Exp(x) => is(x, Scalar::F32)?,
+            Expr::Negate(x) | Expr::Exp(x) | Expr::Reciprocal(x) => is(x, Scalar::F32)?,
             Expr::Arithmetic(_, a, b) => is(a, Scalar::F32).and_then(|()| is(b, Scalar::F32))?,
             Expr::Less(a, b) => {
                 is(a, Scalar::F32).and_then(|()| is(b, Scalar::F32))?;
@@ -131,6 +133,7 @@ impl Expr {
             Expr::Number(x) => format!("{x:?}f"),
             Expr::Negate(x) => format!("-{}", at(x, Binding::Whole)),
             Expr::Exp(x) => format!("exponential({})", x.print()),
+            Expr::Reciprocal(x) => format!("reciprocal({})", x.print()),
             Expr::Arithmetic(Operator::Add, a, b) => {
                 format!("{} + {}", at(a, Binding::Sum), at(b, Binding::Product))
             }
@@ -154,7 +157,7 @@ impl Expr {
     fn binding(&self) -> Binding {
         match self {
             Expr::Number(x) if x.is_sign_negative() => Binding::Unary,
-            Expr::Operand(_) | Expr::Number(_) | Expr::Exp(_) => Binding::Whole,
+            Expr::Operand(_) | Expr::Number(_) | Expr::Exp(_) | Expr::Reciprocal(_) => Binding::Whole,
             Expr::Negate(_) => Binding::Unary,
             Expr::Arithmetic(Operator::Multiply | Operator::Divide, ..) => Binding::Product,
             Expr::Arithmetic(..) => Binding::Sum,
@@ -170,8 +173,8 @@ mod tests {
 
     #[test]
     fn silu_is_printed_with_the_parentheses_it_needs() {
-        assert_eq!(Expr::A.silu().times(Expr::B).print(), "a / (1.0f + exponential(-a)) * b");
-        assert_eq!(Expr::B.times(Expr::A.silu()).print(), "b * (a / (1.0f + exponential(-a)))");
+        assert_eq!(Expr::A.silu().times(Expr::B).print(), "a * reciprocal(1.0f + exponential(-a)) * b");
+        assert_eq!(Expr::B.times(Expr::A.silu()).print(), "b * (a * reciprocal(1.0f + exponential(-a)))");
     }
 
     #[test]
@@ -179,6 +182,7 @@ mod tests {
         let sum = || Expr::A.plus(Expr::B);
         assert_eq!(sum().plus(sum()).print(), "a + b + (a + b)");
         assert_eq!(sum().times(sum()).print(), "(a + b) * (a + b)");
+        assert_eq!(Expr::A.over(sum()).print(), "a / (a + b)");
         let negated = Expr::Negate(Box::new(Expr::Number(-2.0)));
         assert_eq!(negated.print(), "-(-2.0f)");
         let difference = Expr::Arithmetic(Operator::Subtract, Box::new(Expr::A), Box::new(negated));

@@ -3,10 +3,14 @@
 //! A unit has no logic: an include, a few names, and one instantiation with a C name. Sizes, formats and tiles are
 //! template arguments, chosen here; the C++ is in `kernels/cuda`, in layers of which each includes only lower ones.
 //!
-//! Numbers are the interpreter's. Divisions are IEEE's, nothing is contracted, rotations and norms are carried in f64 or
-//! in pairs of f32, so that scales, codes, caches and workspaces have its bits. Two things differ: `silu` is good to a
-//! relative 2⁻²⁰, so that a row's scale is, and a code may be its neighbour where `x/s` lies that close to the middle of
-//! two; and sums of `logits` are f32, which is good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
+//! Numbers are the interpreter's. Divisions are IEEE's, nothing is contracted, rotations are carried in f64 and norms in
+//! pairs of f32, so that scales, codes, caches and workspaces have its bits. It differs
+//!
+//! * in norms where 46 bits of a product round to another f32 than the interpreter's 53 do: the last bit of one number
+//!   in a million;
+//! * in `silu`, good to a relative 2⁻²⁰: so is a row's scale, and a code may be its neighbour where `x/s` lies that close
+//!   to the middle of two;
+//! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
 
 mod argmax;
 mod elementwise;

@@ -144,6 +144,25 @@ fn swiglu_is_the_interpreters_but_for_neighbours() {
     }
 }
 
+/// Gates so large that their exponentials are infinite or zero give themselves or zeros, never NaN.
+#[test]
+fn swiglu_of_large_gates_is_finite() {
+    let Some(mut gpu) = device() else { return };
+    let gates: Vec<f32> = (0..64).map(|i| (i as f32 - 31.5) * 6.5).collect();
+    let ups: Vec<f32> = (0..64).map(|i| 1.0 + i as f32 / 64.0).collect();
+    let row = |g: &f32, u: &f32| (f64::from(*g) / (1.0 + f64::from(-g).exp())) as f32 * u;
+    let products: Vec<f32> = gates.iter().zip(&ups).map(|(g, u)| row(g, u)).collect();
+    let ty = fireq_ir::Type::f32(1, 64).with_format(&fireq_ir::Format::activation());
+    let expected = parts(&fireq_ir::interp::Tensor::filled(&ty, products)).remove(0);
+    let (codes, scales) = (gpu.space("codes", 64), gpu.space("scales", 4));
+    let params = params::SwigluQuantize { x: gpu.put_f32("x", &[gates, ups].concat()), codes, scales };
+    gpu.launch(&swiglu_quantize(64).unwrap(), 1, 0, &params);
+    for (found, wanted) in gpu.bytes(codes, 64).into_iter().zip(expected) {
+        let near = (found & 0x7f).abs_diff(wanted & 0x7f) <= 1;
+        assert!(near && e4m3::decode(found).is_finite(), "{found} is not {wanted}");
+    }
+}
+
 pub fn dtype_of(name: &str) -> DType {
     match name {
         "bf16" => DType::BF16,

@@ -144,10 +144,10 @@ impl Machine<'_> {
         let stamp = warp.stamp();
         let Warp { knowledge, local, local_written, .. } = warp;
         Lane {
-            memory: self.memory,
+            memory: &mut self.memory,
             ctas: &mut self.ctas,
             parameters: &self.world.launch.params,
-            stats: self.stats,
+            stats: &mut self.stats,
             agent: Agent { stamp, knowledge, asynchronous: false, access },
             local,
             local_written,

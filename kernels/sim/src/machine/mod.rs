@@ -30,8 +30,9 @@ use warp::{Wait, Warp};
 /// A cluster while it runs.
 pub(crate) struct Machine<'m> {
     world: &'m World<'m>,
-    memory: &'m mut Memory,
-    stats: &'m mut Stats,
+    /// The device's memory and the launch's counts, while the cluster has its turn.
+    memory: Memory,
+    stats: Stats,
     ctas: Vec<Cta>,
     warps: Vec<Warp>,
     transfers: Vec<Transfer>,
@@ -55,23 +56,29 @@ struct Cta {
 /// Instructions that a warp executes before another one gets its turn, at most.
 const LONGEST_TURN: u32 = 64;
 
+/// Turns of the warps of a cluster before another cluster gets its turn.
+const TURNS: u32 = 1000;
+
+/// What a cluster's turn led to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    Running,
+    /// Every warp waits for something that the cluster itself does not bring about.
+    Stuck,
+    Done,
+}
+
 /// Looks without progress before a poll counts as a wait that never ends.
 const MOST_STALLS: u32 = 64;
 
 impl<'m> Machine<'m> {
-    pub fn new(
-        world: &'m World<'m>,
-        cluster: u64,
-        memory: &'m mut Memory,
-        stats: &'m mut Stats,
-        seed: u64,
-    ) -> Self {
+    pub fn new(world: &'m World<'m>, cluster: u64, seed: u64) -> Self {
         let (ctas, warps) = setup::cluster(world, cluster);
         let agents = warps.len() * 2;
         Self {
             world,
-            memory,
-            stats,
+            memory: Memory::new(),
+            stats: Stats::default(),
             ctas,
             warps,
             transfers: vec![],
@@ -81,10 +88,22 @@ impl<'m> Machine<'m> {
         }
     }
 
-    pub fn run(mut self) -> Result<(), Fault> {
+    /// Lets the cluster run for a while.
+    pub fn advance(&mut self, memory: &mut Memory, stats: &mut Stats) -> Result<State, Fault> {
+        let mut exchange = |machine: &mut Self| {
+            std::mem::swap(&mut machine.memory, memory);
+            std::mem::swap(&mut machine.stats, stats);
+        };
+        exchange(self);
+        let state = self.take_turns();
+        exchange(self);
+        state
+    }
+
+    fn take_turns(&mut self) -> Result<State, Fault> {
         let mut able = vec![];
         let mut stalls = (0, 0);
-        loop {
+        for _ in 0..TURNS {
             able.clear();
             let progress = self.progress;
             let warps = self.warps.iter().enumerate();
@@ -96,11 +115,12 @@ impl<'m> Machine<'m> {
                 let next = self.rng.random_range(0..self.transfers.len());
                 self.complete(next)?;
             } else if self.warps.iter().all(|w| w.live == 0) {
-                return Ok(());
+                return Ok(State::Done);
             } else if !self.ask_again(&mut stalls) {
-                return Err(self.deadlock());
+                return Ok(State::Stuck);
             }
         }
+        Ok(State::Running)
     }
 
     /// Lets fragments that found nothing to do look again, a few times without progress: not every one that asks
@@ -160,7 +180,7 @@ impl<'m> Machine<'m> {
         }
     }
 
-    fn deadlock(&self) -> Fault {
+    pub fn deadlock(&self) -> Fault {
         let mut waiting = vec![];
         for (w, warp) in self.warps.iter().enumerate() {
             for fragment in &warp.fragments {
