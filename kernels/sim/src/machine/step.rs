@@ -115,7 +115,10 @@ impl Machine<'_> {
                 self.show_barriers(w);
             }
             Op::BarrierFence => self.show_barriers(w),
-            Op::Mbarrier { at, op } => return self.mbarrier(w, at, op, mask),
+            Op::Mbarrier { at, op } => {
+                let pc = self.warps[w].fragments[fragment].pc;
+                return self.mbarrier((w, pc), at, op, mask);
+            }
             Op::Copy { .. } | Op::Bulk(_) => {
                 let pc = self.warps[w].fragments[fragment].pc;
                 self.transfer(w, pc, &inst.op, mask)?;
