@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fireq_sim::{Launch, Memory, Params, Stats, Swizzle, TensorMap};
+use fireq_sim::{Launch, Memory, Options, Params, Stats, Swizzle, TensorMap, run};
 use fixture::{bytes_of, e4m3, everywhere, f32s, floats, launch, module, noise, ptx, u32s};
 
 fn bf16(x: f32) -> u16 {
@@ -179,4 +179,19 @@ fn a_cluster_shares_a_multicast_and_its_memory() {
         let want = |i: usize| data[i / 128 * 64 + i % 64].wrapping_add(((i / 64 % 2) ^ 1) as u32);
         assert_eq!(u32s(memory, *out, 4 * 64), (0..4 * 64).map(want).collect::<Vec<_>>());
     });
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let data = noise(2 * 64, 9);
+    let stats = |seed| {
+        let mut memory = Memory::new();
+        let input = memory.alloc_with("in", &bytes_of(&data, u32::to_le_bytes));
+        let out = memory.alloc("out", 4 * 64 * 4);
+        let plain = launch("cluster", [4, 1, 1], [64, 1, 1], Params::new().u64(input).u64(out).build());
+        run(&module(&ptx("cluster")), &plain, &mut memory, &Options { seed, ..Options::default() }).unwrap()
+    };
+    assert_eq!(stats(5), stats(5));
+    // Waits poll more or less often.
+    assert!((0..8).any(|seed| stats(seed) != stats(5)));
 }
