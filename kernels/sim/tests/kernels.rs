@@ -195,3 +195,27 @@ fn a_seed_decides_everything() {
     // Waits poll more or less often.
     assert!((0..8).any(|seed| stats(seed) != stats(5)));
 }
+
+#[test]
+fn one_thread_may_release_a_stage_for_its_warpgroup() {
+    // The last wait of any warp covers the products of all four, so one arrival of 128 suffices.
+    let text = fixture::with(&ptx("gemm"), "], 128;", "], 1;");
+    let arrive = "mbarrier.arrive.shared::cta.b64 _,";
+    let text = fixture::with(&text, arrive, &format!("@%release {arrive}"));
+    let text = fixture::with(
+        &text,
+        ".reg .pred \t%p<",
+        ".reg .pred %release; .reg .b32 %thread; mov.u32 %thread, %tid.x; setp.eq.u32 %release, %thread, 64;\n.reg .pred \t%p<",
+    );
+    let (k, ones) = (512usize, vec![0x38; 64 * 512]);
+    let setup = |memory: &mut Memory| {
+        let (map_a, map_b) = (operand(memory, "a", &ones, 64, k), operand(memory, "b", &ones, 64, k));
+        let out = memory.alloc("out", 64 * 64 * 4);
+        let params = Params::new().bytes(64, &map_a).bytes(64, &map_b).u64(out);
+        let params = params.u32(64).u32(64).u32(k as u32).build();
+        (Launch { dynamic_shared: 4 * 64 * 128, ..launch("gemm", [1, 1, 1], [160, 1, 1], params) }, out)
+    };
+    everywhere(&module(&text), setup, |memory, out, _| {
+        assert_eq!(f32s(memory, *out, 64 * 64), vec![512.0; 64 * 64]);
+    });
+}

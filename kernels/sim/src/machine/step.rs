@@ -16,6 +16,8 @@ pub(super) enum Next {
     Moved,
     /// With the next instruction, after other warps had a turn.
     Yield,
+    /// Again with this instruction, once something has changed.
+    Retry,
     /// With this instruction, or the next one, when the wait is over.
     Wait(Wait, bool),
 }
@@ -132,8 +134,11 @@ impl Machine<'_> {
                 self.issue_wgmma(w, pc)?;
             }
             Op::WgmmaFence => self.warps[w].matrix.fence(),
-            Op::WgmmaCommit => self.warps[w].matrix.open += 1,
-            Op::WgmmaWait { pending } => self.wait_wgmma(w, *pending),
+            Op::WgmmaCommit => {
+                self.warps[w].matrix.open += 1;
+                self.progress += 1;
+            }
+            Op::WgmmaWait { pending } => return Ok(self.wait_wgmma(w, *pending)),
             _ => return Err(undefined("this instruction is not executable").into()),
         }
         Ok(Next::Follow)
