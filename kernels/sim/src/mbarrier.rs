@@ -12,8 +12,10 @@ pub(crate) struct Barrier {
     transactions: i64,
     /// Phases completed.
     pub phase: u64,
-    /// What those who arrived know.
+    /// What those who arrived know, those of the open phase included.
     pub knowledge: Knowledge,
+    /// What a wait for the last completed phase learns.
+    pub completed: Knowledge,
     /// Whether a fence has made the initialisation visible to asynchronous copies.
     pub visible: bool,
 }
@@ -26,8 +28,16 @@ impl Barrier {
         if count == 0 || count > MOST {
             return Err(format!("a count of {count} is not within 1..={MOST}"));
         }
-        let knowledge = Knowledge::new(agents);
-        Ok(Self { expected: count, pending: count, transactions: 0, phase: 0, knowledge, visible: false })
+        let (knowledge, completed) = (Knowledge::new(agents), Knowledge::new(agents));
+        Ok(Self {
+            expected: count,
+            pending: count,
+            transactions: 0,
+            phase: 0,
+            knowledge,
+            completed,
+            visible: false,
+        })
     }
 
     /// Counts arrivals; `drop` also takes them out of the phases to come.
@@ -70,6 +80,7 @@ impl Barrier {
     fn advance(&mut self) {
         if self.pending == 0 && self.transactions == 0 {
             self.phase += 1;
+            self.completed = self.knowledge.clone();
             self.pending = self.expected;
         }
     }

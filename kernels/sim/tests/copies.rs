@@ -159,3 +159,12 @@ fn barriers_reduce_predicates() {
         2
     );
 }
+
+#[test]
+fn hints_change_nothing() {
+    let body = "ld.param.u64 %rd1, [p0]; prefetch.global.L2 [%rd1]; cp.async.bulk.prefetch.L2.global [%rd1], 256;\n\
+                createpolicy.fractional.L2::evict_first.b64 %rd2, 1.0;\n\
+                ld.global.nc.L1::no_allocate.L2::cache_hint.v2.u64 {%ld, %rd3}, [%rd1], %rd2;\n\
+                griddepcontrol.wait; griddepcontrol.launch_dependents; fence.proxy.async.global; fence.acq_rel.gpu;";
+    assert_eq!(one(body, 42, 0, 0), 42);
+}

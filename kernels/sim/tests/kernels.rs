@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fireq_sim::{Launch, Memory, Params, Stats, Swizzle, TensorMap};
+use fireq_sim::{Launch, Memory, Options, Params, Stats, Swizzle, TensorMap, run};
 use fixture::{bytes_of, e4m3, everywhere, f32s, floats, launch, module, noise, ptx, u32s};
 
 fn bf16(x: f32) -> u16 {
@@ -178,5 +178,44 @@ fn a_cluster_shares_a_multicast_and_its_memory() {
     everywhere(&module(&ptx("cluster")), setup, |memory, out, _| {
         let want = |i: usize| data[i / 128 * 64 + i % 64].wrapping_add(((i / 64 % 2) ^ 1) as u32);
         assert_eq!(u32s(memory, *out, 4 * 64), (0..4 * 64).map(want).collect::<Vec<_>>());
+    });
+}
+
+#[test]
+fn a_seed_decides_everything() {
+    let data = noise(2 * 64, 9);
+    let stats = |seed| {
+        let mut memory = Memory::new();
+        let input = memory.alloc_with("in", &bytes_of(&data, u32::to_le_bytes));
+        let out = memory.alloc("out", 4 * 64 * 4);
+        let plain = launch("cluster", [4, 1, 1], [64, 1, 1], Params::new().u64(input).u64(out).build());
+        run(&module(&ptx("cluster")), &plain, &mut memory, &Options { seed, ..Options::default() }).unwrap()
+    };
+    assert_eq!(stats(5), stats(5));
+    // Waits poll more or less often.
+    assert!((0..8).any(|seed| stats(seed) != stats(5)));
+}
+
+#[test]
+fn one_thread_may_release_a_stage_for_its_warpgroup() {
+    // The last wait of any warp covers the products of all four, so one arrival of 128 suffices.
+    let text = fixture::with(&ptx("gemm"), "], 128;", "], 1;");
+    let arrive = "mbarrier.arrive.shared::cta.b64 _,";
+    let text = fixture::with(&text, arrive, &format!("@%release {arrive}"));
+    let text = fixture::with(
+        &text,
+        ".reg .pred \t%p<",
+        ".reg .pred %release; .reg .b32 %thread; mov.u32 %thread, %tid.x; setp.eq.u32 %release, %thread, 64;\n.reg .pred \t%p<",
+    );
+    let (k, ones) = (512usize, vec![0x38; 64 * 512]);
+    let setup = |memory: &mut Memory| {
+        let (map_a, map_b) = (operand(memory, "a", &ones, 64, k), operand(memory, "b", &ones, 64, k));
+        let out = memory.alloc("out", 64 * 64 * 4);
+        let params = Params::new().bytes(64, &map_a).bytes(64, &map_b).u64(out);
+        let params = params.u32(64).u32(64).u32(k as u32).build();
+        (Launch { dynamic_shared: 4 * 64 * 128, ..launch("gemm", [1, 1, 1], [160, 1, 1], params) }, out)
+    };
+    everywhere(&module(&text), setup, |memory, out, _| {
+        assert_eq!(f32s(memory, *out, 64 * 64), vec![512.0; 64 * 64]);
     });
 }

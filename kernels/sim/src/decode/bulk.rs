@@ -83,10 +83,9 @@ fn bulk(call: &mut Call) -> Result<(), ParseError> {
         return Ok(());
     }
     if call.m.take("prefetch") {
-        return Err(call.unsupported());
+        return prefetch(call);
     }
-    let dims = [("1d", 1), ("2d", 2), ("3d", 3), ("4d", 4), ("5d", 5)];
-    let rank = if call.m.take("tensor") { call.m.take_of(&dims) } else { None };
+    let rank = rank(call);
     let (to, from) = directions(call)?;
     let hinted = call.m.take("L2::cache_hint");
     let multicast = call.m.take("multicast::cluster");
@@ -109,6 +108,30 @@ fn bulk(call: &mut Call) -> Result<(), ParseError> {
         call.src(call.count() - 1, U64)?;
     }
     call.emit(Op::Bulk(Box::new(form)));
+    Ok(())
+}
+
+/// Dimensions of a tensor copy.
+fn rank(call: &mut Call) -> Option<usize> {
+    let dims = [("1d", 1), ("2d", 2), ("3d", 3), ("4d", 4), ("5d", 5)];
+    if call.m.take("tensor") { call.m.take_of(&dims) } else { None }
+}
+
+/// A prefetch into L2 has no effect on results.
+fn prefetch(call: &mut Call) -> Result<(), ParseError> {
+    let rank = rank(call);
+    for part in ["L2", "global", "tile", "L2::cache_hint"] {
+        call.m.take(part);
+    }
+    if let Some(rank) = rank {
+        tensor(call, 0, rank)?;
+    } else {
+        plain(call, 0)?;
+    }
+    for i in 1..call.count() {
+        call.src(i, U64)?;
+    }
+    call.emit(Op::Nop);
     Ok(())
 }
 

@@ -116,20 +116,21 @@ fn reducing_barrier(call: &mut Call) -> Result<(), ParseError> {
 /// Every access is executed in order, so only fences between proxies mean something.
 fn fence(call: &mut Call) -> Result<(), ParseError> {
     let proxy = call.m.take("proxy");
-    let asynchronous = call.m.take("async") || call.m.take("async::generic") || call.m.take("async.global");
+    let asynchronous = call.m.take("async");
     let initialisation = call.m.take("mbarrier_init");
     let kinds = ["tensormap::generic", "alias", "sc", "gl", "release", "acquire", "acq_rel"];
     for kind in kinds.into_iter().chain(["cta", "cluster", "gpu", "sys", "sync", "aligned"]) {
         call.m.take(kind);
     }
-    call.take_space();
+    // A fence for global memory alone says nothing about shared memory, whose proxies are the ones tracked.
+    let shared = call.take_space() != Some(Space::Global);
     if call.count() > 0 {
         call.address(0, Space::Generic)?;
     }
     for i in 1..call.count() {
         call.immediate(i)?;
     }
-    call.emit(match (proxy && asynchronous, initialisation) {
+    call.emit(match (proxy && asynchronous && shared, initialisation) {
         (true, _) => Op::ProxyFence,
         (_, true) => Op::BarrierFence,
         _ => Op::Nop,

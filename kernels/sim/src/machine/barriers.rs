@@ -33,11 +33,14 @@ pub(super) struct ClusterBarrier {
     /// Warps that arrived in the completed phase and have not waited yet.
     passed: Vec<usize>,
     knowledge: Knowledge,
+    /// What those who arrived in the completed phase knew.
+    completed: Knowledge,
 }
 
 impl ClusterBarrier {
     pub fn new(agents: usize) -> Self {
-        Self { arrived: vec![], passed: vec![], knowledge: Knowledge::new(agents) }
+        let (knowledge, completed) = (Knowledge::new(agents), Knowledge::new(agents));
+        Self { arrived: vec![], passed: vec![], knowledge, completed }
     }
 }
 
@@ -156,6 +159,7 @@ impl Machine<'_> {
             return;
         }
         self.cluster.passed = std::mem::take(&mut self.cluster.arrived);
+        self.cluster.completed = self.cluster.knowledge.clone();
         for warp in &mut self.warps {
             for fragment in warp.fragments.iter_mut().filter(|f| f.wait == Some(Wait::Cluster)) {
                 fragment.wait = None;
@@ -168,7 +172,7 @@ impl Machine<'_> {
     pub(super) fn pass_cluster(&mut self, w: usize) -> Result<bool, Trouble> {
         if let Some(at) = self.cluster.passed.iter().position(|x| *x == w) {
             self.cluster.passed.swap_remove(at);
-            self.warps[w].knowledge.join(&self.cluster.knowledge);
+            self.warps[w].knowledge.join(&self.cluster.completed);
             return Ok(true);
         }
         if self.cluster.arrived.contains(&w) {

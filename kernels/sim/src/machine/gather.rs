@@ -57,6 +57,7 @@ impl Machine<'_> {
                     f.pc += 1;
                     f.idle = progress;
                 }
+                Next::Retry => f.idle = progress,
                 Next::Wait(wait, advances) => {
                     f.pc += u32::from(*advances);
                     f.wait = Some(*wait);

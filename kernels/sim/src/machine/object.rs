@@ -6,17 +6,17 @@ use super::Machine;
 use super::access::aligned;
 use super::step::Next;
 use super::transfer::{Group, Transfer};
-use super::warp::lanes;
+use super::warp::{Warp, lanes};
 use crate::fault::{AtLane, FaultKind, Trouble};
 use crate::mbarrier::Barrier;
 use crate::op::{Address, Mbarrier};
-use crate::program::{Reg, Row};
+use crate::program::Reg;
 use crate::shared::Agent;
 
 impl Machine<'_> {
     pub(super) fn mbarrier(
         &mut self,
-        w: usize,
+        (w, pc): (usize, u32),
         at: &Address,
         op: &Mbarrier,
         mask: u32,
@@ -36,7 +36,7 @@ impl Machine<'_> {
             let arrivals = Some((cta, offset, count));
             let lane = mask.trailing_zeros() as usize;
             let (group, pieces) = (Group::Barrier, vec![]);
-            let transfer = Transfer { warp: w, pc: 0, lane, group, pieces, barrier: None, arrivals, stamp };
+            let transfer = Transfer { warp: w, pc, lane, group, pieces, barrier: None, arrivals, stamp };
             self.issue(transfer)?;
         }
         if failed {
@@ -75,65 +75,70 @@ impl Machine<'_> {
         let agents = self.warps.len() * 2;
         let misuse = |reason: String| FaultKind::Mbarrier { offset, reason };
         let warp = &mut self.warps[w];
-        let stamp = warp.stamp();
-        let value = |rows: &[Row], row: Reg| rows[row as usize][lane];
         let shared = &mut self.ctas[cta].shared;
-        let who = Agent { stamp, knowledge: &warp.knowledge, asynchronous: false, access: "mbarrier" };
-        if let Mbarrier::Init { count } = op {
-            if cta != warp.cta || shared.barriers.contains_key(&offset) {
-                return Err(misuse("initialised while it is a valid object, or in another CTA".into()));
-            }
-            shared.write(offset, 8, &who)?;
-            shared.mark_barrier(offset, true);
-            let barrier = Barrier::new(value(&warp.rows, *count) as u32, agents).map_err(misuse)?;
-            shared.barriers.insert(offset, barrier);
-            return Ok(true);
-        }
-        shared.check_barrier(offset, &who)?;
-        let Some(barrier) = shared.barriers.get_mut(&offset) else {
-            return Err(misuse("there is no barrier object".into()));
+        let who = Agent {
+            stamp: warp.stamp(),
+            knowledge: &warp.knowledge,
+            asynchronous: false,
+            access: "mbarrier",
         };
         match op {
-            Mbarrier::Init { .. } => {}
+            Mbarrier::Init { count } => {
+                if cta != warp.cta || shared.barriers.contains_key(&offset) {
+                    return Err(misuse("initialised while it is a valid object, or in another CTA".into()));
+                }
+                shared.write(offset, 8, &who)?;
+                shared.mark_barrier(offset, true);
+                let count = warp.rows[*count as usize][lane] as u32;
+                shared.barriers.insert(offset, Barrier::new(count, agents).map_err(misuse)?);
+            }
             Mbarrier::Invalidate => {
-                shared.barriers.remove(&offset);
+                shared.check_barrier(offset, &who)?;
+                shared.barriers.remove(&offset).ok_or_else(|| misuse("there is no barrier object".into()))?;
                 shared.mark_barrier(offset, false);
             }
-            Mbarrier::Arrive { state, count, expect, drop } => {
-                barrier.knowledge.join(&warp.knowledge);
-                let phase = barrier.phase;
-                if let Some(bytes) = expect {
-                    barrier.expect_bytes(value(&warp.rows, *bytes) as u32).map_err(misuse)?;
-                }
-                barrier.arrive(value(&warp.rows, *count) as u32, *drop).map_err(misuse)?;
-                if let Some(row) = state {
-                    warp.rows[*row as usize][lane] = phase;
-                }
+            Mbarrier::Wait { .. } if cta != warp.cta => {
+                return Err(misuse("waited for from another CTA".into()));
             }
-            Mbarrier::ExpectTx { bytes } => {
-                barrier.expect_bytes(value(&warp.rows, *bytes) as u32).map_err(misuse)?;
-            }
-            Mbarrier::CompleteTx { bytes } => {
-                barrier.complete_bytes(value(&warp.rows, *bytes) as u32).map_err(misuse)?;
-            }
-            Mbarrier::ArriveOnCopies { increments } => {
-                if *increments {
-                    barrier.expect_arrivals(1).map_err(misuse)?;
-                }
-            }
-            Mbarrier::Wait { done, phase, parity } => {
-                if cta != warp.cta {
-                    return Err(misuse("waited for from another CTA".into()));
-                }
-                let asked = value(&warp.rows, *phase);
-                let over = if *parity { barrier.phase & 1 != asked & 1 } else { barrier.phase > asked };
-                warp.rows[*done as usize][lane] = over.into();
-                if over {
-                    warp.knowledge.join(&barrier.knowledge);
-                }
-                return Ok(over);
+            _ => {
+                shared.check_barrier(offset, &who)?;
+                let barrier = shared.barriers.get_mut(&offset);
+                let barrier = barrier.ok_or_else(|| misuse("there is no barrier object".into()))?;
+                return count(barrier, warp, lane, op).map_err(misuse);
             }
         }
         Ok(true)
     }
+}
+
+/// What a lane counts on an existing barrier, or asks of it; false where a wait failed.
+fn count(barrier: &mut Barrier, warp: &mut Warp, lane: usize, op: &Mbarrier) -> Result<bool, String> {
+    let value = |row: Reg| warp.rows[row as usize][lane];
+    match op {
+        Mbarrier::Arrive { state, count, expect, drop } => {
+            barrier.knowledge.join(&warp.knowledge);
+            let phase = barrier.phase;
+            if let Some(bytes) = expect {
+                barrier.expect_bytes(value(*bytes) as u32)?;
+            }
+            barrier.arrive(value(*count) as u32, *drop)?;
+            if let Some(row) = state {
+                warp.rows[*row as usize][lane] = phase;
+            }
+        }
+        Mbarrier::ExpectTx { bytes } => barrier.expect_bytes(value(*bytes) as u32)?,
+        Mbarrier::CompleteTx { bytes } => barrier.complete_bytes(value(*bytes) as u32)?,
+        Mbarrier::ArriveOnCopies { increments: true } => barrier.expect_arrivals(1)?,
+        Mbarrier::Wait { done, phase, parity } => {
+            let asked = value(*phase);
+            let over = if *parity { barrier.phase & 1 != asked & 1 } else { barrier.phase > asked };
+            warp.rows[*done as usize][lane] = over.into();
+            if over {
+                warp.knowledge.join(&barrier.completed);
+            }
+            return Ok(over);
+        }
+        Mbarrier::ArriveOnCopies { increments: false } | Mbarrier::Init { .. } | Mbarrier::Invalidate => {}
+    }
+    Ok(true)
 }

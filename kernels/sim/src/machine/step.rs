@@ -16,6 +16,8 @@ pub(super) enum Next {
     Moved,
     /// With the next instruction, after other warps had a turn.
     Yield,
+    /// Again with this instruction, once something has changed.
+    Retry,
     /// With this instruction, or the next one, when the wait is over.
     Wait(Wait, bool),
 }
@@ -115,7 +117,10 @@ impl Machine<'_> {
                 self.show_barriers(w);
             }
             Op::BarrierFence => self.show_barriers(w),
-            Op::Mbarrier { at, op } => return self.mbarrier(w, at, op, mask),
+            Op::Mbarrier { at, op } => {
+                let pc = self.warps[w].fragments[fragment].pc;
+                return self.mbarrier((w, pc), at, op, mask);
+            }
             Op::Copy { .. } | Op::Bulk(_) => {
                 let pc = self.warps[w].fragments[fragment].pc;
                 self.transfer(w, pc, &inst.op, mask)?;
@@ -129,8 +134,11 @@ impl Machine<'_> {
                 self.issue_wgmma(w, pc)?;
             }
             Op::WgmmaFence => self.warps[w].matrix.fence(),
-            Op::WgmmaCommit => self.warps[w].matrix.open += 1,
-            Op::WgmmaWait { pending } => self.wait_wgmma(w, *pending),
+            Op::WgmmaCommit => {
+                self.warps[w].matrix.open += 1;
+                self.progress += 1;
+            }
+            Op::WgmmaWait { pending } => return Ok(self.wait_wgmma(w, *pending)),
             _ => return Err(undefined("this instruction is not executable").into()),
         }
         Ok(Next::Follow)

@@ -75,6 +75,8 @@ pub(super) struct Groups {
 pub(super) struct Matrix {
     pub queue: VecDeque<Pending>,
     pub open: u64,
+    /// Group and stamp of every instruction issued.
+    pub stamps: Vec<(u64, Stamp)>,
     /// For each row, how many queue entries write it, and how many read it as operand A.
     pub writing: Vec<u32>,
     pub reading: Vec<u32>,
@@ -102,6 +104,8 @@ impl Matrix {
 /// An entry of the queue; the group is the one that was open.
 pub(super) struct Pending {
     pub group: u64,
+    /// Whether it has taken effect; its registers stay in flight until the warp waits.
+    pub done: bool,
     pub step: Step,
 }
 
@@ -110,14 +114,12 @@ pub(super) enum Step {
     Move { d: Reg, a: Reg },
 }
 
-/// An instruction with its operands at issue, whether it is done already, and the stamp of its reads.
+/// An instruction with its operands at issue.
 pub(super) struct Multiply {
     pub pc: u32,
     pub scale_d: bool,
     pub left: Left,
     pub right: Tile,
-    pub done: bool,
-    pub stamp: Stamp,
 }
 
 /// Operand A.

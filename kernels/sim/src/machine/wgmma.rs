@@ -2,12 +2,12 @@
 
 use super::Machine;
 use super::matrix::gather_a;
-use super::step::mask_of;
-use super::warp::{Left, Multiply, Pending, Step};
+use super::step::{Next, mask_of};
+use super::warp::{Left, Multiply, Pending, Step, Warp};
 use crate::clock::Stamp;
 use crate::fault::{FaultKind, Trouble, undefined};
 use crate::launch::Timing;
-use crate::op::{MatrixA, Op, Wgmma};
+use crate::op::{MatrixA, Op};
 use crate::program::{Inst, Reg};
 use crate::shared::Agent;
 use crate::tile::{CHUNK, K_BYTES, Tile};
@@ -21,7 +21,6 @@ impl Machine<'_> {
         if matches!(inst.op, Op::Wgmma(_)) {
             return Ok(false);
         }
-        let late = self.world.options.timing == Timing::Late;
         let warp = &mut self.warps[w];
         let matrix = &mut warp.matrix;
         let copied = match inst.op {
@@ -41,10 +40,12 @@ impl Machine<'_> {
             }
             matrix.writing[*d as usize] += 1;
             matrix.unfenced[*d as usize] = false;
-            matrix.queue.push_back(Pending { group: matrix.open, step: Step::Move { d: *d, a } });
-            if !late {
-                warp.rows[*d as usize] = warp.rows[a as usize];
-            }
+            matrix.queue.push_back(Pending {
+                group: matrix.open,
+                done: false,
+                step: Step::Move { d: *d, a },
+            });
+            self.multiply_early(w);
             return Ok(true);
         }
         if inst.uses.iter().any(|u| matrix.writing[*u as usize] > 0) {
@@ -88,13 +89,11 @@ impl Machine<'_> {
         let stamp = warp.issue();
         self.mark_tiles(w, &left, &right, stamp)?;
         self.stats.tensor_macs += (ROWS * wgmma.n * K_BYTES / wgmma.element[0].bytes()) as u64;
-        let done = self.world.options.timing == Timing::Early;
-        if done {
-            self.multiply(w, wgmma, scale_d, &left, &right);
-        }
         let matrix = &mut self.warps[w].matrix;
-        let step = Step::Multiply(Box::new(Multiply { pc, scale_d, left, right, done, stamp }));
-        matrix.queue.push_back(Pending { group: matrix.open, step });
+        let step = Step::Multiply(Box::new(Multiply { pc, scale_d, left, right }));
+        matrix.queue.push_back(Pending { group: matrix.open, done: false, step });
+        matrix.stamps.push((matrix.open, stamp));
+        self.multiply_early(w);
         Ok(())
     }
 
@@ -111,47 +110,81 @@ impl Machine<'_> {
         Ok(())
     }
 
-    /// Completes the groups that may no longer be pending, in order.
-    pub(super) fn wait_wgmma(&mut self, w: usize, pending: u32) {
-        let limit = self.warps[w].matrix.open.saturating_sub(pending.into());
+    /// Completes the groups that may no longer be pending. An instruction is one operation of the whole warpgroup, so
+    /// the wait is also one for the other warps' parts of it, which have to be issued by then.
+    pub(super) fn wait_wgmma(&mut self, w: usize, pending: u32) -> Next {
+        let warp = &self.warps[w];
+        let limit = warp.matrix.open.saturating_sub(pending.into());
+        let cta = &self.ctas[warp.cta];
+        let first = cta.first_warp + warp.index as usize / 4 * 4;
+        let warpgroup = first..(first + 4).min(cta.first_warp + cta.warps);
+        let behind = |other: &Warp| other.live != 0 && other.matrix.open < limit;
+        if self.warps[warpgroup.clone()].iter().any(behind) {
+            return Next::Retry;
+        }
+        for other in warpgroup {
+            self.multiply_groups(other, limit);
+            let stamps = &self.warps[other].matrix.stamps;
+            let past = stamps.partition_point(|(group, _)| *group < limit);
+            if let Some((_, stamp)) = stamps[..past].last().copied() {
+                self.warps[w].knowledge.seen.raise(stamp);
+            }
+        }
         while let Some(entry) = self.warps[w].matrix.queue.pop_front_if(|e| e.group < limit) {
-            self.finish(w, entry.step);
+            self.retire(w, &entry.step);
         }
         self.progress += 1;
+        Next::Follow
     }
 
-    fn finish(&mut self, w: usize, step: Step) {
-        let Multiply { pc, scale_d, left, right, done, stamp } = match step {
-            Step::Move { d, a } => {
-                let warp = &mut self.warps[w];
-                if self.world.options.timing == Timing::Late {
-                    warp.rows[d as usize] = warp.rows[a as usize];
+    fn multiply_early(&mut self, w: usize) {
+        if self.world.options.timing == Timing::Early {
+            self.multiply_groups(w, u64::MAX);
+        }
+    }
+
+    /// Lets the groups below the limit take effect, in order.
+    fn multiply_groups(&mut self, w: usize, limit: u64) {
+        let mut queue = std::mem::take(&mut self.warps[w].matrix.queue);
+        for entry in queue.iter_mut().take_while(|e| e.group < limit).filter(|e| !e.done) {
+            entry.done = true;
+            match &entry.step {
+                Step::Move { d, a } => {
+                    let rows = &mut self.warps[w].rows;
+                    rows[*d as usize] = rows[*a as usize];
                 }
-                warp.matrix.writing[d as usize] -= 1;
+                Step::Multiply(multiply) => self.multiply(w, multiply),
+            }
+        }
+        self.warps[w].matrix.queue = queue;
+    }
+
+    /// Gives the registers of an entry free.
+    fn retire(&mut self, w: usize, step: &Step) {
+        let matrix = &mut self.warps[w].matrix;
+        let multiply = match step {
+            Step::Move { d, .. } => {
+                matrix.writing[*d as usize] -= 1;
                 return;
             }
-            Step::Multiply(multiply) => *multiply,
+            Step::Multiply(multiply) => multiply,
         };
-        let Op::Wgmma(wgmma) = &self.world.kernel.code[pc as usize].op else { return };
-        if !done {
-            self.multiply(w, wgmma, scale_d, &left, &right);
-        }
-        let warp = &mut self.warps[w];
-        let shared = &mut self.ctas[warp.cta].shared;
-        left.chunks().iter().chain(&right.chunks).for_each(|chunk| shared.mark(*chunk, CHUNK, false, false));
-        wgmma.d.iter().for_each(|r| warp.matrix.writing[*r as usize] -= 1);
+        let Op::Wgmma(wgmma) = &self.world.kernel.code[multiply.pc as usize].op else { return };
+        wgmma.d.iter().for_each(|r| matrix.writing[*r as usize] -= 1);
         if let MatrixA::Registers(rows) = &wgmma.a {
             for r in rows {
-                warp.matrix.reading[*r as usize] -= 1;
+                matrix.reading[*r as usize] -= 1;
             }
         }
-        warp.knowledge.seen.raise(stamp);
     }
 
-    fn multiply(&mut self, w: usize, wgmma: &Wgmma, scale_d: bool, left: &Left, right: &Tile) {
+    fn multiply(&mut self, w: usize, Multiply { pc, scale_d, left, right }: &Multiply) {
+        let Op::Wgmma(wgmma) = &self.world.kernel.code[*pc as usize].op else { return };
         let warp = &mut self.warps[w];
         let k = K_BYTES / wgmma.element[0].bytes();
-        let shared = &self.ctas[warp.cta].shared.data;
+        let shared = &mut self.ctas[warp.cta].shared;
+        left.chunks().iter().chain(&right.chunks).for_each(|chunk| shared.mark(*chunk, CHUNK, false, false));
+        let shared = &shared.data;
         let mut left = match left {
             Left::Rows(rows) => gather_a(rows.iter(), wgmma.element[0], k),
             Left::Tile(tile) => tile.values(shared),
@@ -166,7 +199,7 @@ impl Machine<'_> {
         for (i, register) in wgmma.d.iter().enumerate() {
             for (lane, value) in warp.rows[*register as usize].iter_mut().enumerate() {
                 let (m, n) = (lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
-                let old = if scale_d { f32::from_bits(*value as u32) } else { 0.0 };
+                let old = if *scale_d { f32::from_bits(*value as u32) } else { 0.0 };
                 *value = ((sums[m * wgmma.n + n] + f64::from(old)) as f32).to_bits().into();
             }
         }
