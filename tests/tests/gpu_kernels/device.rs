@@ -4,18 +4,22 @@ use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::{NvrtcFailure, version};
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::Params;
-use fireq_sim::{Launch, Memory, Module, Options, run};
+use fireq_sim::{Launch, Memory, Module, Options, Timing, run};
+
+use super::record::{Allocation, Near, folder, record};
 
 /// The memory of a device, and what runs on it.
-#[derive(Default)]
 pub struct Device {
     memory: Memory,
+    allocations: Vec<Allocation>,
+    /// How near a GPU has to come to what is found here.
+    pub near: Near,
 }
 
 /// A device, or none where there is no NVRTC, which is said.
 pub fn device() -> Option<Device> {
     match version() {
-        Ok(_) => Some(Device::default()),
+        Ok(_) => Some(Device { memory: Memory::new(), allocations: vec![], near: Near::Exactly }),
         Err(NvrtcFailure::Missing) => {
             eprintln!("skipped: GPU kernels: no NVRTC (cargo xtask setup)");
             None
@@ -30,7 +34,9 @@ pub const UNTOUCHED: u8 = 0xa5;
 impl Device {
     /// Bytes in memory.
     pub fn put(&mut self, name: &str, bytes: &[u8]) -> u64 {
-        self.memory.alloc_with(name, bytes)
+        let address = self.memory.alloc_with(name, bytes);
+        self.allocations.push(Allocation { name: name.into(), address, bytes: bytes.to_vec() });
+        address
     }
 
     /// Numbers in memory.
@@ -67,7 +73,30 @@ impl Device {
             dynamic_shared: 0,
             params: params.bytes(),
         };
-        run(&module, &launch, &mut self.memory, &Options::default())
-            .unwrap_or_else(|fault| panic!("{}: {fault}", unit.name));
+        let before = self.state();
+        self.run(&module, &launch, Timing::Early);
+        let early = self.state();
+        for a in &before {
+            self.memory.write(a.address, &a.bytes).unwrap();
+        }
+        self.run(&module, &launch, Timing::Late);
+        let late = self.state();
+        let differs = early.iter().zip(&late).find(|(early, late)| early.bytes != late.bytes);
+        assert!(differs.is_none(), "{}: `{}` depends on timing", unit.name, differs.unwrap().0.name);
+        if let Some(folder) = folder() {
+            record(&folder, (&unit.name, &compiled.cubin), &launch, (&before, &late), self.near);
+        }
+    }
+
+    fn run(&mut self, module: &Module, launch: &Launch, timing: Timing) {
+        let options = Options { timing, ..Options::default() };
+        run(module, launch, &mut self.memory, &options)
+            .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
+    }
+
+    /// All memory as it is now.
+    fn state(&self) -> Vec<Allocation> {
+        let now = |a: &Allocation| Allocation { bytes: self.bytes(a.address, a.bytes.len()), ..a.clone() };
+        self.allocations.iter().map(now).collect()
     }
 }

@@ -8,4 +8,5 @@ mod device;
 mod heads;
 mod oracle;
 mod plain;
+mod record;
 mod rows;
