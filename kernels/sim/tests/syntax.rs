@@ -72,6 +72,8 @@ fn scopes_of_inline_assembly_have_their_own_names() {
     let scope = "{ .reg .pred p; AGAIN: setp.eq.s32 p, %r1, %r2; @!p bra AGAIN; }";
     Module::parse(&kernel(&format!("{scope}\n{scope}"))).unwrap();
     assert!(Module::parse(&kernel(&format!("{scope}\n@p bra AGAIN;"))).is_err());
+    // As CUDA's headers write it.
+    Module::parse(&kernel("{.reg.b16 low, high; mov.b32 {low, high}, %r1; mov.b32 %r2, {0, low};}")).unwrap();
 }
 
 proptest! {

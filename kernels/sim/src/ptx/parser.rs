@@ -202,7 +202,11 @@ fn body<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>) -> Result<(), Pars
 
 fn directive<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str) -> Result<(), ParseError> {
     match word {
-        ".reg" => registers(lexer, builder),
+        ".reg" => {
+            let ty = lexer.word()?;
+            registers(lexer, builder, ty)
+        }
+        glued if glued.starts_with(".reg.") => registers(lexer, builder, &glued[4..]),
         ".loc" => location(lexer, builder),
         ".pragma" => pragma(lexer),
         ".shared" | ".local" => {
@@ -215,8 +219,7 @@ fn directive<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, word: &'a str
     }
 }
 
-fn registers<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>) -> Result<(), ParseError> {
-    let ty = lexer.word()?;
+fn registers<'a>(lexer: &mut Lexer<'a>, builder: &mut Builder<'a>, ty: &str) -> Result<(), ParseError> {
     loop {
         let line = lexer.line();
         let name = lexer.word()?;
