@@ -3,7 +3,8 @@
 //! Contract: `linear(x, W)` with a constant `W` becomes `linear(x, quantize(W))`, rounding each weight to the nearest
 //! integer code (FireQ section 2) under a scale chosen by `fit`; `method=search` and `method=gptq` choose codes and scales
 //! for the inputs that calibration data gives each linear, `method=paper` under one power of two for the whole weight, and
-//! these leave codes as a constant. Fires for every plain weight that
+//! these leave codes as a constant. In `blocks(…)` gptq aims at outputs that are `catch-up` of the way from those that the
+//! inputs as they are give to those that they gave before anything was quantized. Fires for every plain weight that
 //! depends on constants only, such as one that took a scale, unless `keep` matches the name of its first constant; weights
 //! with fewer channels than a group keep one short group. Lossy.
 //!

@@ -3,7 +3,8 @@
 //! A block is what lies between two sums of the residual stream: attention with its norm, or the MLP with its. It is taken
 //! out of the graph as a graph of its own, of which the stream is an input; passes run on it with calibration data that went
 //! through every block before it as these are by then, quantized or not. So errors that earlier blocks make are known to
-//! later ones, and nothing is measured on a graph that is half changed. Fires for blocks with linears of plain weights.
+//! later ones, and nothing is measured on a graph that is half changed. Beside it goes the stream of the unchanged model: the
+//! graph before the first lossy pass, on it, is what passes may compare with ([`Calibration::reference`]). Fires for blocks with linears of plain weights.
 
 mod measure;
 mod piece;
