@@ -149,7 +149,7 @@ impl Observer for Teller<'_> {
     fn before(&mut self, pass: &dyn Pass, graph: &Graph) -> Result<(), Self::Error> {
         if pass.effect() == Effect::Lossy && self.calibration.reference().is_none() {
             let inputs = self.stream.inputs(self.block, &self.stream.unchanged);
-            self.calibration.refer_to(Some(Reference { graph: graph.clone(), inputs }));
+            self.calibration.refer_to(Some(Reference::new(graph.clone(), inputs)));
         }
         let (done, all) = self.progress;
         self.calibration.journal().tell(done, all, (pass.id(), &self.block.name));

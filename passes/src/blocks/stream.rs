@@ -69,8 +69,13 @@ impl Stream {
         block: &Block,
         after: &Graph,
     ) -> Result<Tensor, RunError> {
-        let unchanged = calibration.on(self.inputs(block, &self.unchanged));
-        self.unchanged = unchanged.values(&block.graph, &block.graph.outputs, usize::MAX)?.swap_remove(0);
+        let reference = calibration.reference();
+        self.unchanged = if let Some(seen) = reference.as_ref().and_then(|reference| reference.output()) {
+            seen.to_vec()
+        } else {
+            let unchanged = calibration.on(self.inputs(block, &self.unchanged));
+            unchanged.values(&block.graph, &block.graph.outputs, usize::MAX)?.swap_remove(0)
+        };
         let x = calibration.values(after, &after.outputs, usize::MAX)?.swap_remove(0);
         Ok(std::mem::replace(&mut self.x, x).swap_remove(0))
     }

@@ -29,12 +29,15 @@ pub(super) fn round(
     let linears: Vec<ValueId> =
         graph.schedule().into_iter().filter(|v| pass.weight(graph, *v).is_some()).collect();
     let mut by_input: BTreeMap<Input, Vec<ValueId>> = BTreeMap::new();
+    let all = linears.len();
     let now = if method.needs_data() { first_round(graph, &linears) } else { linears };
+    let last = now.len() == all;
     for linear in now {
         let [x, weight] = graph.operands(linear)[..] else { unreachable!("a linear has two operands") };
         by_input.entry((x, pass.group(graph, weight))).or_default().push(linear);
     }
-    let known = if method.needs_data() { look(graph, &by_input, method, calibration)? } else { vec![] };
+    let known =
+        if method.needs_data() { look(graph, (&by_input, last), method, calibration)? } else { vec![] };
     let mut known = known.into_iter();
     let mut names = Names::new(graph);
     let mut patches = vec![];
@@ -87,7 +90,7 @@ struct Known {
 /// Looks at each input as linears will see it: behind the quantized linears before it, itself in FP8.
 fn look(
     graph: &Graph,
-    by_input: &BTreeMap<Input, Vec<ValueId>>,
+    (by_input, last): (&BTreeMap<Input, Vec<ValueId>>, bool),
     method: &Method,
     calibration: &Calibration,
 ) -> Result<Vec<Known>, PassError> {
@@ -95,7 +98,7 @@ fn look(
     let activations = crate::pipeline("quantize-activations").expect("a pass of this name");
     activations.run(&mut seen).map_err(|failed| failed.source)?;
     let cols = |v: &ValueId| graph.ty(*v).shape.cols().fixed().unwrap_or(1);
-    let was = if method.catch_up > 0.0 { as_they_were(graph, by_input, calibration)? } else { None };
+    let was = if method.catch_up > 0.0 { as_they_were(graph, (by_input, last), calibration)? } else { None };
     let of = |(x, group): &Input| {
         let hessian = Hessian::new(cols(x), WINDOW, *group);
         (was.is_some().then(|| Differences::new(&hessian)), hessian)
@@ -119,10 +122,11 @@ fn look(
     Ok(sums.into_iter().map(change).collect())
 }
 
-/// Each input on each sequence, had nothing been quantized; `None` where that is not known.
+/// Each input on each sequence, had nothing been quantized; `None` where that is not known. Behind the last linears what the
+/// graph gives is looked at, too.
 fn as_they_were(
     graph: &Graph,
-    by_input: &BTreeMap<Input, Vec<ValueId>>,
+    (by_input, last): (&BTreeMap<Input, Vec<ValueId>>, bool),
     calibration: &Calibration,
 ) -> Result<Option<Vec<Vec<Tensor>>>, PassError> {
     let Some(reference) = calibration.reference() else { return Ok(None) };
@@ -133,8 +137,7 @@ fn as_they_were(
         .collect();
     let taps = by_input.values().map(|linears| before.get(&weight(graph, linears[0])).copied());
     let Some(taps) = taps.collect::<Option<Vec<ValueId>>>() else { return Ok(None) };
-    let unquantized = calibration.on(reference.inputs.clone());
-    Ok(Some(unquantized.values(&reference.graph, &taps, usize::MAX)?))
+    Ok(Some(reference.values(calibration, &taps, last)?))
 }
 
 fn in_fp8(x: &Tensor) -> Vec<f32> {
