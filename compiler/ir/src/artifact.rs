@@ -174,10 +174,12 @@ pub fn safetensors_type(part: &crate::plan::Part, rows: usize, vector: bool) -> 
         DType::I32 => "I32",
     };
     let cols = if part.dtype == DType::I4 { part.row_bytes() } else { part.cols };
+    let rows = rows.next_multiple_of(part.row_tile);
     (dtype, if vector { vec![cols] } else { vec![rows, cols] })
 }
 
-/// The name of a part of a weight in `weights.safetensors`: the weight's own, or `weight.codes`, `.scales`, `.outer`.
+/// The name of a part of a weight in `weights.safetensors`: the weight's own, or `weight.codes`,
+/// `.records`, `.scales`, `.outer`.
 pub fn part_name(weight: &str, part: &crate::plan::Part) -> String {
     if part.name.is_empty() { weight.to_string() } else { format!("{weight}.{}", part.name) }
 }
