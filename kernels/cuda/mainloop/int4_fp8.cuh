@@ -83,6 +83,7 @@ __device__ inline void decode_step(const u8* record, Fragments& a) {
 template <typename Tile>
 __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
     u32 warpgroup = threadIdx.x / WARPGROUP;
+    u32 first = matrix_place(memory.tokens(0));
     Ring<Tile::STAGES> ring, before;
     Fragments even, odd;
     auto step = [&](u32 n, Fragments& a) {
@@ -91,7 +92,8 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
         fence_products();
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            multiply<Tile::TOKENS>(sums, a[part], swizzled_rows(memory.tokens(ring.stage) + 32 * part), n + part > 0);
+            u32 place = first + ring.stage * matrix_bytes(Tile::TOKEN_BYTES) + part * matrix_bytes(32);
+            multiply<Tile::TOKENS>(sums, a[part], swizzled_rows(place), n + part > 0);
         }
         commit_products();
         ring.advance();

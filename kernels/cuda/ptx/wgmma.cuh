@@ -8,13 +8,17 @@ namespace fireq {
 
 inline constexpr int WARPGROUP = 128;
 
-/// What B is: rows of 128 bytes, eight of which make 1024 bytes in which 16-byte chunks are swizzled. `p` may lie 32, 64 or
-/// 96 bytes inside of the first row.
-__device__ inline u64 swizzled_rows(const void* p) {
-    constexpr u64 SWIZZLE_128_BYTES = 1ull << 62;
-    constexpr u64 EIGHT_ROWS = static_cast<u64>(1024 >> 4) << 32;
-    constexpr u64 UNUSED_STRIDE = 1ull << 16;
-    return SWIZZLE_128_BYTES | EIGHT_ROWS | UNUSED_STRIDE | (shared_address(p) & 0x3ffffu) >> 4;
+/// Where a matrix lies in shared memory, and how far apart two lie, as descriptors have it: in units of 16 bytes.
+__device__ inline u32 matrix_place(const void* p) { return (shared_address(p) & 0x3ffffu) >> 4; }
+__device__ constexpr u32 matrix_bytes(u32 bytes) { return bytes >> 4; }
+
+/// What B is: rows of 128 bytes, eight of which make 1024 bytes in which 16-byte chunks are swizzled. The place may be 32,
+/// 64 or 96 bytes inside of the first row.
+__device__ inline u64 swizzled_rows(u32 place) {
+    constexpr u32 SWIZZLE_128_BYTES = 1u << 30;
+    constexpr u32 EIGHT_ROWS = 1024 >> 4;
+    constexpr u32 UNUSED_STRIDE = 1u << 16;
+    return static_cast<u64>(SWIZZLE_128_BYTES | EIGHT_ROWS) << 32 | (UNUSED_STRIDE | place);
 }
 
 /// Registers of each thread of this warpgroup from now on: fewer leave some for others, more wait until they are there.

@@ -13,6 +13,7 @@
 //! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
 
 mod argmax;
+pub mod cost;
 mod elementwise;
 pub mod expression;
 mod gather;
