@@ -254,7 +254,7 @@ impl Regime {
         let Estimate { seconds, memory, tensor, decode, .. } = self.estimate;
         let micro = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
         format!(
-            "the cost model, unmeasured, has {} for {} tokens, bound by {}: bytes {}, tensor cores {}, decoding {}",
+            "the cost model, unmeasured, has {} for {} tokens, most of it for {}: bytes {}, tensor cores {}, decoding {}",
             micro(seconds),
             self.to.unwrap_or(MANY),
             self.estimate.bound(),

@@ -155,8 +155,10 @@ impl Linear {
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {warpgroups} consumer warpgroups, {stages} stages, K split in {split}",
-                config.channels()
+                "tiles of {} channels and {tokens} tokens, {} threads, {stages} stages in {} KiB, K shared by {split} CTAs",
+                config.channels(),
+                cta.threads,
+                cta.dynamic_shared.div_ceil(1024)
             ),
             reason,
             cta,
