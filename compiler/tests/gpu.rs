@@ -2,6 +2,7 @@
 
 mod tiny;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
@@ -13,10 +14,11 @@ use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::cuda::select::select;
 use fireq_ir::DType;
-use fireq_ir::artifact::Manifest;
+use fireq_ir::artifact::{CudaCode, CudaKernel, Manifest};
 use fireq_ir::plan::{
-    Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, verify_plan,
+    Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, unpack, verify_plan,
 };
+use safetensors::SafeTensors;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -51,13 +53,14 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     let (model, artifact) = (model.to_str().unwrap(), out.to_str().unwrap());
     let compile = ["compile", model, "-o", artifact, "--recipe", "rtn", "--target", "sm_90a"];
     let said = succeeded(&fireq(temp.path(), &compile));
-    assert!(said.contains("none yet for attention, linear, linear_add, linear_swiglu"), "{said}");
+    assert!(said.contains("none yet for attention, so that it does not run there"), "{said}");
 
     let manifest = Manifest::parse(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
     let cuda = manifest.cuda.unwrap();
     assert_eq!((manifest.target, cuda.arch.as_str()), (None, "sm_90a"));
     let missing: Vec<&str> = cuda.missing().map(|kernel| kernel.shape.as_str()).collect();
-    assert_eq!(missing, ["linear", "attention", "linear_add", "linear_swiglu", "linear_add"]);
+    assert_eq!(missing, ["attention"]);
+    products_are_there_for_every_number_of_tokens(&cuda);
     for kernel in cuda.kernels.iter().filter(|kernel| kernel.compiled) {
         for extension in ["cu", "ptx", "cubin"] {
             let file = format!("kernels/{}.{extension}", kernel.name);
@@ -68,7 +71,9 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     assert_eq!(launched, 6, "queries, keys and values of two layers");
 
     let listed = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels"]));
-    for word in ["norm_quantize_f32_64\n", "registers", "no spills", "no kernel yet", "16-byte loads"] {
+    for word in
+        ["norm_quantize_f32_64\n", "registers", "no spills", "no kernel yet", "16-byte loads", "cost model"]
+    {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
     let json = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels", "--json"]));
@@ -94,6 +99,58 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     let refusal = String::from_utf8_lossy(&run.stderr).into_owned();
     assert_eq!(run.status.code(), Some(1));
     assert!(refusal.starts_with("error: the artifact is compiled for sm_90a only"), "{refusal}");
+}
+
+/// Each launch of a product has one kernel for any number of tokens, and gated products have another kernel behind them.
+#[track_caller]
+fn products_are_there_for_every_number_of_tokens(cuda: &CudaCode) {
+    let products: BTreeSet<&str> = cuda
+        .kernels
+        .iter()
+        .flat_map(|kernel| &kernel.launches)
+        .filter(|symbol| symbol.starts_with("linear"))
+        .map(String::as_str)
+        .collect();
+    assert_eq!(products.len(), 5, "logits, q/k/v, gate/up, o and down: {products:?}");
+    for symbol in products {
+        for tokens in [1, 2, 8, 9, 64, 100, 1000, 100_000] {
+            let serves = |kernel: &&CudaKernel| {
+                let holds = kernel.tokens.is_some_and(|range| range.holds(tokens));
+                holds && kernel.launches.iter().any(|launch| launch == symbol)
+            };
+            assert_eq!(cuda.kernels.iter().filter(serves).count(), 1, "{symbol}, {tokens} tokens");
+        }
+    }
+    let swiglu = cuda.kernels.iter().find(|kernel| kernel.name == "swiglu_quantize_96").unwrap();
+    assert_eq!((swiglu.tokens, &swiglu.launches[..]), (None, &["linear_swiglu_0".to_string()][..]));
+}
+
+/// Weights of products lie as the kernel reads them, and give back what was quantized.
+#[test]
+fn weights_of_products_are_records() {
+    if !nvrtc_is_here() {
+        return;
+    }
+    let temp = TempDir::new().unwrap();
+    let path = |name: &str| temp.path().join(name).to_str().unwrap().to_string();
+    tiny::write(Path::new(&path("model")), &tiny::config(), &tiny::tensors());
+    let compile = ["compile", &path("model"), "-o", &path("out"), "--recipe", "rtn", "--target", "sm_90a"];
+    succeeded(&fireq(temp.path(), &compile));
+    let plan = parse_plan(&fs::read_to_string(temp.path().join("out/plan.sm_90a.ir")).unwrap()).unwrap();
+    let bytes = fs::read(temp.path().join("out/weights.sm_90a.safetensors")).unwrap();
+    let tensors = SafeTensors::deserialize(&bytes).unwrap();
+    let mut products = 0;
+    for buffer in plan.buffers.iter().filter(|buffer| buffer.storage == Storage::Records) {
+        let Place::Weight(name) = &buffer.place else { panic!("{:?} is no weight", buffer.place) };
+        let part = |part: &str| tensors.tensor(&format!("{name}.{part}")).unwrap();
+        assert_eq!(part("records").shape()[0] % 128, 0, "{name}");
+        let arrays = [part("records").data(), part("outer").data()];
+        let weight = unpack(&buffer.ty, Storage::Records, &arrays).unwrap();
+        let largest = weight.to_f32().into_iter().fold(0f32, |most, x| most.max(x.abs()));
+        assert!(largest.is_finite() && largest > 0.0, "{name} is {largest} at most");
+        products += 1;
+    }
+    assert_eq!(products, 4 * 2, "q/k/v, o, gate/up and down of two layers");
 }
 
 #[test]
@@ -150,7 +207,7 @@ fn plan(config: &Value, pipeline: &str) -> Plan {
 }
 
 #[test]
-fn only_products_and_attention_have_no_kernel_in_models_that_import_knows() {
+fn only_attention_has_no_kernel_in_models_that_import_knows() {
     let mut qwen2 = llama();
     qwen2["model_type"] = json!("qwen2");
     qwen2["architectures"] = json!(["Qwen2ForCausalLM"]);
@@ -167,12 +224,7 @@ fn only_products_and_attention_have_no_kernel_in_models_that_import_knows() {
             choices.iter().filter(|c| c.unit.is_none()).map(|c| c.kernel.shape.as_str()).collect();
         missing.sort_unstable();
         missing.dedup();
-        assert_eq!(
-            missing,
-            ["attention", "linear", "linear_add", "linear_swiglu"],
-            "{}",
-            config["model_type"]
-        );
+        assert_eq!(missing, ["attention"], "{}", config["model_type"]);
         if let Some(extra) = extra {
             assert!(choices.iter().any(|choice| choice.kernel.name == extra), "{extra}");
         }
@@ -227,7 +279,12 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
     assert_eq!(first, second);
     assert!(cold < 30.0 && warm < 1.0, "{cold:.1} s, then {warm:.2} s");
     let names: Vec<&str> = first.kernels.iter().filter(|k| k.compiled).map(|k| k.name.as_str()).collect();
-    for name in ["norm_quantize_bf16_4096", "swiglu_quantize_14336", "qkv_32x8x128_absmax_absmax_e4m3"] {
+    for name in [
+        "linear_g128_t256_w2_s4_k1",
+        "norm_quantize_bf16_4096",
+        "swiglu_quantize_14336",
+        "qkv_32x8x128_absmax_absmax_e4m3",
+    ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
 }

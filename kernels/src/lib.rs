@@ -6,8 +6,8 @@ pub mod cpu;
 pub mod cuda;
 mod launch;
 pub mod layout;
-pub mod records;
 mod tile;
 
+pub use fireq_ir::plan::records;
 pub use launch::{LaunchShape, Swizzle, TensorMapShape};
 pub use tile::{CpuTile, VectorRegisters};

@@ -74,7 +74,7 @@ impl Weights {
         let vector = buffer.ty.shape.0.len() == 1;
         let bytes = |part: &Part| {
             let (dtype, shape) = safetensors_type(part, rows, vector);
-            let size = part.row_bytes().checked_mul(rows).ok_or_else(no_size)?;
+            let size = part.stored(rows).ok_or_else(no_size)?.1;
             self.get(&part_name(name, part), dtype, &shape, size)
         };
         list.iter().map(bytes).collect()

@@ -107,13 +107,14 @@ fn metadata(weights: &[Weight<'_>], recipe: &str) -> BTreeMap<String, String> {
         ("recipe", recipe),
         ("blocked32", BLOCKED_NOTE),
         ("plain", PLAIN_NOTE),
+        ("records", RECORDS_NOTE),
     ]
     .map(|(key, value)| (key.to_string(), value.to_string()))
     .into();
     for Weight { buffer, .. } in weights {
         let Place::Weight(name) = &buffer.place else { continue };
         if buffer.ty.dtype.is_code() {
-            let order = if buffer.storage == Storage::Blocked32 { "blocked32" } else { "plain" };
+            let order = if buffer.storage == Storage::Plain { "plain" } else { buffer.storage.name() };
             metadata.insert(format!("layout.{name}"), format!("{order} {}", buffer.ty));
         }
     }
@@ -126,6 +127,11 @@ const BLOCKED_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j
 
 const PLAIN_NOTE: &str = "i4 codes two to a byte, low nibble first, row after row; value = outer * e4m3(code * scale) \
      under e4m3 scales";
+
+const RECORDS_NOTE: &str = "per 64 rows and 128 columns 4096 bytes of i4 codes in the order of wgmma's operand A, then e4m3 \
+     scales of each row and group; 16 bytes for half h of the columns, warp w, lane 4g+t: words of rows 16w+g, 16w+g+8, \
+     again for the next 32 columns, each with columns 4t..4t+4 and 16+4t..16+4t+4, low nibble first; scales of rows g and \
+     g+8 are neighbours; value = outer * e4m3(code * scale)";
 
 fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
     let Place::Weight(name) = &w.buffer.place else { return vec![] };
@@ -140,7 +146,7 @@ fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
             name: part_name(name, &part),
             shape,
             dtype,
-            bytes: rows * part.row_bytes(),
+            bytes: part.stored(rows).map_or(0, |(_, bytes)| bytes),
             part,
         }
     };
@@ -183,7 +189,7 @@ fn packed<'a>(graph: &'a Graph, weight: &Weight<'_>) -> Result<Vec<PackedPart<'a
     }
     let parts = pack(graph, weight.value, weight.buffer.storage)?;
     let rows = weight.buffer.ty.shape.rows().fixed().unwrap_or(0);
-    match parts.iter().find(|(part, bytes)| bytes.len() != part.row_bytes() * rows) {
+    match parts.iter().find(|(part, bytes)| Some(bytes.len()) != part.stored(rows).map(|(_, bytes)| bytes)) {
         None => Ok(parts),
         Some((_, bytes)) => {
             let reason = format!("{} bytes of data are not {}", bytes.len(), weight.buffer.ty);

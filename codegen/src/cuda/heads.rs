@@ -12,7 +12,9 @@ pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
         |l: &&Launch| matches!(l.kernel, Kernel::Attention { .. }) && l.inputs.contains(&launch.output);
     let attention = plan.launches.iter().find(reads).ok_or("its result goes to no attention")?;
     let unit = of_attention(plan, attention)?.unit();
-    Ok(unit.map_err(|e| Missing { name: launch.symbol.to_string(), reason: format!("no kernel: {e}") }))
+    Ok(unit
+        .map(|unit| (unit, None))
+        .map_err(|e| Missing { name: launch.symbol.to_string(), reason: format!("no kernel: {e}") }))
 }
 
 /// What the kernel before an attention is specialized for.

@@ -5,10 +5,12 @@
 pub mod cache;
 pub mod cubin;
 mod heads;
+mod linear;
 pub mod nvrtc;
 pub mod select;
 pub mod toolkit;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -48,8 +50,9 @@ pub fn generate(plan: &Plan, cache: &Cache, dir: &Path) -> Result<CudaCode, Cuda
     let choices = select(plan);
     let folder = dir.join(CUDA_KERNELS);
     fs::create_dir_all(&folder).map_err(|source| CudaError::Io { path: folder.clone(), source })?;
-    let units: Vec<&Unit> = choices.iter().filter_map(|choice| choice.unit.as_ref()).collect();
-    units.par_iter().try_for_each(|unit| write(unit, cache, &folder))?;
+    let units: BTreeMap<&str, &Unit> =
+        choices.iter().filter_map(|choice| choice.unit.as_ref()).map(|unit| (&*unit.name, unit)).collect();
+    units.into_values().collect::<Vec<_>>().par_iter().try_for_each(|unit| write(unit, cache, &folder))?;
     let kernels = choices.into_iter().map(|choice| choice.kernel).collect();
     Ok(CudaCode { arch: ARCHITECTURE.into(), kernels })
 }

@@ -1,14 +1,15 @@
 //! Which kernels the launches of a plan run.
 
-use fireq_ir::artifact::CudaKernel;
+use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
-use fireq_ir::{Dim, Format, Type};
+use fireq_ir::{DType, Dim, Format, Type};
 use fireq_kernels::cuda::{
-    Elementwise, Unit, Unsupported, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, swiglu_quantize,
+    Addend, Elementwise, Unit, Unsupported, argmax, elementwise, gather, logits, norm_quantize, quantize,
+    rms_norm, rope_table, swiglu_quantize,
 };
 
 use super::heads::heads;
+use super::linear::linears;
 
 /// A kernel of a plan, and its unit where there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,8 +20,10 @@ pub struct Choice {
     pub unit: Option<Unit>,
 }
 
-/// Tokens that one pass over the logits' weights serves: one while decoding, and what prefills are cut into.
-const LOGITS_TOKENS: [usize; 2] = [1, 8];
+/// Rows that one pass over the logits' weights serves, and the rows for which it does: one while decoding; more are cut into
+/// eights.
+const LOGITS: [(usize, TokenRange); 2] =
+    [(1, TokenRange { from: 1, to: Some(1) }), (8, TokenRange { from: 2, to: None })];
 
 /// Every kernel that a plan of fused launches needs, in the order of first need. What is read in place needs none.
 pub fn select(plan: &Plan) -> Vec<Choice> {
@@ -34,13 +37,14 @@ pub fn select(plan: &Plan) -> Vec<Choice> {
         let (Place::Output(_), Some(cols)) = (&buffer.place, buffer.ty.shape.cols().fixed()) else {
             continue;
         };
-        choices.0.push(compiled(&argmax(cols)));
+        choices.0.push(compiled(&argmax(cols), None));
     }
     choices.0
 }
 
-/// What a launch runs: units, or the name of what is missing with the reason.
-pub(super) type Found = Result<Unit, Missing>;
+/// What a launch runs: a unit, with the numbers of tokens for which it does unless it does for all; or the name of what is
+/// missing with the reason.
+pub(super) type Found = Result<(Unit, Option<TokenRange>), Missing>;
 
 /// What has no kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,12 +55,18 @@ pub(super) struct Missing {
     pub reason: String,
 }
 
-const NO_GEMM: &str = "no kernel yet: products with quantized operands";
 const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
 
+/// What a launch runs, in order; of neighbours with numbers of tokens, one.
 fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
-    let found = |unit: Result<Unit, Unsupported>| unit.or_else(|e| missing(&format!("no kernel: {e}")));
+    let found = |unit: Result<Unit, Unsupported>| {
+        unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
+    };
+    let products = |addend| match linears(plan, launch, addend) {
+        Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
+        Err(reason) => vec![missing(&reason)],
+    };
     let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
     let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
     match (&launch.kernel, &types[..]) {
@@ -73,14 +83,18 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
         (Kernel::Bias, [_, b]) => vec![found(elementwise(Elementwise::Bias, cols, b.dtype))],
         (Kernel::Scale, [_, b]) => vec![found(elementwise(Elementwise::Scale, cols, b.dtype))],
         (Kernel::RopeTable, _) => vec![found(rope_table(cols))],
-        (Kernel::Linear, [x, weight]) if is_logits(x, weight, out) => LOGITS_TOKENS
-            .map(|tokens| found(logits(x.shape.cols().fixed().unwrap_or(0), cols, weight.dtype, tokens)))
-            .into(),
-        (Kernel::Linear, _) => vec![missing(NO_GEMM)],
-        (Kernel::LinearAdd, _) => {
-            vec![missing(NO_GEMM), found(elementwise(Elementwise::Add, cols, out.dtype))]
+        (Kernel::Linear, [x, weight]) if is_logits(x, weight, out) => {
+            let unit = |rows| found(logits(run(x), cols, weight.dtype, rows));
+            LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
         }
-        (Kernel::LinearSwiglu { .. }, _) => vec![missing(NO_GEMM), found(swiglu_quantize(cols))],
+        (Kernel::Linear, _) => products(Addend::Nothing),
+        (Kernel::LinearAdd, [_, _, residual]) if residual.dtype == DType::F32 => products(Addend::Residual),
+        // The product, f32[T, 2·cols], lies in scratch beside the plan's.
+        (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
+            let mut both: Vec<Found> = products(Addend::Nothing);
+            both.push(found(swiglu_quantize(cols)));
+            both
+        }
         (Kernel::Attention { .. }, _) => vec![missing(NO_ATTENTION)],
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
             vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
@@ -117,7 +131,7 @@ pub(super) fn cols(ty: &Type) -> Option<usize> {
     ty.shape.cols().fixed()
 }
 
-/// The length of a vector.
+/// The length of a vector, or of a row.
 fn run(weight: &Type) -> usize {
     cols(weight).unwrap_or(0)
 }
@@ -127,9 +141,12 @@ struct Choices(Vec<Choice>);
 impl Choices {
     /// Notes that `launch` runs a kernel, which may be known already.
     fn add(&mut self, launch: &Launch, found: Found) {
-        let choice = found.map_or_else(|missing| absent(launch, missing), |unit| compiled(&unit));
-        let same =
-            |c: &Choice| (&c.kernel.name, c.unit.is_some()) == (&choice.kernel.name, choice.unit.is_some());
+        let choice =
+            found.map_or_else(|missing| absent(launch, missing), |(unit, tokens)| compiled(&unit, tokens));
+        let key =
+            |c: &Choice| (c.kernel.name.clone(), c.kernel.shape.clone(), c.kernel.tokens, c.unit.is_some());
+        let wanted = key(&choice);
+        let same = |c: &Choice| key(c) == wanted;
         let at = self.0.iter().position(same).unwrap_or_else(|| {
             self.0.push(choice);
             self.0.len() - 1
@@ -142,12 +159,13 @@ impl Choices {
     }
 }
 
-fn compiled(unit: &Unit) -> Choice {
+fn compiled(unit: &Unit, tokens: Option<TokenRange>) -> Choice {
     let kernel = CudaKernel {
         name: unit.name.clone(),
         compiled: true,
         launches: vec![],
         count: 0,
+        tokens,
         shape: unit.shape.clone(),
         config: unit.config.clone(),
         reason: unit.reason.clone(),
@@ -161,6 +179,7 @@ fn absent(launch: &Launch, missing: Missing) -> Choice {
         compiled: false,
         launches: vec![],
         count: 0,
+        tokens: None,
         shape: launch.kernel.mnemonic().into(),
         config: String::new(),
         reason: missing.reason,

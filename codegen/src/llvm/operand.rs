@@ -16,7 +16,7 @@ impl<'c> Operand<'c> {
     /// Loads the addresses of a buffer's parts from the argument table, from `next` on. A vector of unknown length has
     /// one part, whose rows are never asked for. `None` when rows have no fixed size.
     pub fn load(e: &Emit<'c, '_>, ty: &Type, storage: Storage, next: &mut usize) -> Option<Self> {
-        let vector = || (ty.shape.0.len() == 1).then(|| vec![Part { name: "", dtype: ty.dtype, cols: 0 }]);
+        let vector = || (ty.shape.0.len() == 1).then(|| vec![Part::rows_of("", ty.dtype, 0)]);
         let list = parts(ty, storage).or_else(vector)?;
         let mut address = |part| {
             *next += 1;

@@ -37,7 +37,7 @@ fn nothing_spills_and_nothing_uses_local_memory() {
         eprintln!("{:40} {taken:?}", unit.name);
         assert_eq!(taken.local, 0, "{}", unit.name);
         assert!(
-            taken.registers > 0 && taken.registers * unit.threads as u32 <= 65536,
+            taken.registers > 0 && taken.registers * unit.cta.threads as u32 <= 65536,
             "{}: {taken:?}",
             unit.name
         );

@@ -6,12 +6,17 @@ use std::time::Instant;
 use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, swiglu_quantize,
 };
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
+    let linear = |group, addend, [tokens, warpgroups, stages, split]: [usize; 4]| {
+        let linear = Linear { channels: 4096, cols: 4096, group, addend };
+        let config = LinearConfig { tokens, warpgroups, stages, split };
+        linear.unit(&config, String::new()).unwrap()
+    };
     let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
         Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }.unit().unwrap()
     };
@@ -45,6 +50,17 @@ pub fn units() -> Vec<Unit> {
         logits(37, 33, DType::BF16, 8).unwrap(),
         argmax(128_256),
         argmax(33),
+        linear(128, Addend::Nothing, [8, 1, 8, 4]),
+        linear(128, Addend::Nothing, [8, 2, 8, 8]),
+        linear(64, Addend::Bias, [16, 2, 6, 2]),
+        linear(128, Addend::Nothing, [32, 1, 6, 4]),
+        linear(128, Addend::Nothing, [64, 1, 6, 2]),
+        linear(128, Addend::Residual, [128, 1, 4, 1]),
+        linear(128, Addend::Residual, [128, 2, 4, 1]),
+        linear(64, Addend::Nothing, [128, 2, 4, 1]),
+        linear(128, Addend::Nothing, [256, 2, 4, 1]),
+        linear(64, Addend::Residual, [256, 2, 4, 1]),
+        linear(128, Addend::Nothing, [256, 1, 4, 1]),
     ]
 }
 

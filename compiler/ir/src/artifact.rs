@@ -1,6 +1,7 @@
 //! The artifact's manifest: what `manifest.json` says and which files it vouches for.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -76,20 +77,52 @@ pub struct CudaCode {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CudaKernel {
-    /// Its name; where it is compiled, also that of the function and of its files.
+    /// Its name; where it is compiled, also that of the function and of its files. Several entries share a function that
+    /// does not depend on their sizes.
     pub name: String,
     /// Whether it is compiled. What is not has no kernel yet, and the artifact does not run on a GPU.
     pub compiled: bool,
-    /// Symbols of the launches that it serves; none for what is launched beside the plan.
+    /// Symbols of the launches that it serves; none for what is launched beside the plan. A launch runs every kernel that
+    /// serves it, in the order of this list.
     pub launches: Vec<String>,
     /// How many launches of a step these are.
     pub count: usize,
+    /// The tokens of a step for which it runs, for logits the rows that are wanted; any number where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tokens: Option<TokenRange>,
     /// Sizes that it is specialized for.
     pub shape: String,
     /// Threads, and how work is shared among them.
     pub config: String,
     /// Why it is configured like this, or why there is none.
     pub reason: String,
+}
+
+/// Numbers of tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TokenRange {
+    /// The fewest.
+    pub from: usize,
+    /// The most; none where there is no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<usize>,
+}
+
+impl TokenRange {
+    /// Whether a step of `tokens` tokens is among them.
+    pub fn holds(self, tokens: usize) -> bool {
+        self.from <= tokens && self.to.is_none_or(|to| tokens <= to)
+    }
+}
+
+impl fmt::Display for TokenRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.to {
+            Some(to) => write!(f, "{} to {to}", self.from),
+            None => write!(f, "{} and more", self.from),
+        }
+    }
 }
 
 impl CudaCode {
@@ -174,10 +207,12 @@ pub fn safetensors_type(part: &crate::plan::Part, rows: usize, vector: bool) -> 
         DType::I32 => "I32",
     };
     let cols = if part.dtype == DType::I4 { part.row_bytes() } else { part.cols };
+    let rows = rows.next_multiple_of(part.row_tile);
     (dtype, if vector { vec![cols] } else { vec![rows, cols] })
 }
 
-/// The name of a part of a weight in `weights.safetensors`: the weight's own, or `weight.codes`, `.scales`, `.outer`.
+/// The name of a part of a weight in `weights.safetensors`: the weight's own, or `weight.codes`,
+/// `.records`, `.scales`, `.outer`.
 pub fn part_name(weight: &str, part: &crate::plan::Part) -> String {
     if part.name.is_empty() { weight.to_string() } else { format!("{weight}.{}", part.name) }
 }

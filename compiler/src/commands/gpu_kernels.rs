@@ -1,5 +1,6 @@
 //! GPU kernels of an artifact: what is compiled, what it takes, and what has no kernel yet.
 
+use std::collections::BTreeSet;
 use std::fs;
 
 use fireq_codegen::cuda::cubin::{Resources, resources};
@@ -12,7 +13,9 @@ use crate::failure::{Failure, Outcome};
 
 /// What a compilation says of its GPU code.
 pub fn text(code: &CudaCode) -> String {
-    let compiled = code.kernels.iter().filter(|kernel| kernel.compiled).count();
+    let compiled: BTreeSet<&str> =
+        code.kernels.iter().filter(|kernel| kernel.compiled).map(|kernel| &*kernel.name).collect();
+    let compiled = compiled.len();
     let mut missing: Vec<&str> = code.missing().map(|kernel| kernel.shape.as_str()).collect();
     missing.sort_unstable();
     missing.dedup();
@@ -72,6 +75,7 @@ fn kernel_json(kernel: &CudaKernel, taken: Option<Resources>) -> Value {
         "compiled": kernel.compiled,
         "launches": kernel.launches,
         "count": kernel.count,
+        "tokens": kernel.tokens,
         "shape": kernel.shape,
         "config": kernel.config,
         "reason": kernel.reason,
@@ -85,6 +89,9 @@ fn kernel_text(kernel: &CudaKernel, taken: Option<Resources>) -> String {
         count => format!("{} ({count} a step)", kernel.launches.join(", ")),
     };
     let mut text = format!("{}\n  launches   {launches}\n  shape      {}\n", kernel.name, kernel.shape);
+    if let Some(tokens) = kernel.tokens {
+        text += &format!("  tokens     {tokens}\n");
+    }
     if !kernel.config.is_empty() {
         text += &format!("  config     {}\n", kernel.config);
     }

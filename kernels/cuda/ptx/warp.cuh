@@ -29,4 +29,11 @@ __device__ inline double exchange(double x, int mask) {
 /// All threads of the CTA arrive before any goes on, and see what the others wrote to shared memory.
 __device__ inline void synchronize() { asm volatile("bar.sync 0;" ::: "memory"); }
 
+/// As `synchronize`, for the first `COUNT` threads of the CTA only.
+template <int COUNT>
+__device__ inline void synchronize_first() {
+    static_assert(COUNT % WARP == 0, "warps arrive whole");
+    asm volatile("bar.sync 1, %0;" ::"n"(COUNT) : "memory");
+}
+
 }  // namespace fireq

@@ -1,7 +1,7 @@
 //! The choice of the likeliest token.
 
 use super::params;
-use super::unit::{Grid, Parts, Unit, access, chunk, text};
+use super::unit::{Cta, Grid, Parts, Unit, access, chunk, text};
 
 const MOST_THREADS: usize = 1024;
 
@@ -16,13 +16,13 @@ pub fn argmax(cols: usize) -> Unit {
         kernel: "argmax",
         names: &[],
         arguments: &arguments,
-        threads,
+        cta: Cta::of(threads),
     });
     Unit {
         shape: format!("rows of {cols}"),
         config: format!("{threads} threads for a row, {chunk} numbers at once"),
         reason: format!("one token at a time is sampled: {}", access(4 * chunk)),
-        threads,
+        cta: Cta::of(threads),
         grid: Grid::Rows,
         name,
         text,

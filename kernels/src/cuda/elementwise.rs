@@ -4,7 +4,7 @@ use fireq_ir::DType;
 
 use super::expression::{Expr, Scalar};
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 const THREADS: usize = 256;
 
@@ -58,13 +58,13 @@ pub fn elementwise(op: Elementwise, cols: usize, b: DType) -> Result<Unit, Unsup
         kernel: "elementwise",
         names: &[body],
         arguments: &arguments,
-        threads: THREADS,
+        cta: Cta::of(THREADS),
     });
     Ok(Unit {
         shape: format!("rows of {cols}"),
         config: format!("{THREADS} threads, {chunk} numbers each"),
         reason: format!("bound by memory: {}", access(4 * chunk)),
-        threads: THREADS,
+        cta: Cta::of(THREADS),
         grid: Grid::Elements { cols, per_cta: THREADS * chunk },
         name,
         text,

@@ -3,7 +3,7 @@
 use fireq_ir::DType;
 
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 const MOST_THREADS: usize = 256;
 
@@ -19,13 +19,13 @@ pub fn gather(cols: usize, table: DType) -> Result<Unit, Unsupported> {
         kernel: "gather",
         names: &[],
         arguments: &arguments,
-        threads,
+        cta: Cta::of(threads),
     });
     Ok(Unit {
         shape: format!("rows of {cols} {table}"),
         config: format!("{threads} threads, {chunk} numbers each"),
         reason: format!("bound by memory: {}", access(bytes * chunk)),
-        threads,
+        cta: Cta::of(threads),
         grid: Grid::RowParts(cols.div_ceil(threads * chunk)),
         name,
         text,

@@ -3,7 +3,7 @@
 use fireq_ir::DType;
 
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 const THREADS: usize = 256;
 /// Output channels of a warp: what a token's numbers are loaded for.
@@ -21,13 +21,13 @@ pub fn logits(cols: usize, channels: usize, weight: DType, tokens: usize) -> Res
         kernel: "logits",
         names: &[],
         arguments: &arguments,
-        threads: THREADS,
+        cta: Cta::of(THREADS),
     });
     Ok(Unit {
         shape: format!("{channels} channels of {cols} {weight}, tokens at once: {tokens}"),
         config: format!("{THREADS} threads, a warp for {rows} channels; f32 sums"),
         reason: format!("few rows are wanted, so that weights bound it: {}", access(bytes * chunk)),
-        threads: THREADS,
+        cta: Cta::of(THREADS),
         grid: Grid::Tiles { channels: channels.div_ceil(THREADS / 32 * rows), tokens },
         name,
         text,

@@ -13,10 +13,12 @@
 //! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
 
 mod argmax;
+pub mod cost;
 mod elementwise;
 pub mod expression;
 mod gather;
 pub mod include;
+mod linear;
 mod logits;
 pub mod params;
 mod qkv;
@@ -28,8 +30,9 @@ mod unit;
 pub use argmax::argmax;
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
+pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use logits::logits;
 pub use qkv::{BLOCK, Qkv};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
-pub use unit::{Grid, Unit, Unsupported};
+pub use unit::{Cta, Grid, Unit, Unsupported};

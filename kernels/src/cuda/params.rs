@@ -17,6 +17,23 @@ pub trait Params {
     fn bytes(&self) -> Vec<u8>;
 }
 
+/// A TMA descriptor, opaque: the driver encodes it. See [`crate::TensorMapShape`] for what it says.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TensorMap(pub [u8; 128]);
+
+impl Default for TensorMap {
+    fn default() -> Self {
+        TensorMap([0; 128])
+    }
+}
+
+impl TensorMap {
+    fn to_le_bytes(self) -> [u8; 128] {
+        self.0
+    }
+}
+
 macro_rules! params {
     ($( $(#[doc = $doc:literal])* $name:ident = $type:literal { $( $(#[doc = $field_doc:literal])* $field:ident: $ty:ty, )* } )*) => { $(
         $(#[doc = $doc])*
@@ -180,6 +197,27 @@ params! {
         tokens: u32,
         /// Rows of the weight.
         channels: u32,
+    }
+    /// Of a product with INT4 weights and E4M3 tokens.
+    Linear = "fireq::linear::Params" {
+        /// `e4m3[tokens, cols]`, as [`crate::cuda::Linear::x`] describes it.
+        x: TensorMap,
+        /// The weight's [`crate::records`].
+        records: DevicePtr,
+        /// `f32[tokens]`.
+        token_scales: DevicePtr,
+        /// `f32[channels]`.
+        channel_scales: DevicePtr,
+        /// `f32[channels]` of a bias or `f32[tokens, channels]` of a residual, where the epilogue adds one.
+        addend: DevicePtr,
+        /// `f32[tokens, channels]`.
+        out: DevicePtr,
+        /// Rows of `x`.
+        tokens: u32,
+        /// Rows of the weight.
+        channels: u32,
+        /// Columns of the weight in units of 128, rounded up.
+        steps: u32,
     }
     /// Of the choice of the largest number.
     Argmax = "fireq::argmax::Params" {

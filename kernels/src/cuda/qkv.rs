@@ -3,7 +3,7 @@
 use fireq_ir::{DType, Fit};
 
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, text};
 
 /// Positions of a CTA.
 pub const BLOCK: usize = 16;
@@ -53,7 +53,7 @@ impl Qkv {
             kernel: "qkv",
             names: &[group],
             arguments: &arguments,
-            threads,
+            cta: Cta::of(threads),
         });
         Ok(Unit {
             shape: format!("{q_heads} query and {kv_heads} key heads of {head}"),
@@ -64,7 +64,7 @@ impl Qkv {
                 "bound by memory: {}; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
                 access(4 * pairs)
             ),
-            threads,
+            cta: Cta::of(threads),
             grid: Grid::Heads(q_heads + 2 * kv_heads),
             name,
             text,

@@ -1,7 +1,7 @@
 //! The kernel that makes the table of cosines and sines, once per step.
 
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
 
 const THREADS: usize = 128;
 
@@ -17,13 +17,13 @@ pub fn rope_table(head: usize) -> Result<Unit, Unsupported> {
         kernel: "rope_table",
         names: &[],
         arguments: &arguments,
-        threads: THREADS,
+        cta: Cta::of(THREADS),
     });
     Ok(Unit {
         shape: format!("heads of {head}"),
         config: format!("{THREADS} threads, an angle each"),
         reason: "once per step; angles are reduced in f64, without local memory".into(),
-        threads: THREADS,
+        cta: Cta::of(THREADS),
         grid: Grid::Elements { cols: head / 2, per_cta: THREADS },
         name,
         text,

@@ -4,7 +4,7 @@ use fireq_ir::DType;
 
 use super::expression::Expr;
 use super::params;
-use super::unit::{Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
 /// How a row lies in a CTA's registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl RowTile {
             shape: format!("rows of {}", self.cols),
             config: self.config(),
             reason: self.reason(),
-            threads: self.threads,
+            cta: Cta::of(self.threads),
             grid: Grid::Rows,
             name,
             text,
@@ -85,7 +85,7 @@ pub fn rms_norm(cols: usize, weight: DType) -> Result<Unit, Unsupported> {
         kernel: "rms_norm",
         names: &[tile.using()],
         arguments: &arguments,
-        threads: tile.threads,
+        cta: Cta::of(tile.threads),
     });
     Ok(tile.unit(name, text))
 }
@@ -100,7 +100,7 @@ pub fn norm_quantize(cols: usize, weight: DType) -> Result<Unit, Unsupported> {
         kernel: "norm_quantize",
         names: &[tile.using()],
         arguments: &arguments,
-        threads: tile.threads,
+        cta: Cta::of(tile.threads),
     });
     Ok(tile.unit(name, text))
 }
@@ -114,7 +114,7 @@ pub fn quantize(cols: usize) -> Result<Unit, Unsupported> {
         kernel: "quantize",
         names: &[tile.using()],
         arguments: "Row",
-        threads: tile.threads,
+        cta: Cta::of(tile.threads),
     });
     Ok(tile.unit(name, text))
 }
@@ -129,7 +129,7 @@ pub fn swiglu_quantize(cols: usize) -> Result<Unit, Unsupported> {
         kernel: "swiglu_quantize",
         names: &[tile.using(), body],
         arguments: "Row, Swiglu",
-        threads: tile.threads,
+        cta: Cta::of(tile.threads),
     });
     Ok(tile.unit(name, text))
 }

@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::include::{IncludeError, resolve};
 use super::params::Params;
 use super::qkv::BLOCK;
+use crate::LaunchShape;
 
 /// One kernel as it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,10 +21,28 @@ pub struct Unit {
     pub config: String,
     /// Why it is configured like this.
     pub reason: String,
-    /// Threads of a CTA.
-    pub threads: usize,
+    /// What every CTA has.
+    pub cta: Cta,
     /// CTAs of a launch.
     pub grid: Grid,
+}
+
+/// What of a launch does not depend on rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cta {
+    /// Its threads.
+    pub threads: usize,
+    /// CTAs of its cluster, neighbours in x.
+    pub cluster: usize,
+    /// Bytes of shared memory that the launch gives it.
+    pub dynamic_shared: usize,
+}
+
+impl Cta {
+    /// A CTA of `threads` threads that is a cluster of its own, and has only the shared memory that its kernel declares.
+    pub fn of(threads: usize) -> Self {
+        Cta { threads, cluster: 1, dynamic_shared: 0 }
+    }
 }
 
 /// How many CTAs a launch has for the rows of a step.
@@ -75,6 +94,17 @@ impl Unit {
     pub fn source(&self) -> Result<String, IncludeError> {
         resolve(&format!("{}.cu", self.name), &self.text)
     }
+
+    /// The launch on `rows` rows, at least one, behind `past` positions.
+    pub fn launch(&self, rows: usize, past: usize) -> LaunchShape {
+        let Cta { threads, cluster, dynamic_shared } = self.cta;
+        LaunchShape {
+            grid: self.grid.ctas(rows, past),
+            block: [threads as u32, 1, 1],
+            cluster: [cluster as u32, 1, 1],
+            dynamic_shared: dynamic_shared as u32,
+        }
+    }
 }
 
 /// What a unit's text is made of.
@@ -85,16 +115,17 @@ pub(super) struct Parts<'a> {
     /// Names that the template arguments use: `using` lines, and the body of an element-wise expression.
     pub names: &'a [String],
     pub arguments: &'a str,
-    pub threads: usize,
+    pub cta: Cta,
 }
 
 /// The text of a unit whose parameters are `P`.
 pub(super) fn text<P: Params>(parts: &Parts<'_>) -> String {
-    let Parts { name, kernel, names, arguments, threads } = parts;
+    let Parts { name, kernel, names, arguments, cta: Cta { threads, cluster, .. } } = parts;
+    let cluster = if *cluster > 1 { format!("__cluster_dims__({cluster}, 1, 1) ") } else { String::new() };
     let names: String = names.iter().map(|line| format!("{line}\n")).collect();
     format!(
         "#include \"kernel/{kernel}.cuh\"\n\nnamespace fireq {{\n\nusing Params = {kernel}::Params;\n{names}{}\n\
-         extern \"C\" __global__ void __launch_bounds__({threads}) {name}(const __grid_constant__ Params p) {{\n    \
+         extern \"C\" __global__ void {cluster}__launch_bounds__({threads}) {name}(const __grid_constant__ Params p) {{\n    \
          {kernel}::run<{arguments}>(p);\n}}\n\n}}  // namespace fireq\n",
         layout::<P>(),
     )

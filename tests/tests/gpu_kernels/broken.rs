@@ -3,9 +3,9 @@
 use fireq_codegen::cuda::nvrtc::compile;
 use fireq_kernels::cuda::params::{Params, Quantize};
 use fireq_kernels::cuda::{Unit, quantize};
-use fireq_sim::{Launch, Memory, Module, Options, run};
+use fireq_sim::{Memory, Module, Options, run};
 
-use super::device::device;
+use super::device::{device, launch_of};
 
 /// Codes of two rows of 1000 numbers by the kernel as it is, or with `right` replaced by `wrong` in its source; `Err`
 /// with what the simulator says of it.
@@ -19,21 +19,20 @@ fn codes(right: &str, wrong: &str) -> Result<Vec<u8>, String> {
     let mut memory = Memory::new();
     let (codes, scales) = (memory.alloc("codes", cols * rows), memory.alloc("scales", 4 * rows));
     let params = Quantize { x: memory.alloc_with("x", &x), codes, scales };
-    launch(&unit, &source.replace(right, wrong), rows, &params.bytes(), &mut memory)?;
+    launch(&unit, &source.replace(right, wrong), rows, &params, &mut memory)?;
     memory.read(codes, cols * rows).map(<[u8]>::to_vec).map_err(|e| e.to_string())
 }
 
-fn launch(unit: &Unit, source: &str, rows: usize, params: &[u8], memory: &mut Memory) -> Result<(), String> {
+fn launch<P: Params>(
+    unit: &Unit,
+    source: &str,
+    rows: usize,
+    params: &P,
+    memory: &mut Memory,
+) -> Result<(), String> {
     let compiled = compile(&unit.name, source).unwrap();
     let module = Module::parse(&compiled.ptx).unwrap();
-    let launch = Launch {
-        kernel: unit.name.clone(),
-        grid: unit.grid.ctas(rows, 0),
-        block: [unit.threads as u32, 1, 1],
-        cluster: [1, 1, 1],
-        dynamic_shared: 0,
-        params: params.to_vec(),
-    };
+    let launch = launch_of(unit, rows, 0, params);
     run(&module, &launch, memory, &Options::default()).map(drop).map_err(|fault| fault.to_string())
 }
 

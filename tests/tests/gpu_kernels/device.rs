@@ -3,8 +3,9 @@
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::{NvrtcFailure, version};
 use fireq_kernels::cuda::Unit;
-use fireq_kernels::cuda::params::Params;
-use fireq_sim::{Launch, Memory, Module, Options, Timing, run};
+use fireq_kernels::cuda::params::{self, Params};
+use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
+use fireq_sim::{Launch, Memory, Module, Options, TensorMap, Timing, run};
 
 use super::record::{Allocation, Near, folder, record};
 
@@ -26,6 +27,13 @@ pub fn device() -> Option<Device> {
         }
         Err(other) => panic!("{other}"),
     }
+}
+
+/// The launch of a kernel on `rows` rows behind `past` positions.
+pub fn launch_of<P: Params>(unit: &Unit, rows: usize, past: usize, params: &P) -> Launch {
+    let LaunchShape { grid, block, cluster, dynamic_shared } = unit.launch(rows, past);
+    let (kernel, dynamic_shared) = (unit.name.clone(), dynamic_shared as usize);
+    Launch { kernel, grid, block, cluster, dynamic_shared, params: params.bytes() }
 }
 
 /// What memory holds that nothing should write.
@@ -65,14 +73,7 @@ impl Device {
         let compiled = Cache::of_user().compile(&unit.name, &unit.source().unwrap());
         let compiled = compiled.unwrap_or_else(|e| panic!("{e}"));
         let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
-        let launch = Launch {
-            kernel: unit.name.clone(),
-            grid: unit.grid.ctas(rows, past),
-            block: [unit.threads as u32, 1, 1],
-            cluster: [1, 1, 1],
-            dynamic_shared: 0,
-            params: params.bytes(),
-        };
+        let launch = launch_of(unit, rows, past, params);
         let before = self.state();
         self.run(&module, &launch, Timing::Early);
         let early = self.state();
@@ -92,6 +93,27 @@ impl Device {
         let options = Options { timing, ..Options::default() };
         run(module, launch, &mut self.memory, &options)
             .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
+    }
+
+    /// A TMA descriptor, in the simulator's encoding.
+    pub fn map(&self, address: u64, shape: &TensorMapShape) -> params::TensorMap {
+        let swizzle = match shape.swizzle {
+            Swizzle::None => fireq_sim::Swizzle::None,
+            Swizzle::B32 => fireq_sim::Swizzle::B32,
+            Swizzle::B64 => fireq_sim::Swizzle::B64,
+            Swizzle::B128 => fireq_sim::Swizzle::B128,
+        };
+        let at = |list: &[u64], i: usize| list.get(i).copied().unwrap_or(0);
+        let map = TensorMap {
+            address,
+            rank: shape.sizes.len(),
+            element_bytes: shape.element as usize,
+            dims: std::array::from_fn(|i| at(&shape.sizes, i)),
+            strides: std::array::from_fn(|i| at(&shape.strides, i)),
+            block: std::array::from_fn(|i| shape.tile.get(i).copied().unwrap_or(0)),
+            swizzle,
+        };
+        params::TensorMap(map.encode().unwrap())
     }
 
     /// All memory as it is now.

@@ -36,9 +36,14 @@ impl Case {
         &self.outcome.caches[name]
     }
 
-    /// The bytes of an input.
+    /// The bytes of an input: its numbers or its codes.
     pub fn input(&self, name: &str) -> Vec<u8> {
-        parts(&self.inputs[name]).remove(0)
+        self.input_parts(name).remove(0)
+    }
+
+    /// The bytes of each part of an input.
+    pub fn input_parts(&self, name: &str) -> Vec<Vec<u8>> {
+        parts(&self.inputs[name])
     }
 
     /// The numbers of an input.
@@ -46,11 +51,16 @@ impl Case {
         self.inputs[name].to_f32()
     }
 
-    /// The bytes of a constant.
+    /// The bytes of a constant: its numbers or its codes.
     pub fn constant(&self, name: &str) -> Vec<u8> {
+        parts(&self.constant_tensor(name)).remove(0)
+    }
+
+    /// A constant.
+    pub fn constant_tensor(&self, name: &str) -> Tensor {
         let is = |value: &fireq_ir::ValueId| matches!(self.graph.op(*value), Op::Const { name: found } if **found == *name);
         let value = self.graph.schedule().into_iter().find(is).unwrap();
-        parts(&eval_constant(&self.graph, value).unwrap()).remove(0)
+        eval_constant(&self.graph, value).unwrap()
     }
 }
 

@@ -41,8 +41,8 @@ pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
     lower_as(&expanded, Storage::Blocked32)
 }
 
-/// Lowers a verified graph for GPUs: as [`lower`], but fused operations are launched as they are, codes are stored plain,
-/// and what is sliced stays where it is as long as its slices are read, so that kernels may read it instead.
+/// Lowers a verified graph for GPUs: as [`lower`], but fused operations are launched as they are, codes are stored plain
+/// or as records, and what is sliced stays where it is as long as its slices are read, so that kernels may read it instead.
 pub fn lower_fused(graph: &Graph) -> Result<Lowered, LowerError> {
     lower_as(graph, Storage::Plain)
 }
@@ -103,7 +103,7 @@ fn extend_over_slices(graph: &Graph, live: &[ValueId], last_use: &mut BTreeMap<V
 
 struct Lowering<'a> {
     graph: &'a Graph,
-    /// How codes are stored.
+    /// How codes are stored that are no weights of tensor-core products.
     codes: Storage,
     last_use: BTreeMap<ValueId, usize>,
     plan: Plan,
@@ -186,8 +186,8 @@ impl Lowering<'_> {
 
     /// The lowest offset at which no value is live that this one would overlap.
     fn reserve(&mut self, at: usize, value: ValueId, ty: &Type) -> Result<usize, String> {
-        let size =
-            arena_bytes(ty, self.storage_of(ty)).ok_or_else(|| format!("rows of {ty} have no fixed size"))?;
+        let storage = Storage::of(ty, &Place::Arena { offset: 0 }, self.codes);
+        let size = arena_bytes(ty, storage).ok_or_else(|| format!("rows of {ty} have no fixed size"))?;
         let until = self.last_use.get(&value).copied().unwrap_or(at);
         self.free_at.retain(|(_, _, last)| *last >= at);
         self.free_at.sort_unstable();
@@ -208,14 +208,10 @@ impl Lowering<'_> {
         if ty.shape.cols().fixed().is_none() && ty.shape.0.len() == 2 {
             return Err(format!("rows of {ty} have no fixed size"));
         }
-        let storage = self.storage_of(&ty);
+        let storage = Storage::of(&ty, &place, self.codes);
         self.plan.buffers.push(Buffer { ty, place, storage });
         self.buffer_of.insert(value, self.plan.buffers.len() - 1);
         Ok(self.plan.buffers.len() - 1)
-    }
-
-    fn storage_of(&self, ty: &Type) -> Storage {
-        if ty.dtype.is_code() { self.codes } else { Storage::Plain }
     }
 
     fn symbol(&mut self, launch: &Launch, mnemonic: &str) -> Arc<str> {

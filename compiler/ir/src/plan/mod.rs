@@ -2,6 +2,7 @@
 
 mod lower;
 mod pack;
+pub mod records;
 mod storage;
 mod text;
 mod verify;
@@ -215,10 +216,12 @@ pub struct Step {
 pub const LINEAR_ROWS: usize = 4;
 
 impl Plan {
-    /// How codes are stored: blocked for CPUs, plain for GPUs; plain where there are none.
+    /// How codes are stored that are no weights of tensor-core products: blocked for CPUs, plain for GPUs; plain where
+    /// there are none.
     pub fn codes(&self) -> Storage {
         let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
-        codes.map_or(Storage::Plain, |buffer| buffer.storage)
+        let blocked = codes.is_some_and(|buffer| buffer.storage == Storage::Blocked32);
+        if blocked { Storage::Blocked32 } else { Storage::Plain }
     }
 
     /// The compiled function's types: what makes launches share a symbol.

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use rayon::prelude::*;
 
 use super::storage::BLOCK;
-use super::{Part, Storage, parts};
+use super::{Part, Storage, parts, records};
 use crate::interp::{Data, InterpError, Tensor, eval_constant};
 use crate::quant::Quantized;
 use crate::{ConstData, DType, Graph, Op, Shape, Type, ValueId, e4m3};
@@ -28,13 +28,16 @@ pub fn pack(graph: &Graph, value: ValueId, storage: Storage) -> Result<Vec<Packe
 /// The bytes of each part of a tensor. Numbers of dtypes other than f32 and i32 are stored as f32 would round to them.
 pub fn pack_tensor(tensor: &Tensor, storage: Storage) -> Result<Vec<PackedPart<'static>>, InterpError> {
     let list = parts(&tensor.ty, storage)
-        .ok_or(InterpError::Op { op: "pack", reason: "rows have no fixed size".into() })?;
+        .ok_or(InterpError::Op { op: "pack", reason: "the type has no such storage".into() })?;
     let arrays = match &tensor.data {
         Data::Float(values) => vec![narrow(values, tensor.ty.dtype)],
         Data::Int(values) => vec![values.iter().flat_map(|v| v.to_le_bytes()).collect()],
         Data::Quant(q) => {
             let scales = q.scales.iter().zip(&q.format.scheme.0).map(|(s, level)| narrow(s, level.dtype));
-            std::iter::once(pack_codes(q, storage)).chain(scales).collect()
+            match (storage, records::records(q)) {
+                (Storage::Records, Some(records)) => std::iter::once(records).chain(scales.skip(1)).collect(),
+                _ => std::iter::once(pack_codes(q, storage)).chain(scales).collect(),
+            }
         }
     };
     Ok(list.into_iter().zip(arrays.into_iter().map(Cow::Owned)).collect())
@@ -55,7 +58,7 @@ pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8]) -> Option<Tensor> {
     let rows = ty.shape.rows().fixed()?;
     let mut arrays = vec![];
     for part in parts(ty, Storage::Plain)? {
-        let (array, rest) = bytes.split_at_checked(part.row_bytes().checked_mul(rows)?)?;
+        let (array, rest) = bytes.split_at_checked(part.stored(rows)?.1)?;
         arrays.push(array);
         bytes = rest;
     }
@@ -66,11 +69,17 @@ pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8]) -> Option<Tensor> {
 pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
     let list = parts(ty, storage)?;
     let (cols, rows) = (ty.shape.cols().fixed()?, ty.shape.rows().fixed()?);
-    let sizes = list.iter().map(|p| p.row_bytes().checked_mul(rows));
-    if list.len() != arrays.len() || !sizes.zip(arrays).all(|(size, a)| size == Some(a.len())) {
+    let sizes = list.iter().map(|p| p.stored(rows));
+    if list.len() != arrays.len() || !sizes.zip(arrays).all(|(size, a)| size.is_some_and(|s| s.1 == a.len()))
+    {
         return None;
     }
     let format = ty.format();
+    if storage == Storage::Records {
+        let (codes, scales) = records::unpack(arrays[0], rows, cols, records::group(ty)?);
+        let scales = vec![scales, wide(arrays[1], DType::F32)?];
+        return Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) });
+    }
     let row_bytes = list[0].row_bytes().max(1);
     let codes = arrays[0].chunks(row_bytes).flat_map(|row| unpack_row(row, cols, &format, storage)).collect();
     let levels = format.scheme.0.iter().zip(&arrays[1..]);
@@ -103,14 +112,12 @@ fn pack_codes(q: &Quantized, storage: Storage) -> Vec<u8> {
 fn pack_row(row: &[i8], format: &crate::Format, storage: Storage) -> Vec<u8> {
     let extent = format.scheme.0[0].extent(row.len());
     match (storage, format.dtype) {
-        (Storage::Plain, DType::I4) => {
-            row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect()
-        }
-        (Storage::Plain, _) => row.iter().map(|c| *c as u8).collect(),
         (Storage::Blocked32, DType::I4) => {
             row.chunks(extent).flat_map(|g| g.chunks(BLOCK)).flat_map(pack_block).collect()
         }
         (Storage::Blocked32, _) => row.chunks(extent).flat_map(widen_group).collect(),
+        (_, DType::I4) => row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect(),
+        (_, _) => row.iter().map(|c| *c as u8).collect(),
     }
 }
 
@@ -131,20 +138,15 @@ fn widen_group(codes: &[i8]) -> Vec<u8> {
 
 fn unpack_row(row: &[u8], cols: usize, format: &crate::Format, storage: Storage) -> Vec<i8> {
     let extent = format.scheme.0[0].extent(cols);
-    let position = |i: usize| match storage {
-        Storage::Plain => i,
-        Storage::Blocked32 => i / extent * extent.next_multiple_of(BLOCK) + i % extent,
-    };
-    let code = |i: usize| match (format.dtype, storage) {
-        (DType::I4, Storage::Plain) => signed(row[i / 2], i % 2 == 1),
-        (DType::I4, Storage::Blocked32) => {
-            signed(row[i / BLOCK * (BLOCK / 2) + i % (BLOCK / 2)], i % BLOCK >= BLOCK / 2)
-        }
-        (_, Storage::Plain) => row[i] as i8,
-        (_, Storage::Blocked32) => {
-            e4m3::encode(f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]))
-                as i8
-        }
+    if storage != Storage::Blocked32 {
+        let code = |i| if format.dtype == DType::I4 { signed(row[i / 2], i % 2 == 1) } else { row[i] as i8 };
+        return (0..cols).map(code).collect();
+    }
+    let position = |i: usize| i / extent * extent.next_multiple_of(BLOCK) + i % extent;
+    let code = |i: usize| match format.dtype {
+        DType::I4 => signed(row[i / BLOCK * (BLOCK / 2) + i % (BLOCK / 2)], i % BLOCK >= BLOCK / 2),
+        _ => e4m3::encode(f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]))
+            as i8,
     };
     (0..cols).map(position).map(code).collect()
 }
@@ -171,10 +173,12 @@ mod tests {
                 let ty = Type::plain(DType::F32, Shape::matrix(3, cols)).with_format(&format);
                 let values = (0..3 * cols).map(|i| ((i * i) as f32 * 0.7).sin()).collect();
                 let tensor = Tensor::filled(&ty, values);
-                for storage in [Storage::Plain, Storage::Blocked32] {
+                let recorded = records::group(&ty).map(|_| Storage::Records);
+                for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(recorded) {
                     let packed = pack_tensor(&tensor, storage).unwrap();
                     let arrays: Vec<&[u8]> = packed.iter().map(|(_, bytes)| &**bytes).collect();
-                    let sizes: Vec<usize> = packed.iter().map(|(part, _)| part.row_bytes() * 3).collect();
+                    let sizes: Vec<usize> =
+                        packed.iter().map(|(part, _)| part.stored(3).unwrap().1).collect();
                     assert_eq!(sizes, arrays.iter().map(|a| a.len()).collect::<Vec<_>>(), "{ty} {storage:?}");
                     assert_eq!(unpack(&ty, storage, &arrays).unwrap(), tensor, "{ty} {storage:?}");
                 }

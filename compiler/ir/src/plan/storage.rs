@@ -1,5 +1,6 @@
 //! How a target stores a value: the parts of a buffer and their bytes per row.
 
+use super::{Place, records};
 use crate::{DType, Type};
 
 /// How the bytes of a buffer are ordered.
@@ -10,20 +11,56 @@ pub enum Storage {
     /// Codes for CPU vectors, each scale's group padded to whole blocks of 32 codes: I4 in blocks of 16 bytes, byte `j`
     /// holding code `j` in its low and code `j + 16` in its high nibble; E4M3 codes widened to the f32 they stand for.
     Blocked32,
+    /// INT4 weights for tensor cores: [`records`], which hold scales, too.
+    Records,
 }
 
-/// One array of a buffer: `rows` × `row_bytes`.
+impl Storage {
+    /// How a target stores a buffer; `codes` is how it stores codes that are no weights of tensor-core products.
+    pub fn of(ty: &Type, place: &Place, codes: Storage) -> Self {
+        if !ty.dtype.is_code() {
+            return Storage::Plain;
+        }
+        let recorded =
+            codes == Storage::Plain && matches!(place, Place::Weight(_)) && records::group(ty).is_some();
+        if recorded { Storage::Records } else { codes }
+    }
+
+    /// The name in text; none for plain storage.
+    pub fn name(self) -> &'static str {
+        match self {
+            Storage::Plain => "",
+            Storage::Blocked32 => "blocked32",
+            Storage::Records => "records",
+        }
+    }
+}
+
+/// One array of a buffer: `rows` × `row_bytes`, the number of rows rounded up where they are stored in tiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// `""` for plain tensors; `codes`, `scales`, `outer` for quantized ones.
+    /// `""` for plain tensors; `codes` or `records`, `scales`, `outer` for quantized ones.
     pub name: &'static str,
     /// Dtype of an element as stored.
     pub dtype: DType,
     /// Elements per row, counting two I4 codes as the two they are.
     pub cols: usize,
+    /// Rows that are stored together, the last of them padded; 1 where each lies by itself.
+    pub row_tile: usize,
 }
 
 impl Part {
+    /// A part whose rows lie one after another.
+    pub fn rows_of(name: &'static str, dtype: DType, cols: usize) -> Self {
+        Part { name, dtype, cols, row_tile: 1 }
+    }
+
+    /// The rows that are stored for `rows`, and their bytes; `None` where these are too many.
+    pub fn stored(&self, rows: usize) -> Option<(usize, usize)> {
+        let rows = rows.checked_next_multiple_of(self.row_tile)?;
+        Some((rows, rows.checked_mul(self.row_bytes())?))
+    }
+
     /// Bytes of one row.
     pub fn row_bytes(&self) -> usize {
         (self.cols * self.dtype.bits()).div_ceil(8)
@@ -37,26 +74,31 @@ const MAX_COLS: usize = 1 << 40;
 pub const BLOCK: usize = 32;
 
 /// The arrays that hold a value of type `ty`, in the order in which kernels take their addresses: codes, then scales
-/// from the innermost level outwards; a plain tensor has one. `None` when the row length is not fixed, or absurd.
+/// from the innermost level outwards; a plain tensor has one. `None` when the row length is not fixed, or absurd, and where
+/// the type has no such storage.
 pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
     let cols = ty.shape.cols().fixed().filter(|n| *n <= MAX_COLS)?;
     if ty.scheme.0.iter().any(|level| level.extent(cols) > MAX_COLS) {
         return None;
     }
     let Some(inner) = ty.scheme.0.first() else {
-        return Some(vec![Part { name: "", dtype: ty.dtype, cols }]);
+        return Some(vec![Part::rows_of("", ty.dtype, cols)]);
     };
+    if storage == Storage::Records {
+        let bytes = cols.div_ceil(records::COLS) * records::record_bytes(records::group(ty)?) / records::ROWS;
+        let records =
+            Part { name: "records", dtype: DType::I4, cols: 2 * bytes, row_tile: records::ROW_TILE };
+        return Some(vec![records, Part::rows_of("outer", DType::F32, 1)]);
+    }
     let widened = storage == Storage::Blocked32 && ty.dtype == DType::E4M3;
-    let code_cols = match storage {
-        Storage::Plain => cols,
-        Storage::Blocked32 => {
-            let extent = inner.extent(cols);
-            cols / extent * extent.next_multiple_of(BLOCK) + (cols % extent).next_multiple_of(BLOCK)
-        }
+    let code_cols = if storage == Storage::Blocked32 {
+        let extent = inner.extent(cols);
+        cols / extent * extent.next_multiple_of(BLOCK) + (cols % extent).next_multiple_of(BLOCK)
+    } else {
+        cols
     };
-    let codes = Part { name: "codes", dtype: if widened { DType::F32 } else { ty.dtype }, cols: code_cols };
+    let codes = Part::rows_of("codes", if widened { DType::F32 } else { ty.dtype }, code_cols);
     let names = ["scales", "outer"];
-    let scales =
-        ty.scheme.0.iter().zip(names).map(|(l, name)| Part { name, dtype: l.dtype, cols: l.count(cols) });
+    let scales = ty.scheme.0.iter().zip(names).map(|(l, name)| Part::rows_of(name, l.dtype, l.count(cols)));
     Some(std::iter::once(codes).chain(scales).collect())
 }

@@ -40,8 +40,8 @@ fn buffer_text(buffer: &Buffer) -> String {
         Place::Cache(name) => format!("cache {}", Quoted(name)),
         Place::Arena { offset } => format!("arena {offset}"),
     };
-    let storage = if buffer.storage == Storage::Blocked32 { "blocked32 " } else { "" };
-    format!("{place} {storage}{}", buffer.ty)
+    let space = if buffer.storage == Storage::Plain { "" } else { " " };
+    format!("{place} {}{space}{}", buffer.storage.name(), buffer.ty)
 }
 
 /// Parses a plan. [`super::verify_plan`] judges it.
@@ -81,11 +81,13 @@ fn buffer(c: &mut Cursor<'_>) -> Parsed<Buffer> {
             return Err(c.error(span, format!("unknown place `{other}`")).with_hint(nearest(other, PLACES)));
         }
     };
-    let blocked = *c.peek() == text::cursor::Token::Word("blocked32".into());
-    if blocked {
+    let named = [Storage::Blocked32, Storage::Records]
+        .into_iter()
+        .find(|storage| *c.peek() == text::cursor::Token::Word(storage.name().into()));
+    if named.is_some() {
         c.next();
     }
-    let storage = if blocked { Storage::Blocked32 } else { Storage::Plain };
+    let storage = named.unwrap_or(Storage::Plain);
     Ok(Buffer { ty: c.ty()?, place, storage })
 }
 

@@ -3,7 +3,8 @@
 //!
 //! 1. Every launch names buffers that exist, and its output is not among its inputs.
 //! 2. Every buffer's type is well formed: rows of fixed length, sizes that fit, symbols among `T`, `P`, `L` and `P+T`;
-//!    plain tensors are stored plain, and codes all in one order.
+//!    plain tensors are stored plain, and codes all in the order of one target: weights of tensor-core products in
+//!    records where others are plain.
 //! 3. The result of every launch has the type that inference gives from its operands; a cache is written by
 //!    what appends only, and has `P+T` rows.
 //! 4. Weights and inputs are never written; scratch and outputs are written before they are read, outputs once.
@@ -56,7 +57,7 @@ fn check_buffer(plan: &Plan, buffer: &Buffer, names: &mut BTreeSet<(u8, String)>
     let Buffer { ty, place, storage } = buffer;
     require(matches!(ty.shape.0.len(), 1 | 2), || format!("{ty} is neither a vector nor a matrix"))?;
     require(ty.scheme.fits(ty.dtype), || format!("scheme of {ty} does not fit its dtype"))?;
-    let expected = if ty.dtype.is_code() { plan.codes() } else { Storage::Plain };
+    let expected = Storage::of(ty, place, plan.codes());
     require(*storage == expected, || format!("{ty} is stored in the wrong order"))?;
     let rows = if ty.shape.0.len() == 1 { &ty.shape.0[0] } else { &ty.shape.rows() };
     let symbol = match rows {
@@ -83,8 +84,9 @@ fn check_buffer(plan: &Plan, buffer: &Buffer, names: &mut BTreeSet<(u8, String)>
     if ty.shape.0.len() == 1 && symbol.is_some() {
         return require(ty.scheme.is_plain(), || format!("{ty} is a vector of codes"));
     }
-    let bytes = parts(ty, *storage).map(|list| list.iter().map(super::Part::row_bytes).sum::<usize>());
-    let total = bytes.and_then(|b| b.checked_mul(ty.shape.rows().fixed().unwrap_or(1)));
+    let rows = ty.shape.rows().fixed().unwrap_or(1);
+    let total = parts(ty, *storage)
+        .and_then(|list| list.iter().try_fold(0usize, |sum, part| sum.checked_add(part.stored(rows)?.1)));
     require(total.is_some_and(|t| t < isize::MAX as usize), || format!("{ty} is too large"))
 }
 

@@ -16,9 +16,10 @@
 //! are neighbours. Rows beyond the last have scales of zero, columns beyond it codes of zero. Records of rows come in pairs,
 //! so that two warpgroups always have some.
 
-use fireq_ir::quant::Quantized;
-use fireq_ir::{DType, e4m3};
 use rayon::prelude::*;
+
+use crate::quant::Quantized;
+use crate::{Format, Per, Type, e4m3};
 
 /// Rows of a record.
 pub const ROWS: usize = 64;
@@ -27,26 +28,38 @@ pub const COLS: usize = 128;
 /// Bytes of a record's codes.
 pub const CODES: usize = ROWS * COLS / 2;
 
+/// Rows whose records come together.
+pub(super) const ROW_TILE: usize = 2 * ROWS;
+
 /// Bytes of a record whose scales cover `group` columns.
 pub const fn record_bytes(group: usize) -> usize {
     CODES + ROWS * (COLS / group)
 }
 
-/// The records of a weight: `rows/64 × cols/128`, both rounded up, the former to an even number. `None` unless it is INT4 in groups of 64 or 128 columns
-/// under E4M3 scales.
-pub fn records(weight: &Quantized) -> Option<Vec<u8>> {
-    let inner = weight.format.scheme.0.first()?;
+/// The columns that a scale covers in the records of a matrix: 64 or 128. `None` for what has none, which is all but INT4
+/// in groups of 64 or 128 columns under E4M3 scales, under an f32 scale for each row.
+pub fn group(ty: &Type) -> Option<usize> {
+    let cols = ty.shape.cols().fixed().filter(|_| ty.shape.0.len() == 2)?;
+    group_of(&ty.format(), cols)
+}
+
+fn group_of(format: &Format, cols: usize) -> Option<usize> {
+    let Per::Group(group) = format.scheme.0.first()?.per else { return None };
+    if *format != Format::weight(group) || cols == 0 {
+        return None;
+    }
     // A short row is one group, however long groups may be.
-    let group = if weight.cols <= COLS && inner.extent(weight.cols) == weight.cols {
-        COLS
-    } else {
-        inner.extent(weight.cols)
-    };
-    let known =
-        weight.format.dtype == DType::I4 && inner.dtype == DType::E4M3 && (group == 64 || group == COLS);
-    let tiles = weight.rows().div_ceil(2 * ROWS) * 2;
+    let group = if cols <= COLS && group >= cols { COLS } else { group };
+    matches!(group, 64 | COLS).then_some(group)
+}
+
+/// The records of a weight: `rows/64 × cols/128`, both rounded up, the former to an even number. `None` where
+/// [`group`] is.
+pub fn records(weight: &Quantized) -> Option<Vec<u8>> {
+    let group = group_of(&weight.format, weight.cols)?;
+    let tiles = weight.rows().div_ceil(ROW_TILE) * (ROW_TILE / ROWS);
     let bytes = weight.cols.div_ceil(COLS) * record_bytes(group);
-    let mut all = vec![0; if known { tiles * bytes } else { return None }];
+    let mut all = vec![0; tiles * bytes];
     all.par_chunks_mut(bytes).enumerate().for_each(|(tile, of_rows)| {
         for (step, record) in of_rows.chunks_mut(record_bytes(group)).enumerate() {
             fill(record, &Place { weight, group, row: tile * ROWS, col: step * COLS });
@@ -80,6 +93,27 @@ impl Place<'_> {
     }
 }
 
+/// The codes and inner scales of `rows` rows of `cols` columns: the inverse of [`records`].
+pub(super) fn unpack(all: &[u8], rows: usize, cols: usize, group: usize) -> (Vec<i8>, Vec<f32>) {
+    let steps = cols.div_ceil(COLS);
+    let record = |row: usize, col: usize| &all[(row / ROWS * steps + col / COLS) * record_bytes(group)..];
+    let code = |i: usize| {
+        let (row, col) = (i / cols, i % cols);
+        let (within, lane) = (row % 16, row % 8 * 4 + col % 16 / 4);
+        let word = col % 64 / 32 * 2 + within / 8;
+        let nibble = col % 32 / 16 * 4 + col % 4;
+        let at = ((col % COLS / 64 * 4 + row % ROWS / 16) * 32 + lane) * 16 + word * 4 + nibble / 2;
+        (record(row, col)[at] << (4 - nibble % 2 * 4)) as i8 >> 4
+    };
+    let groups = cols.div_ceil(group);
+    let scale = |i: usize| {
+        let (row, col) = (i / groups, i % groups * group);
+        let at = col % COLS / group * ROWS + row % ROWS / 16 * 16 + row % 8 * 2 + row % 16 / 8;
+        e4m3::decode(record(row, col)[CODES + at])
+    };
+    ((0..rows * cols).map(code).collect(), (0..rows * groups).map(scale).collect())
+}
+
 fn fill(record: &mut [u8], place: &Place) {
     let (codes, scales) = record.split_at_mut(CODES);
     for (n, bytes) in codes.as_chunks_mut::<4>().0.iter_mut().enumerate() {
@@ -98,7 +132,7 @@ fn fill(record: &mut [u8], place: &Place) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use fireq_ir::{Fit, Format};
+    use crate::Fit;
 
     fn weight(rows: usize, cols: usize, group: usize) -> Quantized {
         let x: Vec<f32> = (0..rows * cols).map(|i| ((i * i + 7 * i) as f32 * 0.37).sin()).collect();
@@ -142,5 +176,8 @@ mod tests {
     fn short_rows_are_one_group_and_other_formats_are_refused() {
         assert_eq!(records(&weight(64, 96, 128)).unwrap().len(), 2 * 4160);
         assert!(records(&weight(64, 256, 32)).is_none());
+        assert_eq!(group(&Type::f32(64, 48).with_format(&Format::weight(64))), Some(128));
+        assert_eq!(group(&Type::f32(64, 96).with_format(&Format::weight(64))), Some(64));
+        assert_eq!(group(&Type::f32(64, 256).with_format(&Format::kv(128))), None);
     }
 }

@@ -1,0 +1,116 @@
+#pragma once
+#include "ptx/types.cuh"
+#include "ptx/warp.cuh"
+#include "ptx/barrier.cuh"
+#include "ptx/bulk.cuh"
+#include "ptx/wgmma.cuh"
+#include "quant/table.cuh"
+#include "tile/linear.cuh"
+
+// INT4 weights times FP8 tokens. One thread of the producer warp asks for the bytes of a step; each consumer warpgroup
+// decodes its 64 rows of weights into registers while the tensor cores multiply those of the step before.
+
+namespace fireq {
+
+/// Shared memory of a linear.
+template <typename Tile>
+struct LinearMemory {
+    u8* base;
+
+    __device__ u8* tokens(u32 stage) const { return base + stage * Tile::TOKEN_BYTES; }
+    __device__ u8* record(u32 stage, u32 warpgroup) const {
+        return base + Tile::RECORDS_AT + (stage * Tile::WARPGROUPS + warpgroup) * Tile::RECORD;
+    }
+    __device__ u64* full(u32 stage) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + stage; }
+    __device__ u64* empty(u32 stage) const { return full(stage + Tile::STAGES); }
+    __device__ float* sums() const { return reinterpret_cast<float*>(base); }
+};
+
+/// Readies the barriers: a stage is full when its bytes are there, and empty when every consumer warp has let it go.
+template <typename Tile>
+__device__ inline void initialize(const LinearMemory<Tile>& memory) {
+#pragma unroll
+    for (u32 stage = 0; stage < Tile::STAGES; ++stage) {
+        initialize(memory.full(stage), 1);
+        initialize(memory.empty(stage), Tile::CONSUMERS / WARP);
+    }
+    publish_barriers();
+}
+
+/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows. `records` are those of the tile's first
+/// 64 rows, `row_records` apart from those of the next.
+template <typename Tile>
+__device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 row_records,
+                               i32 token, u32 first, u32 end) {
+    Ring<Tile::STAGES> ring;
+    for (u32 step = first; step < end; ++step) {
+        wait(memory.empty(ring.stage), ring.parity ^ 1);
+        u64* full = memory.full(ring.stage);
+        arrive_expecting(full, Tile::STEP_BYTES);
+#pragma unroll
+        for (u32 w = 0; w < Tile::WARPGROUPS; ++w) {
+            copy_bulk(memory.record(ring.stage, w), records + w * row_records + static_cast<u64>(step) * Tile::RECORD,
+                      Tile::RECORD, full);
+        }
+        copy_tile(memory.tokens(ring.stage), x, static_cast<i32>(step * Tile::STEP), token, full);
+        ring.advance();
+    }
+}
+
+/// Fragments of a step: four of 32 numbers of K.
+using Fragments = u32[4][4];
+
+/// Decodes this lane's rows of a record.
+template <typename Tile>
+__device__ inline void decode_step(const u8* record, Fragments& a) {
+    u32 thread = threadIdx.x % WARPGROUP, lane = thread % WARP, warp = thread / WARP;
+    Table low, high;
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) {
+        if (half == 0 || Tile::GROUP == 64) {
+            const u8* scales = record + Tile::CODES + half * 64 + warp * 16 + lane / 4 * 2;
+            tables_of(*reinterpret_cast<const u16*>(scales), low, high);
+        }
+        uint4 codes = *reinterpret_cast<const uint4*>(record + (half * WARPGROUP + thread) * 16);
+        decode(low, codes.x, a[2 * half][0], a[2 * half][2]);
+        decode(high, codes.y, a[2 * half][1], a[2 * half][3]);
+        decode(low, codes.z, a[2 * half + 1][0], a[2 * half + 1][2]);
+        decode(high, codes.w, a[2 * half + 1][1], a[2 * half + 1][3]);
+    }
+}
+
+/// Sums of the steps that this CTA does, in the tensor cores' own order.
+template <typename Tile>
+__device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
+    u32 warpgroup = threadIdx.x / WARPGROUP;
+    u32 first = matrix_place(memory.tokens(0));
+    Ring<Tile::STAGES> ring, before;
+    Fragments even, odd;
+    auto step = [&](u32 n, Fragments& a) {
+        wait(memory.full(ring.stage), ring.parity);
+        decode_step<Tile>(memory.record(ring.stage, warpgroup), a);
+        fence_products();
+#pragma unroll
+        for (u32 part = 0; part < 4; ++part) {
+            u32 place = first + ring.stage * matrix_bytes(Tile::TOKEN_BYTES) + part * matrix_bytes(32);
+            multiply<Tile::TOKENS>(sums, a[part], swizzled_rows(place), n + part > 0);
+        }
+        commit_products();
+        ring.advance();
+        if (n == 0) return;
+        // The step before is done: its registers may be decoded into, its bytes overwritten.
+        wait_for_products<1>();
+        if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));
+        before.advance();
+    };
+    u32 n = 0;
+    for (; n + 1 < steps; n += 2) {
+        step(n, even);
+        step(n + 1, odd);
+    }
+    if (n < steps) step(n, even);
+    wait_for_products<0>();
+    keep_in_place(sums);
+}
+
+}  // namespace fireq

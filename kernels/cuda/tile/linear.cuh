@@ -1,0 +1,61 @@
+#pragma once
+#include "ptx/types.cuh"
+
+// The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers of which
+// STAGES are on their way. The CTAs of a cluster share out the steps.
+
+namespace fireq {
+
+template <int TOKENS_, int WARPGROUPS_, int STAGES_, int SPLIT_, int GROUP_>
+struct LinearTile {
+    static_assert(GROUP_ == 64 || GROUP_ == 128, "a step has one scale for each row, or two");
+    static_assert(SPLIT_ >= 1 && SPLIT_ <= 8, "portable clusters have at most eight CTAs");
+    static_assert(STAGES_ >= 2, "a step is decoded while another is on its way");
+
+    static constexpr int TOKENS = TOKENS_;
+    static constexpr int WARPGROUPS = WARPGROUPS_;
+    static constexpr int STAGES = STAGES_;
+    static constexpr int SPLIT = SPLIT_;
+    static constexpr int GROUP = GROUP_;
+    static constexpr int STEP = 128;
+    static constexpr int CHANNELS = 64 * WARPGROUPS;
+    static constexpr int CONSUMERS = 128 * WARPGROUPS;
+    /// Consumers of 256 tokens take registers from a whole warpgroup of which one thread works.
+    static constexpr bool TRADES_REGISTERS = TOKENS == 256;
+    static constexpr int CONSUMER_REGISTERS = 240;
+    static constexpr int PRODUCER_REGISTERS = 24;
+    static constexpr int THREADS = CONSUMERS + (TRADES_REGISTERS ? 128 : 32);
+
+    /// Codes of 64 rows and a step, in the order of fragments: 16 bytes for each lane and half step; then the scales.
+    static constexpr int CODES = 64 * STEP / 2;
+    static constexpr int RECORD = CODES + 64 * STEP / GROUP;
+    static constexpr int TOKEN_BYTES = TOKENS * STEP;
+    static constexpr int STEP_BYTES = TOKEN_BYTES + WARPGROUPS * RECORD;
+
+    /// Sums on their way out: a row for each token, four floats longer than it need be, so that lanes that write a
+    /// fragment's columns meet no bank twice.
+    static constexpr int SUM_ROW = CHANNELS + 4;
+    static constexpr int SUM_BYTES = TOKENS * SUM_ROW * 4;
+
+    static constexpr int RECORDS_AT = STAGES * TOKEN_BYTES;
+    static constexpr int STEPS_END = RECORDS_AT + STAGES * WARPGROUPS * RECORD;
+    static constexpr int BARRIERS_AT = ((STEPS_END > SUM_BYTES ? STEPS_END : SUM_BYTES) + 15) / 16 * 16;
+    static constexpr int SHARED_BYTES = BARRIERS_AT + 2 * STAGES * 8;
+
+    static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");
+};
+
+/// A place in the ring of stages, and the parity of its phase.
+template <int STAGES>
+struct Ring {
+    u32 stage = 0, parity = 0;
+
+    __device__ void advance() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+}  // namespace fireq

@@ -1,0 +1,266 @@
+//! Which configuration a product gets for a number of tokens: the one that a model of the machine finds quickest.
+//!
+//! The model is a roofline with the things beside it that decide at few tokens: how many SMs have work, how many bytes are
+//! on their way, and how long a CTA takes to begin and to end. **Its constants are datasheet values and counts in machine
+//! code; nothing here has been measured yet**, and where neither exists, an estimate says so. The launch itself, the same
+//! for all, is not counted.
+//!
+//! ```
+//! use fireq_kernels::cuda::{Addend, Linear, cost::choose};
+//!
+//! let down = Linear { channels: 4096, cols: 14336, group: 128, addend: Addend::Nothing };
+//! let [one, many] = [1, 4096].map(|tokens| choose(&down, tokens).0);
+//! assert!(one.tokens == 8 && one.split > 1);
+//! assert!(many.tokens >= 128 && many.split == 1);
+//! ```
+
+use std::cmp::Reverse;
+
+use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
+use crate::records::record_bytes;
+
+/// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
+const CLOCK: f64 = 1.83e9;
+/// Bytes per second from memory (H200).
+const MEMORY: f64 = 4.8e12;
+/// Bytes per second from the L2 cache: 5120 a cycle, as for A100, since H100 has no such number.
+const L2: f64 = 5120.0 * CLOCK;
+/// Bytes of weights that stay in the L2 cache from one tile of tokens to the next: half of it.
+const L2_BYTES: f64 = 25e6;
+/// Streaming multiprocessors.
+const SMS: usize = 132;
+/// SMs that clusters of four or more can use: GPCs have 16 or 18, and no cluster leaves its GPC.
+const CLUSTERED_SMS: usize = 128;
+/// Bytes that an SM takes from the L2 cache in a cycle.
+const SM_BYTES: f64 = 64.0;
+/// Cycles from asking for bytes to having them: an estimate.
+const LATENCY: f64 = 1000.0;
+/// Cycles of a product of 64 × 32 weights for each token (8192 FP8 operations a cycle), and the least: an estimate.
+const PRODUCT_PER_TOKEN: f64 = 0.5;
+const PRODUCT_LEAST: f64 = 16.0;
+/// Registers and threads of an SM, its shared memory, and what each CTA takes of it beside its own.
+const REGISTERS: usize = 65536;
+const THREADS: usize = 2048;
+const SHARED: usize = 228 << 10;
+const SHARED_RESERVED: usize = 1 << 10;
+
+/// Instructions of a consumer warp for a step of 128 columns, in machine code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepInstructions {
+    /// All.
+    pub issued: usize,
+    /// Those of the integer pipe, which takes one in two cycles: byte permutations, logic, shifts, additions.
+    pub integer: usize,
+}
+
+/// The instructions of a step: 11 for each of a lane's 8 words of 8 codes, 6 of them byte permutations, all integer; 32
+/// for the tables of a pair of scales, 12 of them integer; and 64 for barriers, addresses and products, 28 of them integer.
+pub fn step_instructions(group: usize) -> StepInstructions {
+    let tables = 128 / group;
+    StepInstructions { issued: 8 * 11 + 32 * tables + 64, integer: 8 * 11 + 12 * tables + 28 }
+}
+
+/// Cycles between the barrier of a step and its products that a lone warp cannot fill: an estimate.
+const EXPOSED: f64 = 120.0;
+
+/// What the model says of a product; times in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// All of it.
+    pub seconds: f64,
+    /// Bytes over bandwidth, of memory and of the L2 cache.
+    pub memory: f64,
+    /// Products on the tensor cores, with SMs that have nothing to do.
+    pub tensor: f64,
+    /// Decoding of weights, with SMs that have nothing to do.
+    pub decode: f64,
+    /// Bytes on their way over latency: what the depth of the pipeline allows.
+    pub pipeline: f64,
+    /// Beginnings and ends of CTAs, which nothing hides.
+    pub ends: f64,
+}
+
+impl Estimate {
+    /// The largest part, in words.
+    pub fn bound(&self) -> &'static str {
+        let parts = [
+            (self.memory, "bytes"),
+            (self.tensor, "tensor cores"),
+            (self.decode, "decoding"),
+            (self.pipeline, "bytes on their way"),
+            (self.ends, "beginnings and ends of CTAs"),
+        ];
+        parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |part| part.1)
+    }
+}
+
+/// Registers of a thread, as the compiler allots them; with 256 tokens consumers have 240.
+pub fn registers(config: &LinearConfig) -> usize {
+    match config.tokens {
+        ..=8 => 64,
+        16 => 72,
+        32 => 80,
+        64 => 96,
+        128 => 128,
+        _ if config.warpgroups == 2 => 168,
+        _ => 240,
+    }
+}
+
+/// CTAs that fit on an SM together.
+fn resident(config: &LinearConfig, group: usize) -> usize {
+    let by_shared = SHARED / (config.shared(group) + SHARED_RESERVED);
+    let by_registers = REGISTERS / (registers(config) * config.threads());
+    by_shared.min(by_registers).min(THREADS / config.threads())
+}
+
+/// What a product of `tokens` tokens takes.
+pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estimate {
+    let [channel_tiles, token_tiles] =
+        [linear.channels.div_ceil(config.channels()), tokens.div_ceil(config.tokens)];
+    let sms = if config.split >= 4 { CLUSTERED_SMS } else { SMS };
+    let of_an_sm = (channel_tiles * token_tiles * config.split).div_ceil(sms);
+    let at_once = resident(config, linear.group).max(1);
+    let steps = linear.steps().div_ceil(config.split) as f64;
+    let (mut tensor, mut decode, mut pipeline, mut ends) = (0.0, 0.0, 0.0, 0.0);
+    for (waves, ctas) in
+        [(of_an_sm / at_once, at_once), (usize::from(!of_an_sm.is_multiple_of(at_once)), of_an_sm % at_once)]
+    {
+        let (waves, warpgroups) = (waves as f64, (ctas * config.warpgroups) as f64);
+        tensor += waves * steps * warpgroups * product_cycles(config.tokens);
+        decode += waves * steps * decode_cycles(linear.group, warpgroups);
+        pipeline += waves * steps * arrival_cycles(config, linear.group, ctas);
+        ends += waves * end_cycles(config, ctas);
+    }
+    let [tensor, decode, pipeline, ends] = [tensor, decode, pipeline, ends].map(|cycles| cycles / CLOCK);
+    let memory = memory_seconds(linear, config, tokens);
+    let seconds = memory.max(tensor).max(decode).max(pipeline) + ends;
+    Estimate { seconds, memory, tensor, decode, pipeline, ends }
+}
+
+/// Cycles of a step's four products.
+fn product_cycles(tokens: usize) -> f64 {
+    4.0 * (tokens as f64 * PRODUCT_PER_TOKEN).max(PRODUCT_LEAST)
+}
+
+/// Cycles in which each of an SM's four schedulers does a step of `warps` warps, one of each warpgroup.
+fn decode_cycles(group: usize, warps: f64) -> f64 {
+    let StepInstructions { issued, integer } = step_instructions(group);
+    let busy = issued.max(2 * integer) as f64;
+    if warps > 0.0 { (warps * busy).max(busy + EXPOSED) } else { 0.0 }
+}
+
+/// Cycles in which a step of each of `ctas` CTAs arrives.
+fn arrival_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
+    let bytes = (ctas * config.step_bytes(group)) as f64;
+    let on_their_way = (config.stages - 1) as f64;
+    (bytes / SM_BYTES).max(if ctas > 0 { LATENCY / on_their_way } else { 0.0 })
+}
+
+/// Cycles before the first step of `ctas` CTAs and behind their last: sums go to shared memory, from there, over the
+/// cluster's network where K is split, and out. The rates are estimates.
+fn end_cycles(config: &LinearConfig, ctas: usize) -> f64 {
+    if ctas == 0 {
+        return 0.0;
+    }
+    let sums = (ctas * config.tokens * config.channels() * 4) as f64;
+    let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
+    1.5 * LATENCY + sums / 128.0 + gathered + barriers + sums / config.split as f64 / SM_BYTES
+}
+
+/// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
+/// next; from the cache those of every tile.
+fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 {
+    let steps = linear.steps() as f64;
+    let weights = steps * linear.channels as f64 * record_bytes(linear.group) as f64 / 64.0;
+    let token_tiles = tokens.div_ceil(config.tokens) as f64;
+    let channel_tiles = linear.channels.div_ceil(config.channels()) as f64;
+    let again = if weights > L2_BYTES { token_tiles } else { 1.0 };
+    let x = (tokens * linear.cols) as f64;
+    let out = (4 * tokens * linear.channels) as f64;
+    let from_memory = weights * again + x + out;
+    let from_cache = channel_tiles * token_tiles * steps * config.step_bytes(linear.group) as f64;
+    (from_memory / MEMORY).max(from_cache / L2)
+}
+
+/// Every configuration that a product could have. K is split only as long as SMs have no work.
+fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
+    let linear = *linear;
+    let each = [1, 2, 4, 8].into_iter().flat_map(|split| {
+        [1, 2].into_iter().flat_map(move |warpgroups| {
+            [3, 4, 6, 8].into_iter().flat_map(move |stages| {
+                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split })
+            })
+        })
+    });
+    each.filter(move |c| {
+        let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
+        let idle = c.split == 1 || tiles * c.split / 2 < SMS;
+        idle && c.split <= linear.steps()
+            && c.shared(linear.group) <= MOST_SHARED
+            && resident(c, linear.group) > 0
+    })
+}
+
+/// Configurations this close to the quickest are as good: the one with the least split, the smallest tile of tokens and the
+/// most stages is taken.
+const AS_GOOD: f64 = 1.02;
+
+/// The configuration for up to `tokens` tokens, and what it takes for as many.
+pub fn choose(linear: &Linear, tokens: usize) -> (LinearConfig, Estimate) {
+    let all: Vec<_> =
+        candidates(linear, tokens).map(|config| (config, estimate(linear, &config, tokens))).collect();
+    let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
+    let as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
+    let simplest = as_good.min_by_key(|(c, _)| (c.split, c.tokens, Reverse(c.stages), c.warpgroups));
+    simplest.expect("the smallest tile fits every product")
+}
+
+/// A configuration, and the tokens that it is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Regime {
+    /// The fewest tokens.
+    pub from: usize,
+    /// The most tokens; none where there is no limit.
+    pub to: Option<usize>,
+    /// The configuration.
+    pub config: LinearConfig,
+    /// What it takes for the most tokens, or for [`MANY`].
+    pub estimate: Estimate,
+}
+
+/// The token counts at whose configurations regimes end; beyond the last, the configuration is that for [`MANY`].
+const ENDS: [usize; 9] = [8, 16, 32, 64, 128, 256, 512, 1024, 2048];
+/// Tokens that stand for any number of them.
+pub const MANY: usize = 4096;
+
+/// The configurations of a product, by rising numbers of tokens; neighbours differ.
+pub fn regimes(linear: &Linear) -> Vec<Regime> {
+    let mut regimes: Vec<Regime> = vec![];
+    for to in ENDS.into_iter().map(Some).chain([None]) {
+        let (config, estimate) = choose(linear, to.unwrap_or(MANY));
+        let from = regimes.last().and_then(|last| last.to).map_or(1, |last| last + 1);
+        match regimes.last_mut() {
+            Some(last) if last.config == config => (last.to, last.estimate) = (to, estimate),
+            _ => regimes.push(Regime { from, to, config, estimate }),
+        }
+    }
+    regimes
+}
+
+impl Regime {
+    /// Why this configuration, in a sentence.
+    pub fn reason(&self) -> String {
+        let Estimate { seconds, memory, tensor, decode, .. } = self.estimate;
+        let micro = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
+        format!(
+            "the cost model, unmeasured, has {} for {} tokens, most of it for {}: bytes {}, tensor cores {}, decoding {}",
+            micro(seconds),
+            self.to.unwrap_or(MANY),
+            self.estimate.bound(),
+            micro(memory),
+            micro(tensor),
+            micro(decode)
+        )
+    }
+}

@@ -1,0 +1,170 @@
+//! The product of INT4 weights and E4M3 tokens: `x · weightᵀ`, with what an epilogue adds.
+
+use fireq_ir::Type;
+
+use super::params;
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
+use crate::records::{COLS, group, record_bytes};
+use crate::{Swizzle, TensorMapShape};
+
+/// How a product is cut into tiles; mirrored by `LinearTile` in `kernels/cuda/tile/linear.cuh`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LinearConfig {
+    /// Tokens of a tile: 8, 16, 32, 64, 128 or 256.
+    pub tokens: usize,
+    /// Consumer warpgroups of a CTA, 1 or 2: each has 64 output channels.
+    pub warpgroups: usize,
+    /// Steps of 128 columns that are on their way or being multiplied.
+    pub stages: usize,
+    /// CTAs of a cluster, which share out the columns: 1, 2, 4 or 8.
+    pub split: usize,
+}
+
+/// Token tiles that there are.
+pub const TOKEN_TILES: [usize; 6] = [8, 16, 32, 64, 128, 256];
+
+/// Shared memory that a CTA can have.
+pub const MOST_SHARED: usize = 227 << 10;
+
+impl LinearConfig {
+    /// Output channels of a tile.
+    pub fn channels(&self) -> usize {
+        64 * self.warpgroups
+    }
+
+    /// Threads of a CTA: consumers, and the producer's warp, or warpgroup where it gives its registers away.
+    pub fn threads(&self) -> usize {
+        128 * self.warpgroups + if self.trades_registers() { 128 } else { 32 }
+    }
+
+    /// Whether consumers take registers from the producer: 256 tokens need more than an equal share.
+    pub fn trades_registers(&self) -> bool {
+        self.tokens == 256
+    }
+
+    /// Bytes of a step: tokens, and records whose scales cover `group` columns.
+    pub fn step_bytes(&self, group: usize) -> usize {
+        self.tokens * COLS + self.warpgroups * record_bytes(group)
+    }
+
+    /// Bytes of shared memory: the ring of steps, in whose place sums come later, and two barriers a stage.
+    pub fn shared(&self, group: usize) -> usize {
+        let sums = self.tokens * (self.channels() + 4) * 4;
+        (self.stages * self.step_bytes(group)).max(sums).next_multiple_of(16) + 16 * self.stages
+    }
+}
+
+/// What the epilogue adds to a product.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Addend {
+    /// Nothing.
+    Nothing,
+    /// An f32 vector of channels.
+    Bias,
+    /// An f32 matrix of the output's shape: `residual + x·weightᵀ`.
+    Residual,
+}
+
+/// A product that a kernel is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Linear {
+    /// Output channels: rows of the weight.
+    pub channels: usize,
+    /// Input channels: columns of the weight.
+    pub cols: usize,
+    /// Columns that a scale of the records covers: 64 or 128.
+    pub group: usize,
+    /// What is added.
+    pub addend: Addend,
+}
+
+impl Linear {
+    /// The product with a weight of this type.
+    pub fn of(weight: &Type, addend: Addend) -> Result<Self, Unsupported> {
+        let refused = || {
+            Unsupported(format!("products with {weight}: INT4 in groups of 64 or 128 under E4M3 scales do"))
+        };
+        let group = group(weight).ok_or_else(refused)?;
+        let [channels, cols] = [weight.shape.rows(), weight.shape.cols()].map(|n| n.fixed().unwrap_or(0));
+        let linear = Linear { channels, cols, group, addend };
+        linear.check().map(|()| linear)
+    }
+
+    /// Steps of 128 columns.
+    pub fn steps(&self) -> usize {
+        self.cols.div_ceil(COLS)
+    }
+
+    /// Whether the kernel does this: an error with the reason where it does not.
+    pub fn check(&self) -> Result<(), Unsupported> {
+        let Linear { channels, cols, group, .. } = *self;
+        let fail = |reason: String| Err(Unsupported(reason));
+        if !matches!(group, 64 | 128) {
+            return fail(format!("groups of {group} columns: 64 and 128 do"));
+        }
+        if channels == 0 || !channels.is_multiple_of(4) {
+            return fail(format!(
+                "{channels} output channels: multiples of 4 do, as rows are written in 16 bytes"
+            ));
+        }
+        if cols == 0 || !cols.is_multiple_of(16) {
+            return fail(format!(
+                "{cols} input channels: multiples of 16 do, as TMA copies rows in 16 bytes"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The descriptor of `tokens` rows of codes that a launch with this configuration takes.
+    pub fn x(&self, config: &LinearConfig, tokens: usize) -> TensorMapShape {
+        TensorMapShape {
+            element: 1,
+            sizes: vec![self.cols as u64, tokens as u64],
+            strides: vec![self.cols as u64],
+            tile: vec![COLS as u32, config.tokens as u32],
+            swizzle: Swizzle::B128,
+        }
+    }
+
+    /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
+    pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
+        self.check()?;
+        let LinearConfig { tokens, warpgroups, stages, split } = *config;
+        let (kind, addend) = match self.addend {
+            Addend::Nothing => ("linear", "Nothing"),
+            Addend::Bias => ("linear_bias", "Bias"),
+            Addend::Residual => ("linear_add", "Residual"),
+        };
+        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}", self.group);
+        let cta =
+            Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
+        let tile =
+            format!("using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}>;", self.group);
+        let facts = format!(
+            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
+             \"the host sizes launches as the device does\");",
+            cta.threads, cta.dynamic_shared
+        );
+        let text = text::<params::Linear>(&Parts {
+            name: &name,
+            kernel: "linear",
+            names: &[tile, facts],
+            arguments: &format!("Tile, {addend}"),
+            cta,
+        });
+        Ok(Unit {
+            shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
+            config: format!(
+                "tiles of {} channels and {tokens} tokens, {} threads, {stages} stages in {} KiB, K shared by {split} CTAs",
+                config.channels(),
+                cta.threads,
+                cta.dynamic_shared.div_ceil(1024)
+            ),
+            reason,
+            cta,
+            grid: Grid::Tiles { channels: self.channels.div_ceil(config.channels()) * split, tokens },
+            name,
+            text,
+        })
+    }
+}

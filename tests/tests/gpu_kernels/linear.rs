@@ -1,0 +1,109 @@
+//! INT4 weights times E4M3 tokens: every token tile, one and two warpgroups, K split over clusters, tails everywhere.
+
+use fireq_ir::interp::Data;
+use fireq_kernels::cuda::{Addend, Linear, LinearConfig, params};
+use fireq_kernels::records::records;
+use fireq_tests::relative_error;
+
+use super::device::{Device, UNTOUCHED, device};
+use super::oracle::Case;
+
+/// A product with weights in groups of `group`, and the operations that it stands for.
+pub fn case([channels, cols, group]: [usize; 3], addend: Addend, tokens: usize) -> (Linear, Case) {
+    let (more, last) = match addend {
+        Addend::Nothing => (String::new(), 2),
+        Addend::Bias => (
+            format!(
+                "%3 = const {{name=\"addend\"}} : f32[{channels}]\n%4 = bias %2, %3 : f32[T,{channels}]\n"
+            ),
+            4,
+        ),
+        Addend::Residual => (
+            format!(
+                "%3 = input {{name=\"addend\"}} : f32[T,{channels}]\n%4 = add %3, %2 : f32[T,{channels}]\n"
+            ),
+            4,
+        ),
+    };
+    let body = format!(
+        "%0 = input {{name=\"x\"}} : e4m3<row:f32>[T,{cols}]\n\
+         %1 = const {{name=\"w\"}} : i4<g{group}:e4m3,row:f32>[{channels},{cols}]\n\
+         %2 = linear %0, %1 : f32[T,{channels}]\n{more}return %{last}"
+    );
+    let case = Case::new(&body, [tokens, 0, 1]);
+    (Linear::of(&case.constant_tensor("w").ty, addend).unwrap(), case)
+}
+
+/// The operands in memory, and room for the product.
+pub fn operands(
+    gpu: &mut Device,
+    case: &Case,
+    linear: &Linear,
+    config: &LinearConfig,
+    tokens: usize,
+) -> params::Linear {
+    let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
+    let x = case.input_parts("x");
+    let codes = gpu.put("x codes", &x[0]);
+    let addend = match linear.addend {
+        Addend::Nothing => 0,
+        Addend::Bias => gpu.put("bias", &case.constant("addend")),
+        Addend::Residual => gpu.put("residual", &case.input("addend")),
+    };
+    params::Linear {
+        x: gpu.map(codes, &linear.x(config, tokens)),
+        records: gpu.put("records", &records(&weight).unwrap()),
+        token_scales: gpu.put("token scales", &x[1]),
+        channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
+        addend,
+        out: gpu.space("out", 4 * tokens * linear.channels + 64),
+        tokens: tokens as u32,
+        channels: linear.channels as u32,
+        steps: linear.steps() as u32,
+    }
+}
+
+fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
+    let Some(mut gpu) = device() else { return };
+    let ((linear, case), config) = (case(sizes, addend, tokens), configured(config));
+    let params = operands(&mut gpu, &case, &linear, &config, tokens);
+    gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
+    let elements = tokens * linear.channels;
+    let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, elements));
+    assert!(error < 1e-6, "{linear:?}, {config:?}, {tokens} tokens: {error:.1e}");
+    assert_eq!(gpu.bytes(params.out + 4 * elements as u64, 64), [UNTOUCHED; 64], "behind the output");
+}
+
+/// Tokens of a tile, warpgroups, stages, and the CTAs that share out K.
+pub fn configured([tokens, warpgroups, stages, split]: [usize; 4]) -> LinearConfig {
+    LinearConfig { tokens, warpgroups, stages, split }
+}
+
+#[test]
+fn few_tokens_split_k_over_clusters() {
+    for (tile, split, tokens) in [(8, 1, 1), (8, 8, 3), (16, 4, 16), (32, 2, 17)] {
+        check([196, 1168, 128], Addend::Nothing, [tile, 1, 6, split], tokens);
+        check([132, 1024, 64], Addend::Residual, [tile, 2, 3, split], tokens);
+    }
+}
+
+#[test]
+fn more_ctas_than_steps_leave_some_without_any() {
+    check([64, 272, 128], Addend::Bias, [8, 1, 4, 8], 5);
+}
+
+#[test]
+fn many_tokens_fill_tiles_and_leave_tails() {
+    check([260, 640, 128], Addend::Residual, [64, 2, 4, 1], 130);
+    check([128, 400, 64], Addend::Bias, [128, 1, 2, 1], 129);
+    check([128, 528, 128], Addend::Bias, [128, 2, 3, 2], 40);
+    check([132, 384, 128], Addend::Nothing, [256, 2, 4, 1], 260);
+    check([64, 272, 64], Addend::Residual, [256, 1, 2, 1], 77);
+}
+
+#[test]
+fn rows_shorter_than_a_step_are_one_group_or_two() {
+    for (cols, group) in [(16, 128), (96, 128), (96, 64), (128, 64), (64, 64)] {
+        check([68, cols, group], Addend::Nothing, [16, 1, 2, 1], 9);
+    }
+}
