@@ -4,6 +4,7 @@
 //! scale, and now and then a code's neighbour) and in the order of sums of logits (a relative L2 error of 1e-6).
 
 mod broken;
+mod conformance;
 mod device;
 mod heads;
 mod oracle;
