@@ -11,3 +11,4 @@ mod oracle;
 mod plain;
 mod record;
 mod rows;
+mod timed;

@@ -61,7 +61,7 @@ pub fn record(
     });
     let case = Case {
         buffers: buffers.collect(),
-        name: name.clone(),
+        name,
         unit: unit.into(),
         kernel: launch.kernel.clone(),
         shape: LaunchShape {
@@ -74,12 +74,17 @@ pub fn record(
         fills,
         cost: None,
     };
+    write(folder, &case, cubin);
+}
+
+/// Writes a case and the code that it runs.
+pub fn write(folder: &Path, case: &Case, cubin: &[u8]) {
     let (cases, kernels) = (folder.join("cases"), folder.join("kernels"));
     for dir in [&cases, &kernels] {
         fs::create_dir_all(dir).unwrap();
     }
-    case.save(&cases.join(format!("{}.case", name.replace(' ', "-")))).unwrap();
-    fs::write(kernels.join(format!("{unit}.cubin")), cubin).unwrap();
+    case.save(&cases.join(format!("{}.case", case.name.replace(' ', "-")))).unwrap();
+    fs::write(kernels.join(format!("{}.cubin", case.unit)), cubin).unwrap();
 }
 
 fn buffer_of(fill: &Param) -> usize {
