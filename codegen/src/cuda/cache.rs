@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::nvrtc::{ARCHITECTURE, Compiled, FLAGS, NvrtcFailure, compile, version};
+use super::nvrtc::{ARCHITECTURE, Compiled, FLAGS, NvrtcFailure, ROOT, compile, version};
 
 /// A folder of compiled units, one folder for each key.
 #[derive(Clone, Debug)]
@@ -36,12 +36,12 @@ impl Cache {
     }
 }
 
-/// What decides about the result: text, flags with the architecture in them, and NVRTC's version.
+/// What decides about the result: text, flags with the architecture in them, names of files, and NVRTC's version.
 fn key(name: &str, text: &str) -> Result<String, NvrtcFailure> {
     let (major, minor) = version()?;
     let mut hasher = blake3::Hasher::new();
     let version = format!("{major}.{minor}");
-    for part in [name, text, &FLAGS.join(" "), ARCHITECTURE, &version] {
+    for part in [name, text, &FLAGS.join(" "), ARCHITECTURE, ROOT, &version] {
         hasher.update(&(part.len() as u64).to_le_bytes());
         hasher.update(part.as_bytes());
     }

@@ -58,17 +58,32 @@ pub fn version() -> Result<(i32, i32), NvrtcFailure> {
     if (major, minor) == (13, 0) { Ok((major, minor)) } else { Err(NvrtcFailure::Version(major, minor)) }
 }
 
-/// Compiles a self-contained text, whose includes are resolved.
+/// Where the files of a unit seem to be: NVRTC puts the working directory in front of names that are not absolute, and
+/// what is compiled would depend on where.
+pub(super) const ROOT: &str = "/fireq/";
+
+/// Compiles a self-contained text, whose includes are resolved. Line information names the files of `#line` directives;
+/// machine code has them below `/fireq`.
 pub fn compile(name: &str, text: &str) -> Result<Compiled, NvrtcFailure> {
     version()?;
-    let (text, file) = (CString::new(text)?, CString::new(format!("{name}.cu"))?);
+    let (text, file) = (CString::new(rooted(text))?, CString::new(format!("{ROOT}{name}.cu"))?);
     let program = Program(result::create_program(&text, Some(&file))?);
     // SAFETY: the program is alive until `program` is dropped.
     let compiled = unsafe { result::compile_program(program.0, &FLAGS) };
     if compiled.is_err() {
-        return Err(NvrtcFailure::Refused { name: name.into(), log: program.log()? });
+        return Err(NvrtcFailure::Refused { name: name.into(), log: program.log()?.replace(ROOT, "") });
     }
-    Ok(Compiled { ptx: program.ptx()?, cubin: program.cubin()? })
+    let ptx = program.ptx()?.replace(&format!("\"{ROOT}"), "\"");
+    Ok(Compiled { ptx, cubin: program.cubin()? })
+}
+
+/// The text with absolute names in `#line` directives.
+fn rooted(text: &str) -> String {
+    let line = |line: &str| match line.split_once('"') {
+        Some((before, name)) if before.starts_with("#line ") => format!("{before}\"{ROOT}{name}\n"),
+        _ => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
 }
 
 struct Program(sys::nvrtcProgram);

@@ -38,3 +38,23 @@ fn a_cache_that_cannot_be_written_is_no_error() {
     let cache = Cache::new(Some(file.path().join("kernels")));
     assert_eq!(cache.compile("k", TEXT).unwrap(), Cache::new(None).compile("k", TEXT).unwrap());
 }
+
+#[test]
+fn what_is_compiled_does_not_tell_where() {
+    if !nvrtc_is_here() {
+        return;
+    }
+    let text = format!("#line 1 \"k.cu\"\n{TEXT}#line 1 \"tile/row.cuh\"\n{}", TEXT.replace("k(", "l("));
+    let compiled = Cache::new(None).compile("k", &text).unwrap();
+    let files: Vec<&str> = compiled.ptx.lines().filter(|line| line.contains(".file")).collect();
+    assert!(
+        files.len() == 2 && files[0].contains("\"k.cu\"") && files[1].contains("\"tile/row.cuh\""),
+        "{files:?}"
+    );
+    let here = std::env::current_dir().unwrap().display().to_string();
+    let found = compiled.cubin.windows(here.len()).any(|bytes| bytes == here.as_bytes());
+    assert!(!found && !compiled.ptx.contains(&here), "the working directory {here} is in the machine code");
+    let refused =
+        Cache::new(None).compile("k", "#line 7 \"tile/row.cuh\"\nint x = y;\n").unwrap_err().to_string();
+    assert!(refused.contains("\ntile/row.cuh(7): error"), "{refused}");
+}

@@ -6,6 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::fault::{Fault, FaultKind};
 use crate::machine::{Machine, State};
 use crate::memory::Memory;
+use crate::op::Element;
 use crate::program::{Kernel, Module, Place};
 use crate::shared::RESERVED;
 use crate::stats::Stats;
@@ -79,6 +80,28 @@ pub enum Timing {
     Late,
 }
 
+/// How tensor cores add the products of one instruction of 8-bit elements to the old sum.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Accumulator {
+    /// Exactly, and rounded once to f32.
+    #[default]
+    Exact,
+    /// As Hopper is reported to do it, which nothing here has verified: products and old sum are aligned at the largest
+    /// exponent among them, cut off below, added, and the sum is cut off to as many bits (DeepSeek-V3, arXiv 2412.19437,
+    /// section 3.3.2, observes about 14 bits; others find results of 13 fraction bits).
+    Truncated {
+        /// Bits kept below the leading one.
+        fraction_bits: u32,
+    },
+}
+
+impl Accumulator {
+    /// What it is for elements of this kind.
+    pub(crate) fn of(self, element: Element) -> Self {
+        if element.bytes() == 1 { self } else { Self::Exact }
+    }
+}
+
 /// Options of a run; results of a correct kernel do not depend on seed and timing.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -91,11 +114,13 @@ pub struct Options {
     /// Clusters that run at the same time, at least one; a CTA that waits for one of another cluster needs both to
     /// be among them.
     pub resident: usize,
+    /// How tensor cores add 8-bit products; sums of wider elements are exact.
+    pub accumulator: Accumulator,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { seed: 0, timing: Timing::Late, budget: 1 << 32, resident: 4 }
+        Self { seed: 0, timing: Timing::Late, budget: 1 << 32, resident: 4, accumulator: Accumulator::Exact }
     }
 }
 
@@ -126,11 +151,14 @@ fn run_clusters(world: &World, memory: &mut Memory) -> Result<Stats, Fault> {
     let mut stats = Stats::default();
     let mut rng = ChaCha8Rng::seed_from_u64(world.options.seed);
     let mut waiting = 0..world.shape.clusters();
+    let mut spare = vec![];
     // Clusters with a mark on those that are stuck until another one gets on.
     let mut live: Vec<(Machine, bool)> = vec![];
     loop {
         let room = world.options.resident.max(1) - live.len();
-        live.extend(waiting.by_ref().take(room).map(|c| (Machine::new(world, c, rng.random()), false)));
+        for cluster in waiting.by_ref().take(room) {
+            live.push((Machine::new(world, cluster, rng.random(), &mut spare), false));
+        }
         let able: Vec<usize> = (0..live.len()).filter(|i| !live[*i].1).collect();
         if able.is_empty() {
             return live.first().map_or(Ok(stats), |(machine, _)| Err(machine.deadlock()));
@@ -145,7 +173,7 @@ fn run_clusters(world: &World, memory: &mut Memory) -> Result<Stats, Fault> {
             *stuck = false;
         }
         if state == State::Done {
-            live.swap_remove(next);
+            spare.extend(live.swap_remove(next).0.into_registers());
         }
     }
 }

@@ -10,8 +10,8 @@
 //!
 //! Not seen: races between lanes of one warp, races in global memory, registers that nothing wrote, caches and time.
 //! Every access takes effect in order, so fences between threads matter only where a proxy changes. Approximate
-//! functions (`ex2`, `rsqrt`, …) are rounded correctly, and tensor-core sums are rounded once per instruction, so
-//! hardware may differ in the last bits.
+//! functions (`ex2`, `rsqrt`, …) are rounded correctly, and tensor-core sums are rounded once per instruction
+//! unless [`Options::accumulator`] says otherwise, so hardware may differ in the last bits.
 //!
 //! ```
 //! use fireq_sim::{Launch, Memory, Module, Options, Params, run};
@@ -59,8 +59,10 @@ mod memory;
 mod number;
 mod op;
 mod operand;
+mod product;
 mod program;
 mod ptx;
+mod readers;
 mod shared;
 mod stats;
 mod tensor_map;
@@ -68,7 +70,7 @@ mod tile;
 mod types;
 
 pub use fault::{Fault, FaultKind, Position, Waiting};
-pub use launch::{Launch, Options, Params, Timing, run};
+pub use launch::{Accumulator, Launch, Options, Params, Timing, run};
 pub use memory::Memory;
 pub use program::Module;
 pub use ptx::ParseError;

@@ -144,20 +144,22 @@ pub(crate) fn odd(x: f64, error: f64) -> f64 {
 }
 
 /// Values of all bytes of an 8-bit format.
-fn table(format: Format) -> [f32; 256] {
-    std::array::from_fn(|i| decode(i as u64, format) as f32)
+fn table(format: Format) -> [f64; 256] {
+    std::array::from_fn(|i| decode(i as u64, format))
 }
 
-static E4M3_VALUES: LazyLock<[f32; 256]> = LazyLock::new(|| table(E4M3));
-static E5M2_VALUES: LazyLock<[f32; 256]> = LazyLock::new(|| table(E5M2));
+static E4M3_VALUES: LazyLock<[f64; 256]> = LazyLock::new(|| table(E4M3));
+static E5M2_VALUES: LazyLock<[f64; 256]> = LazyLock::new(|| table(E5M2));
 
 /// Appends the values of packed elements.
-pub(crate) fn values(bytes: &[u8], element: Element, into: &mut Vec<f32>) {
+pub(crate) fn values(bytes: &[u8], element: Element, into: &mut Vec<f64>) {
+    let bf16 = |b: &[u8]| f64::from(f32::from_bits((pair(b) as u32) << 16));
+    let mut look_up = |table: &[f64; 256]| into.extend(bytes.iter().map(|b| table[*b as usize]));
     match element {
-        Element::E4m3 => into.extend(bytes.iter().map(|b| E4M3_VALUES[*b as usize])),
-        Element::E5m2 => into.extend(bytes.iter().map(|b| E5M2_VALUES[*b as usize])),
-        Element::Bf16 => into.extend(bytes.chunks_exact(2).map(|b| f32::from_bits((pair(b) as u32) << 16))),
-        Element::F16 => into.extend(bytes.chunks_exact(2).map(|b| decode(pair(b), F16) as f32)),
+        Element::E4m3 => look_up(&E4M3_VALUES),
+        Element::E5m2 => look_up(&E5M2_VALUES),
+        Element::Bf16 => into.extend(bytes.chunks_exact(2).map(bf16)),
+        Element::F16 => into.extend(bytes.chunks_exact(2).map(|b| decode(pair(b), F16))),
     }
 }
 

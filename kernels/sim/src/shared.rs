@@ -6,9 +6,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::{Clock, Knowledge, Stamp};
+use crate::clock::{Knowledge, Stamp};
 use crate::fault::FaultKind;
 use crate::mbarrier::Barrier;
+use crate::readers::{NEVER, Readers};
 
 /// The first bytes belong to the system.
 pub(crate) const RESERVED: usize = 1024;
@@ -25,15 +26,22 @@ pub(crate) struct Agent<'a> {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub data: Vec<u8>,
-    cells: Vec<Cell>,
-    /// Clocks of bytes that several agents have read since the last write.
-    readers: Vec<Clock>,
-    free: Vec<u32>,
+    marks: Vec<Marks>,
+    readers: Readers,
     pub barriers: BTreeMap<u64, Barrier>,
 }
 
-/// Marks of one byte.
-#[derive(Debug, Clone, Copy)]
+/// Bytes that have their marks in common while they are used together.
+const CHUNK: usize = 16;
+
+#[derive(Debug, Clone)]
+enum Marks {
+    Alike(Cell),
+    Each(Box<[Cell; CHUNK]>),
+}
+
+/// Marks of one byte, or of several.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cell {
     write: Stamp,
     read: Stamp,
@@ -43,9 +51,6 @@ struct Cell {
     flags: u8,
 }
 
-const NOBODY: u16 = u16::MAX;
-/// The time of a read stamp of this agent is an index of `readers`.
-const SEVERAL: u16 = u16::MAX - 1;
 const WRITTEN: u8 = 1;
 const BY_ASYNC: u8 = 2;
 const BARRIER: u8 = 4;
@@ -53,10 +58,9 @@ const ATOMIC: u8 = 8;
 
 impl Shared {
     pub fn new(bytes: usize) -> Self {
-        let none = Stamp { agent: NOBODY, time: 0 };
-        let cell = Cell { write: none, read: none, writing: 0, reading: 0, flags: 0 };
-        let (data, cells) = (vec![0; bytes], vec![cell; bytes]);
-        Self { data, cells, readers: vec![], free: vec![], barriers: BTreeMap::new() }
+        let cell = Cell { write: NEVER, read: NEVER, writing: 0, reading: 0, flags: 0 };
+        let marks = vec![Marks::Alike(cell); bytes.div_ceil(CHUNK)];
+        Self { data: vec![0; bytes], marks, readers: Readers::default(), barriers: BTreeMap::new() }
     }
 
     /// The range, if it lies within the memory.
@@ -71,23 +75,32 @@ impl Shared {
 
     /// Checks and marks a read.
     pub fn read(&mut self, offset: u64, bytes: usize, who: &Agent) -> Result<&[u8], FaultKind> {
-        let at = self.range(offset, bytes, who.access)?;
-        for i in at..at + bytes {
-            let cell = self.cells[i];
-            if cell.flags & (WRITTEN | BARRIER) != WRITTEN || cell.writing > 0 {
-                return Err(refuse_read(i, cell, who));
-            }
-            check_write(i, cell, who)?;
-            self.mark_read(i, who);
-        }
+        let at = self.note_read(offset, bytes, who, 0)?;
         Ok(&self.data[at..at + bytes])
+    }
+
+    /// Checks and marks a read by an operation that is in flight until [`Shared::mark`] takes that away.
+    pub fn start_read(&mut self, offset: u64, bytes: usize, who: &Agent) -> Result<(), FaultKind> {
+        self.note_read(offset, bytes, who, 1).map(|_| ())
+    }
+
+    fn note_read(&mut self, offset: u64, bytes: usize, who: &Agent, starts: u8) -> Result<usize, FaultKind> {
+        let at = self.range(offset, bytes, who.access)?;
+        self.each(at, bytes, |cell, readers, (i, count)| {
+            check_read(i, *cell, who)?;
+            check_write(i, *cell, who)?;
+            readers.mark(&mut cell.read, count, who);
+            cell.reading = cell.reading.saturating_add(starts);
+            Ok(())
+        })?;
+        Ok(at)
     }
 
     /// Checks and marks a write; the caller stores the bytes.
     pub fn write(&mut self, offset: u64, bytes: usize, who: &Agent) -> Result<&mut [u8], FaultKind> {
         let at = self.range(offset, bytes, who.access)?;
-        for i in at..at + bytes {
-            let cell = self.cells[i];
+        let flags = WRITTEN | if who.asynchronous { BY_ASYNC } else { 0 };
+        self.each(at, bytes, |cell, readers, (i, count)| {
             if cell.flags & BARRIER != 0 {
                 return Err(barrier_touched(i));
             }
@@ -96,28 +109,23 @@ impl Shared {
                 return Err(FaultKind::InFlight { offset: i as u64, access: who.access, doing });
             }
             if cell.flags & WRITTEN != 0 {
-                check_write(i, cell, who)?;
+                check_write(i, *cell, who)?;
             }
-            self.check_readers(i, who)?;
-            self.forget_readers(i);
-            let flags = WRITTEN | if who.asynchronous { BY_ASYNC } else { 0 };
-            self.cells[i] = Cell { write: who.stamp, flags, ..self.cells[i] };
-        }
+            readers.check(cell.read, i, who)?;
+            readers.forget(&mut cell.read, count);
+            *cell = Cell { write: who.stamp, flags, ..*cell };
+            Ok(())
+        })?;
         Ok(&mut self.data[at..at + bytes])
     }
 
     /// Atomics are ordered among themselves: the mark of an atomic write is one that other atomics do not race with.
     pub fn read_atomic(&mut self, offset: u64, into: &mut [u8], who: &Agent) -> Result<(), FaultKind> {
         let at = self.range(offset, into.len(), who.access)?;
-        for i in at..at + into.len() {
-            let cell = self.cells[i];
-            if cell.flags & (WRITTEN | BARRIER) != WRITTEN || cell.writing > 0 {
-                return Err(refuse_read(i, cell, who));
-            }
-            if cell.flags & ATOMIC == 0 {
-                check_write(i, cell, who)?;
-            }
-        }
+        self.each(at, into.len(), |cell, _, (i, _)| {
+            check_read(i, *cell, who)?;
+            if cell.flags & ATOMIC == 0 { check_write(i, *cell, who) } else { Ok(()) }
+        })?;
         into.copy_from_slice(&self.data[at..at + into.len()]);
         Ok(())
     }
@@ -125,92 +133,119 @@ impl Shared {
     /// The write that belongs to `read_atomic`.
     pub fn write_atomic(&mut self, offset: u64, bytes: &[u8], who: &Agent) -> Result<(), FaultKind> {
         let at = self.range(offset, bytes.len(), who.access)?;
-        for i in at..at + bytes.len() {
-            self.check_readers(i, who)?;
-            self.forget_readers(i);
-            self.cells[i] = Cell { write: who.stamp, flags: WRITTEN | ATOMIC, ..self.cells[i] };
-        }
+        self.each(at, bytes.len(), |cell, readers, (i, count)| {
+            readers.check(cell.read, i, who)?;
+            readers.forget(&mut cell.read, count);
+            *cell = Cell { write: who.stamp, flags: WRITTEN | ATOMIC, ..*cell };
+            Ok(())
+        })?;
         self.data[at..at + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
     /// Marks a range as used by an operation in flight, or takes the mark away.
     pub fn mark(&mut self, offset: u64, bytes: usize, writes: bool, starts: bool) {
-        for cell in &mut self.cells[offset as usize..offset as usize + bytes] {
+        self.all(offset as usize, bytes, |cell| {
             let count = if writes { &mut cell.writing } else { &mut cell.reading };
             *count = if starts { count.saturating_add(1) } else { count.saturating_sub(1) };
-        }
+        });
     }
 
     /// Makes eight bytes a barrier object, or plain memory again.
     pub fn mark_barrier(&mut self, offset: u64, exists: bool) {
-        for cell in &mut self.cells[offset as usize..offset as usize + 8] {
-            cell.flags = if exists { BARRIER } else { 0 };
-        }
+        self.all(offset as usize, 8, |cell| cell.flags = if exists { BARRIER } else { 0 });
     }
 
     /// Whether the initialisation of the barrier object is in the past of who uses it.
     pub fn check_barrier(&self, offset: u64, who: &Agent) -> Result<(), FaultKind> {
-        let cell = self.cells[self.range(offset, 8, who.access)?];
+        let at = self.range(offset, 8, who.access)?;
+        let cell = self.marks[at / CHUNK].of(at % CHUNK);
         if cell.flags & BARRIER == 0
             || cell.write.agent == who.stamp.agent
             || who.knowledge.seen.knows(cell.write)
         {
             return Ok(());
         }
-        Err(race(offset as usize, who, "the initialisation", cell.write.agent))
+        Err(race(at, who, "the initialisation", cell.write.agent))
     }
 
     /// Whether an operation in flight still writes (or reads) the memory.
     pub fn in_flight(&self) -> Option<&'static str> {
-        let writing = self.cells.iter().any(|c| c.writing > 0).then_some("a write");
-        writing.or_else(|| self.cells.iter().any(|c| c.reading > 0).then_some("a read"))
+        let mut cells = self.marks.iter().flat_map(Marks::cells);
+        let writing = cells.clone().any(|c| c.writing > 0).then_some("a write");
+        writing.or_else(|| cells.any(|c| c.reading > 0).then_some("a read"))
     }
 
-    fn mark_read(&mut self, i: usize, who: &Agent) {
-        let read = self.cells[i].read;
-        if read == who.stamp {
-            return;
-        }
-        if read.agent == SEVERAL {
-            self.readers[read.time as usize].raise(who.stamp);
-        } else if read.agent == NOBODY || read.agent == who.stamp.agent || who.knowledge.seen.knows(read) {
-            self.cells[i].read = who.stamp;
-        } else {
-            let mut clock = Clock::new(who.knowledge.seen.0.len());
-            clock.raise(read);
-            clock.raise(who.stamp);
-            let index = self.free.pop().unwrap_or(self.readers.len() as u32);
-            if index as usize == self.readers.len() {
-                self.readers.push(clock);
-            } else {
-                self.readers[index as usize] = clock;
+    /// Applies `f` to the marks of a range, each with its first byte and how many bytes have it.
+    fn each(
+        &mut self,
+        at: usize,
+        bytes: usize,
+        mut f: impl FnMut(&mut Cell, &mut Readers, (usize, u32)) -> Result<(), FaultKind>,
+    ) -> Result<(), FaultKind> {
+        let end = at + bytes;
+        for chunk in at / CHUNK..end.div_ceil(CHUNK) {
+            let range = at.max(chunk * CHUNK)..end.min((chunk + 1) * CHUNK);
+            let whole = range.len() == CHUNK;
+            let marks = &mut self.marks[chunk];
+            if let (Marks::Alike(cell), true) = (&mut *marks, whole) {
+                f(cell, &mut self.readers, (range.start, CHUNK as u32))?;
+                continue;
             }
-            self.cells[i].read = Stamp { agent: SEVERAL, time: index };
-        }
-    }
-
-    fn forget_readers(&mut self, i: usize) {
-        let read = self.cells[i].read;
-        if read.agent == SEVERAL {
-            self.free.push(read.time);
-        }
-        self.cells[i].read = Stamp { agent: NOBODY, time: 0 };
-    }
-
-    fn check_readers(&self, i: usize, who: &Agent) -> Result<(), FaultKind> {
-        let read = self.cells[i].read;
-        let unseen = match read.agent {
-            NOBODY => None,
-            SEVERAL => {
-                let clock = &self.readers[read.time as usize];
-                let pairs = clock.0.iter().zip(&who.knowledge.seen.0);
-                pairs.enumerate().find(|(_, (read, seen))| read > seen).map(|(agent, _)| agent as u16)
+            let cells = marks.part();
+            for i in range {
+                f(&mut cells[i % CHUNK], &mut self.readers, (i, 1))?;
             }
-            _ => (!who.knowledge.seen.knows(read)).then_some(read.agent),
-        };
-        unseen.map_or(Ok(()), |agent| Err(race(i, who, "a read", agent)))
+            if whole && cells.iter().all(|cell| *cell == cells[0]) {
+                *marks = Marks::Alike(cells[0]);
+            }
+        }
+        Ok(())
     }
+
+    /// Applies `f` to the marks of a range.
+    fn all(&mut self, at: usize, bytes: usize, f: impl Fn(&mut Cell)) {
+        let done = self.each(at, bytes, |cell, _, _| {
+            f(cell);
+            Ok(())
+        });
+        debug_assert!(done.is_ok());
+    }
+}
+
+impl Marks {
+    /// One for all bytes, or one for each.
+    fn cells(&self) -> &[Cell] {
+        match self {
+            Self::Alike(cell) => std::slice::from_ref(cell),
+            Self::Each(cells) => &cells[..],
+        }
+    }
+
+    /// Those of a byte.
+    fn of(&self, byte: usize) -> Cell {
+        match self {
+            Self::Alike(cell) => *cell,
+            Self::Each(cells) => cells[byte],
+        }
+    }
+
+    /// One for each byte.
+    fn part(&mut self) -> &mut [Cell; CHUNK] {
+        if let Self::Alike(cell) = self {
+            *self = Self::Each(Box::new([*cell; CHUNK]));
+        }
+        let Self::Each(cells) = self else { unreachable!() };
+        cells
+    }
+}
+
+/// What is read has been written, and nothing in flight writes it.
+fn check_read(i: usize, cell: Cell, who: &Agent) -> Result<(), FaultKind> {
+    if cell.flags & (WRITTEN | BARRIER) == WRITTEN && cell.writing == 0 {
+        return Ok(());
+    }
+    Err(refuse_read(i, cell, who))
 }
 
 /// The last write has to be in the past, and a generic one has to be fenced for the asynchronous proxy.
@@ -242,7 +277,7 @@ fn barrier_touched(i: usize) -> FaultKind {
     FaultKind::Mbarrier { offset: i as u64, reason: "an ordinary access touches a barrier object".into() }
 }
 
-fn race(i: usize, who: &Agent, what: &str, agent: u16) -> FaultKind {
+pub(crate) fn race(i: usize, who: &Agent, what: &str, agent: u16) -> FaultKind {
     let warps = who.knowledge.seen.0.len() / 2;
     let agent = agent as usize;
     let other = if agent < warps {

@@ -81,27 +81,48 @@ impl Tile {
         transpose: bool,
     ) -> Result<Self, FaultKind> {
         let d = Descriptor::decode(descriptor)?;
-        let chunks = if transpose {
-            let (ks, first) = ((K_BYTES / element.bytes()) as u64, (first / 8) as u64);
-            (0..ks).flat_map(|k| (0..rows as u64 / 8).map(move |c| d.mn_major(k, first + c))).collect()
+        let mut chunks = Vec::with_capacity(rows * K_BYTES / CHUNK);
+        if transpose {
+            let first = first as u64 / CORE;
+            for k in 0..(K_BYTES / element.bytes()) as u64 {
+                chunks.extend((first..first + rows as u64 / CORE).map(|c| d.mn_major(k, c)));
+            }
         } else {
-            let rows = first as u64..(first + rows) as u64;
-            rows.flat_map(|row| (0..2).map(move |c| d.k_major(row, c))).collect()
-        };
+            for row in first as u64..(first + rows) as u64 {
+                chunks.extend([d.k_major(row, 0), d.k_major(row, 1)]);
+            }
+        }
         Ok(Self { chunks, rows, element, transpose })
     }
 
-    /// Values, row by row.
-    pub fn values(&self, shared: &[u8]) -> Vec<f32> {
-        let mut found = Vec::with_capacity(self.rows * K_BYTES / self.element.bytes());
+    /// Values, row by row: rows × k.
+    pub fn rows(&self, shared: &[u8]) -> Vec<f64> {
+        self.values(shared, !self.transpose)
+    }
+
+    /// Values, all rows of one k after the other: k × rows.
+    pub fn columns(&self, shared: &[u8]) -> Vec<f64> {
+        self.values(shared, self.transpose)
+    }
+
+    /// Values as they lie in memory, or transposed.
+    fn values(&self, shared: &[u8], as_is: bool) -> Vec<f64> {
+        let k = K_BYTES / self.element.bytes();
+        let mut bytes = Vec::with_capacity(self.chunks.len() * CHUNK);
         for chunk in &self.chunks {
-            values(&shared[*chunk as usize..*chunk as usize + CHUNK], self.element, &mut found);
+            bytes.extend_from_slice(&shared[*chunk as usize..*chunk as usize + CHUNK]);
         }
-        if !self.transpose {
+        let mut found = Vec::with_capacity(self.rows * k);
+        values(&bytes, self.element, &mut found);
+        if as_is {
             return found;
         }
-        let ks = K_BYTES / self.element.bytes();
-        (0..self.rows * ks).map(|i| found[i % ks * self.rows + i / ks]).collect()
+        let (outer, inner) = if self.transpose { (k, self.rows) } else { (self.rows, k) };
+        let mut turned = vec![0.0; found.len()];
+        for (i, run) in found.chunks_exact(inner).enumerate() {
+            run.iter().enumerate().for_each(|(j, value)| turned[j * outer + i] = *value);
+        }
+        turned
     }
 }
 

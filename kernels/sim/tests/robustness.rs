@@ -53,7 +53,8 @@ fn attempt(
         dynamic_shared: if kernel == "gemm" { 1 << 15 } else { 0 },
         params,
     };
-    run(&module, &launch, &mut memory, &Options { seed: 1, timing, budget: 20_000, resident: 2 }).is_ok()
+    let options = Options { seed: 1, timing, budget: 20_000, resident: 2, ..Options::default() };
+    run(&module, &launch, &mut memory, &options).is_ok()
 }
 
 #[test]

@@ -70,22 +70,25 @@ impl Device {
 
     /// Runs a kernel on `rows` rows behind `past` positions.
     pub fn launch<P: Params>(&mut self, unit: &Unit, rows: usize, past: usize, params: &P) {
-        let compiled = Cache::of_user().compile(&unit.name, &unit.source().unwrap());
-        let compiled = compiled.unwrap_or_else(|e| panic!("{e}"));
-        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
-        let launch = launch_of(unit, rows, past, params);
+        self.launch_text(&unit.name, &unit.source().unwrap(), &launch_of(unit, rows, past, params));
+    }
+
+    /// Runs a kernel of a text, both early and late, and records it where cases are wanted.
+    pub fn launch_text(&mut self, unit: &str, text: &str, launch: &Launch) {
+        let compiled = Cache::of_user().compile(unit, text).unwrap_or_else(|e| panic!("{e}"));
+        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{unit}: {e}"));
         let before = self.state();
-        self.run(&module, &launch, Timing::Early);
+        self.run(&module, launch, Timing::Early);
         let early = self.state();
         for a in &before {
             self.memory.write(a.address, &a.bytes).unwrap();
         }
-        self.run(&module, &launch, Timing::Late);
+        self.run(&module, launch, Timing::Late);
         let late = self.state();
         let differs = early.iter().zip(&late).find(|(early, late)| early.bytes != late.bytes);
-        assert!(differs.is_none(), "{}: `{}` depends on timing", unit.name, differs.unwrap().0.name);
+        assert!(differs.is_none(), "{}: `{}` depends on timing", launch.kernel, differs.unwrap().0.name);
         if let Some(folder) = folder() {
-            record(&folder, (&unit.name, &compiled.cubin), &launch, (&before, &late), self.near);
+            record(&folder, (unit, &compiled.cubin), launch, (&before, &late), self.near);
         }
     }
 

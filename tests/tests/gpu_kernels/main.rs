@@ -5,6 +5,7 @@
 //! 1e-6).
 
 mod broken;
+mod conformance;
 mod device;
 mod heads;
 mod linear;
@@ -12,3 +13,4 @@ mod oracle;
 mod plain;
 mod record;
 mod rows;
+mod timed;

@@ -26,12 +26,14 @@ impl Allocation {
 }
 
 /// How near a GPU has to come to the simulator.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq)]
 pub enum Near {
     /// To the bit.
     Exactly,
     /// Where approximate instructions take part: scales to a relative 10⁻⁶, one code in a thousand by one step.
     Approximately,
+    /// All that changes is f32, to this relative error of the whole.
+    Relatively(f64),
 }
 
 /// Where cases go, if they are wanted.
@@ -48,7 +50,7 @@ pub fn record(
     near: Near,
 ) {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let name = format!("{unit} {}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let name = format!("{} {}", launch.kernel, NEXT.fetch_add(1, Ordering::Relaxed));
     let fills = fills(&launch.params, before);
     let used = |n: usize| fills.iter().any(|(_, fill)| buffer_of(fill) == n);
     let buffers = before.iter().zip(after).enumerate().map(|(n, (before, after))| Buffer {
@@ -59,7 +61,7 @@ pub fn record(
     });
     let case = Case {
         buffers: buffers.collect(),
-        name: name.clone(),
+        name,
         unit: unit.into(),
         kernel: launch.kernel.clone(),
         shape: LaunchShape {
@@ -72,12 +74,17 @@ pub fn record(
         fills,
         cost: None,
     };
+    write(folder, &case, cubin);
+}
+
+/// Writes a case and the code that it runs.
+pub fn write(folder: &Path, case: &Case, cubin: &[u8]) {
     let (cases, kernels) = (folder.join("cases"), folder.join("kernels"));
     for dir in [&cases, &kernels] {
         fs::create_dir_all(dir).unwrap();
     }
-    case.save(&cases.join(format!("{}.case", name.replace(' ', "-")))).unwrap();
-    fs::write(kernels.join(format!("{unit}.cubin")), cubin).unwrap();
+    case.save(&cases.join(format!("{}.case", case.name.replace(' ', "-")))).unwrap();
+    fs::write(kernels.join(format!("{}.cubin", case.unit)), cubin).unwrap();
 }
 
 fn buffer_of(fill: &Param) -> usize {
@@ -128,6 +135,7 @@ fn expected(before: &Allocation, after: &Allocation, near: Near) -> Expected {
         _ if before.bytes == after.bytes => (Dtype::Bytes, Tolerance::Exact),
         Near::Exactly => (Dtype::Bytes, Tolerance::Exact),
         Near::Approximately if scales => (Dtype::F32, Tolerance::Relative(1e-6)),
+        Near::Relatively(error) => (Dtype::F32, Tolerance::Relative(error)),
         Near::Approximately => (Dtype::E4m3, Tolerance::Steps(1e-3)),
     };
     Expected { bytes: after.bytes.clone(), dtype, tolerance }

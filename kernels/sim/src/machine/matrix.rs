@@ -5,6 +5,7 @@ use super::access::aligned;
 use crate::fault::{AtLane, Trouble};
 use crate::number::values;
 use crate::op::{Address, Element, Op};
+use crate::product::multiply_add;
 use crate::program::{LANES, Reg, Row};
 
 impl Machine<'_> {
@@ -22,14 +23,19 @@ impl Machine<'_> {
                 let rows = &mut self.warps[w].rows;
                 let left = gather_a(a.iter().map(|r| &rows[*r as usize]), element[0], *k);
                 let right = gather_b(b.iter().map(|r| &rows[*r as usize]), element[1], *k);
-                let sums: [Row; 4] = std::array::from_fn(|i| {
-                    let old = &rows[c[i] as usize];
-                    std::array::from_fn(|lane| {
-                        let (m, n) = (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2);
-                        accumulate(old[lane], &left[m * k..][..*k], &right[n * k..][..*k])
-                    })
-                });
-                d.iter().zip(sums).for_each(|(row, sum)| rows[*row as usize] = sum);
+                let place = |i: usize, lane: usize| (lane / 4 + 8 * (i / 2)) * 8 + 2 * (lane % 4) + i % 2;
+                let mut old = [0.0; 16 * 8];
+                for (i, register) in c.iter().enumerate() {
+                    for (lane, value) in rows[*register as usize].iter().enumerate() {
+                        old[place(i, lane)] = f32::from_bits(*value as u32);
+                    }
+                }
+                let mode = self.world.options.accumulator.of(element[0]);
+                let sums = multiply_add(&left, &right, *k, &old, mode);
+                for (i, register) in d.iter().enumerate() {
+                    rows[*register as usize] =
+                        std::array::from_fn(|lane| sums[place(i, lane)].to_bits().into());
+                }
                 self.stats.tensor_macs += (16 * 8 * k) as u64;
             }
             _ => {}
@@ -79,7 +85,7 @@ fn pair(tile: &[[u16; 8]; 8], lane: usize, transpose: bool) -> u64 {
 
 /// Operand A, 16 × k row by row: register r of a lane holds four bytes of row `lane/4 + 8·(r mod 2)`, from byte
 /// `4·(lane mod 4) + 16·(r/2)` on.
-pub(super) fn gather_a<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: usize) -> Vec<f32> {
+pub(super) fn gather_a<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: usize) -> Vec<f64> {
     let width = k * element.bytes();
     let mut bytes = vec![0; 16 * width];
     for (r, register) in registers.enumerate() {
@@ -93,9 +99,8 @@ pub(super) fn gather_a<'a>(registers: impl Iterator<Item = &'a Row>, element: El
     found
 }
 
-/// Operand B, 8 columns of k: register r of a lane holds four bytes of column `lane/4`, from byte
-/// `4·(lane mod 4) + 16·r` on.
-fn gather_b<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: usize) -> Vec<f32> {
+/// Operand B, k × 8: register r of a lane holds four bytes of column `lane/4`, from byte `4·(lane mod 4) + 16·r` on.
+fn gather_b<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: usize) -> Vec<f64> {
     let width = k * element.bytes();
     let mut bytes = vec![0; (LANES / 4) * width];
     for (r, register) in registers.enumerate() {
@@ -106,12 +111,5 @@ fn gather_b<'a>(registers: impl Iterator<Item = &'a Row>, element: Element, k: u
     }
     let mut found = Vec::with_capacity(8 * k);
     values(&bytes, element, &mut found);
-    found
-}
-
-/// Bits of the f32 sum; products and partial sums are kept in f64 and rounded once.
-fn accumulate(old: u64, a: &[f32], b: &[f32]) -> u64 {
-    let products = a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b));
-    let sum = products.sum::<f64>() + f64::from(f32::from_bits(old as u32));
-    (sum as f32).to_bits().into()
+    (0..8 * k).map(|i| found[i % 8 * k + i / 8]).collect()
 }

@@ -21,6 +21,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::fault::{Fault, FaultKind, Position, Trouble, Waiting};
 use crate::launch::World;
 use crate::memory::Memory;
+use crate::program::Row;
 use crate::shared::Shared;
 use crate::stats::Stats;
 use barriers::{ClusterBarrier, NamedBarrier};
@@ -72,8 +73,8 @@ pub(crate) enum State {
 const MOST_STALLS: u32 = 64;
 
 impl<'m> Machine<'m> {
-    pub fn new(world: &'m World<'m>, cluster: u64, seed: u64) -> Self {
-        let (ctas, warps) = setup::cluster(world, cluster);
+    pub fn new(world: &'m World<'m>, cluster: u64, seed: u64, spare: &mut Vec<Vec<Row>>) -> Self {
+        let (ctas, warps) = setup::cluster(world, cluster, spare);
         let agents = warps.len() * 2;
         Self {
             world,
@@ -86,6 +87,11 @@ impl<'m> Machine<'m> {
             progress: 0,
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
+    }
+
+    /// Its registers, for another cluster of the launch.
+    pub fn into_registers(self) -> impl Iterator<Item = Vec<Row>> {
+        self.warps.into_iter().map(|warp| warp.rows)
     }
 
     /// Lets the cluster run for a while.

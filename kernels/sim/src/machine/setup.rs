@@ -14,8 +14,8 @@ pub(super) const PARAMETER_WINDOW: u64 = 1 << 60;
 /// Barriers of a CTA.
 const BARRIERS: usize = 16;
 
-/// The cluster of this number in the grid.
-pub(super) fn cluster(world: &World, number: u64) -> (Vec<Cta>, Vec<Warp>) {
+/// The cluster of this number in the grid; `spare` are registers that are used again.
+pub(super) fn cluster(world: &World, number: u64, spare: &mut Vec<Vec<Row>>) -> (Vec<Cta>, Vec<Warp>) {
     let [cx, cy, cz] = world.shape.cluster;
     let ranks = (cx * cy * cz) as usize;
     let per_cta = world.shape.threads.div_ceil(LANES as u32) as usize;
@@ -31,7 +31,8 @@ pub(super) fn cluster(world: &World, number: u64) -> (Vec<Cta>, Vec<Warp>) {
         for index in 0..per_cta as u32 {
             let place = Place { world, cluster_id, within, rank: rank as u32, cta: id, warp: index };
             let agent = (rank * per_cta) as u16 + index as u16;
-            let mut warp = Warp::new(rank, index, agent, agents, rows(&place), world.kernel.local_bytes);
+            let rows = rows(&place, spare.pop().unwrap_or_default());
+            let mut warp = Warp::new(rank, index, agent, agents, rows, world.kernel.local_bytes);
             let threads = (world.shape.threads - index * LANES as u32).min(LANES as u32);
             warp.start(u32::MAX >> (LANES as u32 - threads));
             warps.push(warp);
@@ -54,9 +55,10 @@ struct Place<'a> {
     warp: u32,
 }
 
-fn rows(place: &Place) -> Vec<Row> {
+fn rows(place: &Place, mut rows: Vec<Row>) -> Vec<Row> {
     let kernel = place.world.kernel;
-    let mut rows = vec![[0; LANES]; kernel.rows as usize];
+    rows.clear();
+    rows.resize(kernel.rows as usize, [0; LANES]);
     for (row, constant) in &kernel.constants {
         rows[*row as usize] = std::array::from_fn(|lane| value(place, *constant, lane as u32));
     }

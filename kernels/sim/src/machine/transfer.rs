@@ -1,5 +1,7 @@
 //! Asynchronous copies and barrier objects.
 
+use std::borrow::Cow;
+
 use super::Machine;
 use super::warp::{Groups, lanes};
 use crate::clock::Stamp;
@@ -75,10 +77,7 @@ impl Machine<'_> {
         for piece in &transfer.pieces {
             match piece.from {
                 Some(End::Global(address)) => self.memory.check(address, piece.bytes, "read")?,
-                Some(End::Shared(cta, at)) => {
-                    self.ctas[cta].shared.read(at, piece.bytes, &who)?;
-                    self.ctas[cta].shared.mark(at, piece.bytes, false, true);
-                }
+                Some(End::Shared(cta, at)) => self.ctas[cta].shared.start_read(at, piece.bytes, &who)?,
                 None => {}
             }
             match piece.to {
@@ -120,31 +119,38 @@ impl Machine<'_> {
         self.transfers.remove(first.unwrap_or(index))
     }
 
+    fn perform_piece(&mut self, piece: &Piece) -> Result<(), FaultKind> {
+        let span = |at: u64| at as usize..at as usize + piece.bytes;
+        if let Some(End::Shared(cta, at)) = piece.from {
+            self.stats.shared_read += piece.bytes as u64;
+            self.ctas[cta].shared.mark(at, piece.bytes, false, false);
+        }
+        let data = match piece.from {
+            None => Cow::from(vec![0; piece.bytes]),
+            Some(End::Global(address)) => {
+                self.stats.global_read += piece.bytes as u64;
+                Cow::from(self.memory.read(address, piece.bytes)?)
+            }
+            Some(End::Shared(cta, at)) => Cow::from(self.ctas[cta].shared.data[span(at)].to_vec()),
+        };
+        match piece.to {
+            End::Global(address) => {
+                self.stats.global_written += piece.bytes as u64;
+                self.memory.store(address, &data.into_owned())
+            }
+            End::Shared(cta, at) => {
+                self.stats.shared_written += piece.bytes as u64;
+                let shared = &mut self.ctas[cta].shared;
+                shared.mark(at, piece.bytes, true, false);
+                shared.data[span(at)].copy_from_slice(&data);
+                Ok(())
+            }
+        }
+    }
+
     fn perform(&mut self, transfer: &Transfer) -> Result<(), FaultKind> {
         for piece in &transfer.pieces {
-            let data = match piece.from {
-                None => vec![0; piece.bytes],
-                Some(End::Global(address)) => {
-                    self.stats.global_read += piece.bytes as u64;
-                    self.memory.read(address, piece.bytes)?.to_vec()
-                }
-                Some(End::Shared(cta, at)) => {
-                    self.stats.shared_read += piece.bytes as u64;
-                    self.ctas[cta].shared.mark(at, piece.bytes, false, false);
-                    self.ctas[cta].shared.data[at as usize..at as usize + piece.bytes].to_vec()
-                }
-            };
-            match piece.to {
-                End::Global(address) => {
-                    self.stats.global_written += piece.bytes as u64;
-                    self.memory.store(address, &data)?;
-                }
-                End::Shared(cta, at) => {
-                    self.stats.shared_written += piece.bytes as u64;
-                    self.ctas[cta].shared.mark(at, piece.bytes, true, false);
-                    self.ctas[cta].shared.data[at as usize..at as usize + piece.bytes].copy_from_slice(&data);
-                }
-            }
+            self.perform_piece(piece)?;
         }
         if let Some((cta, offset, bytes)) = transfer.barrier {
             let barrier = self.barrier(cta, offset)?;

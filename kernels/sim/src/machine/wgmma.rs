@@ -8,6 +8,7 @@ use crate::clock::Stamp;
 use crate::fault::{FaultKind, Trouble, undefined};
 use crate::launch::Timing;
 use crate::op::{MatrixA, Op};
+use crate::product::multiply_add;
 use crate::program::{Inst, Reg};
 use crate::shared::Agent;
 use crate::tile::{CHUNK, K_BYTES, Tile};
@@ -103,8 +104,7 @@ impl Machine<'_> {
         let who = Agent { stamp, knowledge: &warp.knowledge, asynchronous: true, access: "wgmma" };
         let shared = &mut self.ctas[warp.cta].shared;
         for chunk in left.chunks().iter().chain(&right.chunks) {
-            shared.read(*chunk, CHUNK, &who)?;
-            shared.mark(*chunk, CHUNK, false, true);
+            shared.start_read(*chunk, CHUNK, &who)?;
             self.stats.shared_read += CHUNK as u64;
         }
         Ok(())
@@ -187,35 +187,31 @@ impl Machine<'_> {
         let shared = &shared.data;
         let mut left = match left {
             Left::Rows(rows) => gather_a(rows.iter(), wgmma.element[0], k),
-            Left::Tile(tile) => tile.values(shared),
+            Left::Tile(tile) => tile.rows(shared),
         };
-        let right = right.values(shared);
         if wgmma.negate[0] != wgmma.negate[1] {
             for x in &mut left {
                 *x = -*x;
             }
         }
-        let sums = products(&left, &right, k);
+        let mut sums = vec![0.0; ROWS * wgmma.n];
+        let place = |i: usize, lane: usize| {
+            let (m, n) = (lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
+            m * wgmma.n + n
+        };
+        if *scale_d {
+            for (i, register) in wgmma.d.iter().enumerate() {
+                for (lane, value) in warp.rows[*register as usize].iter().enumerate() {
+                    sums[place(i, lane)] = f32::from_bits(*value as u32);
+                }
+            }
+        }
+        let mode = self.world.options.accumulator.of(wgmma.element[0]);
+        let sums = multiply_add(&left, &right.columns(shared), k, &sums, mode);
         for (i, register) in wgmma.d.iter().enumerate() {
             for (lane, value) in warp.rows[*register as usize].iter_mut().enumerate() {
-                let (m, n) = (lane / 4 + 8 * (i / 2 % 2), 8 * (i / 4) + 2 * (lane % 4) + i % 2);
-                let old = if *scale_d { f32::from_bits(*value as u32) } else { 0.0 };
-                *value = ((sums[m * wgmma.n + n] + f64::from(old)) as f32).to_bits().into();
+                *value = sums[place(i, lane)].to_bits().into();
             }
         }
     }
-}
-
-/// Products of the rows of `left` with those of `right`, each of k values; sums are kept in f64.
-fn products(left: &[f32], right: &[f32], k: usize) -> Vec<f64> {
-    let n = right.len() / k;
-    let columns: Vec<f64> = (0..k * n).map(|i| f64::from(right[i % n * k + i / n])).collect();
-    let mut sums = vec![0.0; left.len() / k * n];
-    for (row, sums) in left.chunks_exact(k).zip(sums.chunks_exact_mut(n)) {
-        for (a, column) in row.iter().zip(columns.chunks_exact(n)) {
-            let a = f64::from(*a);
-            sums.iter_mut().zip(column).for_each(|(sum, b)| *sum += a * b);
-        }
-    }
-    sums
 }
