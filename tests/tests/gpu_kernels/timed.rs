@@ -3,7 +3,6 @@
 use fireq_codegen::cuda::cache::Cache;
 use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
-use fireq_kernels::LaunchShape;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
     Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
@@ -105,7 +104,7 @@ fn timed<P: Params>(
         name: name.clone(),
         unit: unit.name.clone(),
         kernel: unit.name.clone(),
-        shape: LaunchShape { grid: unit.grid.ctas(work.rows, 0), ..LaunchShape::row(1, unit.threads as u32) },
+        shape: unit.launch(work.rows, 0),
         params,
         fills,
         buffers: memory.buffers,
