@@ -6,6 +6,7 @@
 #include "ptx/wgmma.cuh"
 #include "quant/table.cuh"
 #include "tile/linear.cuh"
+#include "tile/ring.cuh"
 
 // INT4 weights times FP8 tokens. One thread of the producer warp asks for the bytes of a step; each consumer warpgroup
 // decodes its 64 rows of weights into registers while the tensor cores multiply those of the step before.

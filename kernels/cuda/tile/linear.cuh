@@ -45,17 +45,4 @@ struct LinearTile {
     static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");
 };
 
-/// A place in the ring of stages, and the parity of its phase.
-template <int STAGES>
-struct Ring {
-    u32 stage = 0, parity = 0;
-
-    __device__ void advance() {
-        if (++stage == STAGES) {
-            stage = 0;
-            parity ^= 1;
-        }
-    }
-};
-
 }  // namespace fireq

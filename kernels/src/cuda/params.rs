@@ -219,6 +219,29 @@ params! {
         /// Columns of the weight in units of 128, rounded up.
         steps: u32,
     }
+    /// Of attention over FP8 keys and values.
+    Prefill = "fireq::prefill::Params" {
+        /// `e4m3[tokens, heads·head]`, as [`crate::cuda::Prefill::q`] describes it.
+        q: TensorMap,
+        /// `e4m3[keys, kv_heads·head]`, as [`crate::cuda::Prefill::k`] describes it.
+        k: TensorMap,
+        /// `e4m3[kv_heads·head, keys]`, as [`crate::cuda::Prefill::v`] describes it.
+        v: TensorMap,
+        /// `f32[tokens, heads]`.
+        q_scales: DevicePtr,
+        /// `f32[tokens, heads·head]`.
+        out: DevicePtr,
+        /// The attention's scale times log2(e).
+        factor: f32,
+        /// Queries.
+        tokens: u32,
+        /// Keys before the first query's own.
+        past: u32,
+        /// Query heads.
+        heads: u32,
+        /// Query heads of a kv head.
+        repeats: u32,
+    }
     /// Of the choice of the largest number.
     Argmax = "fireq::argmax::Params" {
         /// `f32[rows, cols]`, finite.

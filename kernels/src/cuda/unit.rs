@@ -59,6 +59,13 @@ pub enum Grid {
         /// Numbers of a CTA.
         per_cta: usize,
     },
+    /// This many heads in y for every `tile` rows.
+    Queries {
+        /// Rows of a CTA.
+        tile: usize,
+        /// Query heads.
+        heads: usize,
+    },
     /// This many heads in y for every block of positions that the step touches.
     Heads(usize),
     /// This many in x for every `tokens` rows.
@@ -77,6 +84,7 @@ impl Grid {
             Grid::Rows => [rows, 1],
             Grid::RowParts(parts) => [rows, parts],
             Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
+            Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads],
             Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
             Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
         };

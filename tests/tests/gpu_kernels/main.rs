@@ -11,6 +11,7 @@ mod heads;
 mod linear;
 mod oracle;
 mod plain;
+mod prefill;
 mod record;
 mod rows;
 mod timed;

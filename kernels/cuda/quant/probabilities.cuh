@@ -1,0 +1,91 @@
+#pragma once
+#include "ptx/types.cuh"
+#include "ptx/convert.cuh"
+#include "ptx/math.cuh"
+#include "ptx/warp.cuh"
+
+// Softmax of a tile of scores in registers, in base 2. The running maximum is rounded up to a whole number: what sums so far
+// are multiplied by when it rises is a power of two, which is exact, and probabilities round as they would under any other.
+
+namespace fireq {
+
+/// Rows of scores that a lane has a part of: g and g + 8 of its warp's sixteen.
+inline constexpr int ROWS = 2;
+
+struct Softmax {
+    float factor[ROWS];   // from scores to exponents of 2
+    float highest[ROWS];  // a whole number, or -infinity before the first tile
+};
+
+__device__ inline float power_of_two(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ inline float round_up(float x) {
+    float y;
+    asm("cvt.rpi.f32.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/// Scores that a row does not see are -infinity: those from `visible[row]` on, counted from the tile's first key.
+template <int KEYS>
+__device__ inline void mask(float (&s)[KEYS / 2], const i32 (&visible)[ROWS]) {
+    i32 column = static_cast<i32>(threadIdx.x % 4) * 2;
+#pragma unroll
+    for (int n = 0; n < KEYS / 2; ++n) {
+        bool seen = column + n / 4 * 8 + n % 2 < visible[n / 2 % 2];
+        s[n] = seen ? s[n] : float_of_bits(0xff800000u);
+    }
+}
+
+/// Raises the maximum to that of a tile; what sums so far are to be multiplied by.
+template <int KEYS>
+__device__ inline void raise(Softmax& softmax, const float (&s)[KEYS / 2], float (&rescale)[ROWS]) {
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row) {
+        float most = s[2 * row];
+#pragma unroll
+        for (int n = 0; n < KEYS / 2; ++n) {
+            if (n / 2 % 2 == row) most = larger(most, s[n]);
+        }
+        most = larger(most, exchange(most, 1));
+        most = larger(most, exchange(most, 2));
+        float highest = larger(softmax.highest[row], round_up(most * softmax.factor[row]));
+        rescale[row] = power_of_two(softmax.highest[row] - highest);
+        softmax.highest[row] = highest;
+    }
+}
+
+/// Probabilities times 448 as E4M3, in the registers that a product of values takes: of each 32 keys four words, in which the
+/// keys of sixteen lie in the order that values are stored in.
+template <int KEYS>
+__device__ inline void probabilities(const Softmax& softmax, const float (&s)[KEYS / 2], u32 (&p)[KEYS / 32][4]) {
+    constexpr float LOG2_448 = 8.80735492f;
+    float offset[ROWS];
+#pragma unroll
+    for (int row = 0; row < ROWS; ++row) offset[row] = LOG2_448 - softmax.highest[row];
+    auto one = [&](int n) {
+        int row = n / 2 % 2;
+        return power_of_two(multiply_add(s[n], softmax.factor[row], offset[row]));
+    };
+#pragma unroll
+    for (int block = 0; block < KEYS / 32; ++block) {
+#pragma unroll
+        for (int word = 0; word < 4; ++word) {
+            int first = 16 * block + 8 * (word / 2) + 2 * (word % 2);
+            u32 low = to_e4m3_pair(one(first), one(first + 1));
+            u32 high = to_e4m3_pair(one(first + 4), one(first + 5));
+            p[block][word] = low | high << 16;
+        }
+    }
+}
+
+template <int SUMS>
+__device__ inline void multiply_rows(float (&o)[SUMS], const float (&by)[ROWS]) {
+#pragma unroll
+    for (int n = 0; n < SUMS; ++n) o[n] *= by[n / 2 % 2];
+}
+
+}  // namespace fireq

@@ -1,0 +1,38 @@
+#pragma once
+#include "ptx/types.cuh"
+
+// The tile of prefill attention: 64 queries for each of two consumer warpgroups, 128 keys at a time.
+
+namespace fireq {
+
+template <int HEAD_, int STAGES_, int IN_FLIGHT_>
+struct PrefillTile {
+    static constexpr int HEAD = HEAD_;
+    static constexpr int STAGES = STAGES_;
+    /// Products of keys run one tile ahead; with 3, those of values one tile behind.
+    static constexpr int IN_FLIGHT = IN_FLIGHT_;
+    static constexpr int WARPGROUPS = 2;
+    static constexpr int QUERIES = 64 * WARPGROUPS;
+    static constexpr int KEYS = 128;
+    static constexpr int CONSUMERS = 128 * WARPGROUPS;
+    static constexpr int THREADS = CONSUMERS + 128;
+    /// Eight more rows of values, of which the first holds ones: their products are the sums of rounded probabilities.
+    static constexpr int VALUE_ROWS = HEAD + 8;
+    static constexpr int SUMS = VALUE_ROWS / 2;
+
+    static_assert(HEAD == 64 || HEAD == 128, "rows of keys are one span of a swizzle");
+    static_assert(IN_FLIGHT == 2 || IN_FLIGHT == 3, "scores, softmax, and with 3 values of different tiles");
+
+    static constexpr int QUERY_BYTES = QUERIES * HEAD;
+    static constexpr int KEY_BYTES = KEYS * HEAD;
+    static constexpr int VALUE_BYTES = VALUE_ROWS * KEYS;
+    static constexpr int COPIED_VALUE_BYTES = HEAD * KEYS;
+    static constexpr int KEYS_AT = QUERY_BYTES;
+    static constexpr int VALUES_AT = KEYS_AT + STAGES * KEY_BYTES;
+    static constexpr int BARRIERS_AT = VALUES_AT + STAGES * VALUE_BYTES;
+    static constexpr int SHARED_BYTES = BARRIERS_AT + 8 * (1 + 4 * STAGES);
+
+    static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");
+};
+
+}  // namespace fireq

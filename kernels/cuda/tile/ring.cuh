@@ -1,0 +1,21 @@
+#pragma once
+#include "ptx/types.cuh"
+
+// Stages of a pipeline, one after another, again and again.
+
+namespace fireq {
+
+/// A place in the ring of stages, and the parity of its phase.
+template <int STAGES>
+struct Ring {
+    u32 stage = 0, parity = 0;
+
+    __device__ void advance() {
+        if (++stage == STAGES) {
+            stage = 0;
+            parity ^= 1;
+        }
+    }
+};
+
+}  // namespace fireq
