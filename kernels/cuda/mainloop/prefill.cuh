@@ -93,42 +93,41 @@ struct Attention {
     PrefillMemory<Tile> memory;
     Softmax softmax;
     i32 visible;  // keys that this lane's first row sees; its second sees eight more
-    Ring<Tile::STAGES> keys = {}, values = {};
     /// Sums of products; those of probabilities alone are the columns behind the values'.
     float o[Tile::SUMS] = {};
 
+    static __device__ u32 stage(u32 tile) { return tile % Tile::STAGES; }
+    static __device__ u32 parity(u32 tile) { return tile / Tile::STAGES & 1; }
     __device__ u32 warpgroup() const { return threadIdx.x / WARPGROUP; }
 
-    __device__ void ask_scores(Scores& s) {
-        wait(memory.keys_full(keys.stage), keys.parity);
+    __device__ void ask_scores(u32 tile, Scores& s) {
+        wait(memory.keys_full(stage(tile)), parity(tile));
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::HEAD / 32; ++part) {
             multiply_shared(s, rows_of<Tile::HEAD>(memory.queries(warpgroup()) + 32 * part),
-                            rows_of<Tile::HEAD>(memory.keys(keys.stage) + 32 * part), part > 0);
+                            rows_of<Tile::HEAD>(memory.keys(stage(tile)) + 32 * part), part > 0);
         }
         commit_products();
     }
 
-    __device__ void scores_are_there(Scores& s) {
-        if (threadIdx.x % 32 == 0) arrive(memory.keys_empty(keys.stage));
-        keys.advance();
+    __device__ void scores_are_there(u32 tile, Scores& s) {
+        if (threadIdx.x % 32 == 0) arrive(memory.keys_empty(stage(tile)));
         keep_in_place(s);
     }
 
-    __device__ void ask_values(const Probabilities& p) {
-        wait(memory.values_full(values.stage), values.parity);
+    __device__ void ask_values(u32 tile, const Probabilities& p) {
+        wait(memory.values_full(stage(tile)), parity(tile));
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::KEYS / 32; ++part) {
-            accumulate(o, p[part], rows_of<128>(memory.values(values.stage) + 32 * part));
+            accumulate(o, p[part], rows_of<128>(memory.values(stage(tile)) + 32 * part));
         }
         commit_products();
     }
 
-    __device__ void values_are_there() {
-        if (threadIdx.x % 32 == 0) arrive(memory.values_empty(values.stage));
-        values.advance();
+    __device__ void values_are_there(u32 tile) {
+        if (threadIdx.x % 32 == 0) arrive(memory.values_empty(stage(tile)));
         keep_in_place(o);
     }
 
@@ -145,18 +144,18 @@ struct Attention {
     __device__ void step(u32 tile, Scores& now, Scores& next, const Probabilities& before, Probabilities& p) {
         constexpr bool BEHIND = Tile::IN_FLIGHT == 3;
         float rescale[ROWS];
-        if constexpr (BEHIND && !FIRST) ask_values(before);
-        if constexpr (!LAST) ask_scores(next);
+        if constexpr (BEHIND && !FIRST) ask_values(tile - 1, before);
+        if constexpr (!LAST) ask_scores(tile + 1, next);
         soften(tile, now, p, rescale);
         if constexpr (BEHIND && !FIRST) {
             wait_for_products<LAST ? 0 : 1>();
-            values_are_there();
+            values_are_there(tile - 1);
         }
         if constexpr (!FIRST) multiply_rows(o, rescale);
-        if constexpr (!BEHIND) ask_values(p);
+        if constexpr (!BEHIND) ask_values(tile, p);
         if constexpr (!LAST || !BEHIND) wait_for_products<0>();
-        if constexpr (!BEHIND) values_are_there();
-        if constexpr (!LAST) scores_are_there(next);
+        if constexpr (!BEHIND) values_are_there(tile);
+        if constexpr (!LAST) scores_are_there(tile + 1, next);
     }
 
     /// The sums over `tiles` tiles of keys.
@@ -164,9 +163,9 @@ struct Attention {
         Scores even, odd;
         Probabilities p_even, p_odd;
         wait(memory.queries_full(), 0);
-        ask_scores(even);
+        ask_scores(0, even);
         wait_for_products<0>();
-        scores_are_there(even);
+        scores_are_there(0, even);
         if (tiles == 1) {
             step<true, true>(0, even, odd, p_odd, p_even);
         } else {
@@ -185,9 +184,9 @@ struct Attention {
         }
         if constexpr (Tile::IN_FLIGHT == 3) {
             if (tiles % 2 == 1) {
-                ask_values(p_even);
+                ask_values(tiles - 1, p_even);
             } else {
-                ask_values(p_odd);
+                ask_values(tiles - 1, p_odd);
             }
             wait_for_products<0>();
             keep_in_place(o);
