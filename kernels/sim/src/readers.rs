@@ -89,7 +89,9 @@ mod tests {
     fn bytes_of_a_chunk_part_when_their_readers_do() {
         let knowing = |agents: &[u16]| {
             let mut knowledge = Knowledge::new(8);
-            agents.iter().for_each(|agent| knowledge.seen.raise(Stamp { agent: *agent, time: 1 }));
+            for agent in agents {
+                knowledge.seen.raise(Stamp { agent: *agent, time: 1 });
+            }
             knowledge
         };
         let at = RESERVED as u64;
