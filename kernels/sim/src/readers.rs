@@ -78,3 +78,48 @@ impl Readers {
         Stamp { agent: SEVERAL, time: index }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::clock::{Knowledge, Stamp};
+    use crate::fault::FaultKind;
+    use crate::shared::{Agent, RESERVED, Shared};
+
+    #[test]
+    fn bytes_of_a_chunk_part_when_their_readers_do() {
+        let knowing = |agents: &[u16]| {
+            let mut knowledge = Knowledge::new(8);
+            for agent in agents {
+                knowledge.seen.raise(Stamp { agent: *agent, time: 1 });
+            }
+            knowledge
+        };
+        let at = RESERVED as u64;
+        let mut shared = Shared::new(RESERVED + 64);
+        let stamp = |agent| Stamp { agent, time: 1 };
+        let all = [&[0][..], &[0, 1], &[0, 2], &[0, 3], &[0, 1, 2]].map(knowing);
+        let who = |agent: u16, knowledge| Agent {
+            stamp: stamp(agent),
+            knowledge,
+            asynchronous: false,
+            access: "a test",
+        };
+        shared.write(at, 32, &who(0, &all[0])).unwrap();
+        shared.read(at, 16, &who(1, &all[1])).unwrap();
+        shared.read(at, 16, &who(2, &all[2])).unwrap();
+        shared.read(at + 4, 4, &who(3, &all[3])).unwrap();
+        // A writer that knows of 1 and 2, and not of 3.
+        let writer = who(0, &all[4]);
+        shared.write(at, 4, &writer).unwrap();
+        shared.write(at + 8, 16, &writer).unwrap();
+        for (offset, bytes) in [(4, 4), (7, 1), (0, 16)] {
+            let race = shared.write(at + offset, bytes, &writer).unwrap_err();
+            assert!(
+                matches!(race, FaultKind::Race { offset, .. } if offset >= at + 4 && offset < at + 8),
+                "{race:?}"
+            );
+        }
+        let stranger = shared.write(at + 8, 8, &who(3, &knowing(&[3]))).unwrap_err();
+        assert!(matches!(stranger, FaultKind::Race { offset, .. } if offset == at + 8), "{stranger:?}");
+    }
+}

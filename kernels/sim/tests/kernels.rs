@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fireq_sim::{Launch, Memory, Options, Params, Stats, Swizzle, TensorMap, run};
+use fireq_sim::{Accumulator, Launch, Memory, Options, Params, Stats, Swizzle, TensorMap, run};
 use fixture::{bytes_of, e4m3, everywhere, f32s, floats, launch, module, noise, ptx, u32s};
 
 fn bf16(x: f32) -> u16 {
@@ -218,4 +218,26 @@ fn one_thread_may_release_a_stage_for_its_warpgroup() {
     everywhere(&module(&text), setup, |memory, out, _| {
         assert_eq!(f32s(memory, *out, 64 * 64), vec![512.0; 64 * 64]);
     });
+}
+
+#[test]
+fn sums_of_eight_bit_products_may_be_cut_off() {
+    // 16 once, and 2⁻⁹ in every other place: thirteen bits below 16.
+    let (k, ones) = (128usize, vec![0x38; 64 * 128]);
+    let small: Vec<u8> = (0..64 * k).map(|i| if i % k == 0 { 0x58 } else { 0x01 }).collect();
+    let sum = |accumulator| {
+        let mut memory = Memory::new();
+        let (a, b) = (operand(&mut memory, "a", &ones, 64, k), operand(&mut memory, "b", &small, 64, k));
+        let out = memory.alloc("out", 64 * 64 * 4);
+        let params = Params::new().bytes(64, &a).bytes(64, &b).u64(out).u32(64).u32(64).u32(k as u32).build();
+        let launch = Launch { dynamic_shared: 4 * 64 * 128, ..launch("gemm", [1; 3], [160, 1, 1], params) };
+        let options = Options { accumulator, ..Options::default() };
+        run(&module(&ptx("gemm")), &launch, &mut memory, &options).unwrap();
+        let sums = f32s(&memory, out, 64 * 64);
+        assert!(sums.iter().all(|sum| *sum == sums[0]));
+        sums[0]
+    };
+    assert_eq!(sum(Accumulator::Exact), 16.0 + 127.0 / 512.0);
+    assert_eq!(sum(Accumulator::Truncated { fraction_bits: 13 }), 16.0 + 127.0 / 512.0);
+    assert_eq!(sum(Accumulator::Truncated { fraction_bits: 12 }), 16.0);
 }

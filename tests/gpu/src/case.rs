@@ -200,9 +200,7 @@ impl Case {
                 Param::Address { buffer, byte } => {
                     to.copy_from_slice(&(addresses[*buffer] + byte).to_le_bytes());
                 }
-                Param::TensorMap { buffer, shape } => {
-                    to.copy_from_slice(&encode(shape, addresses[*buffer])?);
-                }
+                Param::TensorMap { buffer, shape } => to.copy_from_slice(&encode(shape, addresses[*buffer])?),
             }
         }
         Ok(params)
@@ -232,9 +230,8 @@ impl Buffer {
     pub fn before(&self) -> Vec<u8> {
         match &self.init {
             Init::Data(bytes) => {
-                let mut all = bytes.clone();
-                all.resize(self.len, POISON);
-                all
+                let poison = vec![POISON; self.len - bytes.len()];
+                [&bytes[..], &poison].concat()
             }
             Init::Poison => vec![POISON; self.len],
             Init::Random { seed, dtype } => dtype.random(*seed, self.len),

@@ -106,7 +106,7 @@ const EDGES: [f32; 22] = [
     0.0009765625,
     1.0625,
     1.1875,
-    1.00390625,
+    1.0 + 1.0 / 256.0,
     65520.0,
     2049.0,
 ];
@@ -140,18 +140,18 @@ fn nearest_e4m3(x: f32) -> u64 {
 fn conversions_to_and_from_eight_bits() {
     let Some(mut gpu) = device() else { return };
     // Numbers of all exponents around those of the format, and the exact middles between its codes.
-    let middles = (0..0x7e_u8).map(|c| (e4m3::decode(c) + e4m3::decode(c + 1)) / 2.0);
+    let middles = (0..0x7e_u8).map(|c| f32::midpoint(e4m3::decode(c), e4m3::decode(c + 1)));
     let mut edges = edges();
     edges.extend(middles.flat_map(|x| [x, -x, x * (1.0 + f32::EPSILON)]).map(|x| u64::from(x.to_bits())));
     let mut inputs = Inputs::random(1, 2048, &edges);
     for bits in inputs.a.iter_mut().chain(&mut inputs.b).filter(|bits| **bits > u64::from(u32::MAX)) {
-        *bits = *bits & 0x807f_ffff | (*bits >> 40 & 31) + 112 << 23;
+        *bits = *bits & 0x807f_ffff | ((*bits >> 40 & 31) + 112) << 23;
     }
     check(&mut gpu, CONVERT, "e4m3x2_of_f32", &inputs, |[a, b, _]| {
         nearest_e4m3(float(a)) << 8 | nearest_e4m3(float(b))
     });
     let codes = Inputs {
-        a: (0..256).map(|i| i | (i * 37 + 11) % 256 << 8).collect(),
+        a: (0..256).map(|i| i | ((i * 37 + 11) % 256) << 8).collect(),
         b: vec![0; 256],
         c: vec![0; 256],
     };

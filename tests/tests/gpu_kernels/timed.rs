@@ -1,4 +1,4 @@
-//! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what PyTorch does beside it.
+//! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what `PyTorch` does beside it.
 
 use fireq_codegen::cuda::cache::Cache;
 use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
@@ -78,7 +78,7 @@ impl Work {
     }
 }
 
-/// A case, its unit, and what PyTorch does beside it: a function of `bench.py` and its sizes.
+/// A case, its unit, and what `PyTorch` does beside it: a function of `bench.py` and its sizes.
 type Timed = (Case, Unit, Value);
 
 fn timed<P: Params>(
@@ -113,7 +113,7 @@ fn timed<P: Params>(
     (case, unit, json!({ "name": name, "torch": function, "sizes": sizes }))
 }
 
-/// Kernels for which PyTorch has no counterpart are held against a copy of as many bytes.
+/// Kernels for which `PyTorch` has no counterpart are held against a copy of as many bytes.
 fn copy(bytes: u64) -> (&'static str, Value) {
     ("copy", json!({ "bytes": bytes }))
 }

@@ -136,7 +136,8 @@ impl Machine<'_> {
         match piece.to {
             End::Global(address) => {
                 self.stats.global_written += piece.bytes as u64;
-                self.memory.store(address, &data.into_owned())
+                let data = data.into_owned();
+                self.memory.store(address, &data)
             }
             End::Shared(cta, at) => {
                 self.stats.shared_written += piece.bytes as u64;

@@ -16,7 +16,7 @@ fn permutations_of_bytes_in_every_mode() {
     let Some(mut gpu) = device() else { return };
     let mut inputs = Inputs::random(10, 1024, &[0, 1, 2, 3, 0x3210, 0x7654, 0xfedc, 0x80ff_7f01]);
     for (i, c) in inputs.c.iter_mut().enumerate().skip(512) {
-        *c = *c << 16 | (i as u64 * 0x1235 & 0xffff);
+        *c = *c << 16 | ((i as u64 * 0x1235) & 0xffff);
     }
     check(&mut gpu, BITS, "permute", &inputs, |[a, b, c]| {
         let signs = (0..4).map(|i| {

@@ -35,7 +35,7 @@ pub fn swizzled(swizzle: Swizzle, width: usize, row: usize, column: usize) -> us
         Swizzle::B64 => row / 2 % 4,
         Swizzle::B128 => row % 8,
     };
-    row * width + (column / 16 ^ turn) * 16 + column % 16
+    row * width + ((column / 16) ^ turn) * 16 + column % 16
 }
 
 fn map(address: u64, width: usize, swizzle: Swizzle) -> TensorMap {
@@ -139,6 +139,6 @@ fn clusters_share_a_multicast_and_their_memory() {
     let params = Params::new().u64(input).u64(out).build();
     let launch = Launch { grid: [4, 1, 1], cluster: [2, 1, 1], ..launch("multicast", 64, params) };
     gpu.launch_text("conformance_tma", TEXT, &launch);
-    let want = |i: usize| data[i / 128 * 64 + 63 - i % 64].wrapping_add((i / 64 % 2 ^ 1) as u32);
+    let want = |i: usize| data[i / 128 * 64 + 63 - i % 64].wrapping_add(((i / 64 % 2) ^ 1) as u32);
     assert_eq!(gpu.bytes(out, 4 * 256), words(&(0..256).map(want).collect::<Vec<_>>()));
 }

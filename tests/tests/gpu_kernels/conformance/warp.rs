@@ -22,6 +22,9 @@ fn check_warps(kernel: &str, inputs: &Inputs, want: impl Fn(usize, &[[u64; 3]]) 
     }
 }
 
+/// The source of a lane, and whether it is within the segment: of lane, distance, and the segment's last and first lane.
+type Source = fn(i64, i64, i64, i64) -> (i64, bool);
+
 /// The modes of a shuffle, with each lane's own distance, segments of every size, and the source being out of them or not.
 #[test]
 fn shuffles() {
@@ -31,7 +34,6 @@ fn shuffles() {
         inputs.b[i] &= [31, 63, 3][i / 512 % 3];
         inputs.c[i] = segment << 8 | if i / 256 % 2 == 0 { 31 } else { inputs.c[i] & 31 };
     }
-    type Source = fn(i64, i64, i64, i64) -> (i64, bool);
     let modes: [(&str, Source); 4] = [
         ("shuffle_up", |lane, b, most, _| (lane - b, lane - b >= most)),
         ("shuffle_down", |lane, b, most, _| (lane + b, lane + b <= most)),
@@ -79,7 +81,7 @@ fn votes_and_matches() {
     let ballot = |of: &[[u64; 3]], p: &dyn Fn(u64) -> bool, at: usize| -> u64 {
         of.iter().enumerate().map(|(i, x)| u64::from(p(x[at])) << i).sum()
     };
-    check_warps("vote_ballot", &inputs, |_, of| ballot(of, &|x| (x as i32) < 0, 0));
+    check_warps("vote_ballot", &inputs, |_, of| ballot(of, &|x| x >> 31 == 1, 0));
     check_warps("vote_all", &inputs, |_, of| u64::from(count(of, |b| b < 62) == LANES) << 32);
     check_warps("vote_any", &inputs, |_, of| u64::from(count(of, |b| b > 62) > 0) << 32);
     check_warps("vote_uniform", &inputs, |_, of| u64::from(count(of, |b| b < 62) % LANES == 0) << 32);

@@ -14,11 +14,14 @@ struct Product {
     n: usize,
     swizzle: (Swizzle, usize),
     in_registers: bool,
-    element: (&'static str, usize, fn(i32) -> Vec<u8>),
+    element: Element,
 }
 
-const E4M3: (&str, usize, fn(i32) -> Vec<u8>) = ("e4m3", 1, e4m3_of);
-const BF16: (&str, usize, fn(i32) -> Vec<u8>) = ("bf16", 2, bf16_of);
+/// Name, bytes, and the bytes of a number.
+type Element = (&'static str, usize, fn(i32) -> Vec<u8>);
+
+const E4M3: Element = ("e4m3", 1, e4m3_of);
+const BF16: Element = ("bf16", 2, bf16_of);
 
 impl Product {
     fn k(&self) -> usize {
