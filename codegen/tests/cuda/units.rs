@@ -12,15 +12,10 @@ use fireq_kernels::cuda::{
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
-    let linear = |group, addend, [tokens, warpgroups, stages, split]: [usize; 4]| {
-        let linear = Linear { channels: 4096, cols: 4096, group, addend };
-        let config = LinearConfig { tokens, warpgroups, stages, split };
-        linear.unit(&config, String::new()).unwrap()
-    };
     let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
         Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }.unit().unwrap()
     };
-    vec![
+    let rows = vec![
         gather(4096, DType::BF16).unwrap(),
         gather(37, DType::F16).unwrap(),
         gather(4096, DType::F32).unwrap(),
@@ -50,6 +45,18 @@ pub fn units() -> Vec<Unit> {
         logits(37, 33, DType::BF16, 8).unwrap(),
         argmax(128_256),
         argmax(33),
+    ];
+    let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
+    rows.into_iter().chain(linears).collect()
+}
+
+/// Products in every tile of tokens, with every epilogue.
+pub fn linears() -> Vec<(Linear, LinearConfig)> {
+    let linear = |group, addend, [tokens, warpgroups, stages, split]: [usize; 4]| {
+        let config = LinearConfig { tokens, warpgroups, stages, split };
+        (Linear { channels: 4096, cols: 4096, group, addend }, config)
+    };
+    vec![
         linear(128, Addend::Nothing, [8, 1, 8, 4]),
         linear(128, Addend::Nothing, [8, 2, 8, 8]),
         linear(64, Addend::Bias, [16, 2, 6, 2]),
