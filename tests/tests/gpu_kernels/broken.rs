@@ -72,9 +72,11 @@ fn products_without_a_fence_a_wait_or_patience_are_caught() {
     let done = "wait_for_products<1>();";
     let patient = format!("{done}\n        {release}");
     refused(&patient, &format!("{release}\n        {done}"), "shared");
-    refused(&patient, release, "wgmma");
+    refused("    wait_for_products<0>();\n", "", "register of a wgmma in flight");
     refused("    publish_barriers();\n", "", "fence");
     refused("    synchronize_first<Tile::CONSUMERS>();\n    stage_sums", "    stage_sums", "shared");
+    let last = "read it.\n    if constexpr (Tile::SPLIT > 1) synchronize_cluster();\n";
+    refused(last, "read it.\n", "a CTA that has ended");
     let twice = product("y[i] = r[i] + y[i];", "y[i] = r[i] + r[i];").unwrap();
     assert!(twice > 1e-3, "another sum gives other outputs: {twice:.1e}");
 }

@@ -7,6 +7,7 @@ use fireq_tests::relative_error;
 
 use super::device::{Device, UNTOUCHED, device};
 use super::oracle::Case;
+use super::record::Near;
 
 /// A product with weights in groups of `group`, and the operations that it stands for.
 pub fn case([channels, cols, group]: [usize; 3], addend: Addend, tokens: usize) -> (Linear, Case) {
@@ -65,6 +66,7 @@ pub fn operands(
 
 fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
     let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Summed;
     let ((linear, case), config) = (case(sizes, addend, tokens), configured(config));
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);

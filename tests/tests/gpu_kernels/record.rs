@@ -32,6 +32,8 @@ pub enum Near {
     Exactly,
     /// Where approximate instructions take part: scales to a relative 10⁻⁶, one code in a thousand by one step.
     Approximately,
+    /// Where tensor cores add up, which keep fewer bits than f32: outputs to a relative 10⁻³.
+    Summed,
 }
 
 /// Where cases go, if they are wanted.
@@ -127,6 +129,7 @@ fn expected(before: &Allocation, after: &Allocation, near: Near) -> Expected {
     let (dtype, tolerance) = match near {
         _ if before.bytes == after.bytes => (Dtype::Bytes, Tolerance::Exact),
         Near::Exactly => (Dtype::Bytes, Tolerance::Exact),
+        Near::Summed => (Dtype::F32, Tolerance::Relative(1e-3)),
         Near::Approximately if scales => (Dtype::F32, Tolerance::Relative(1e-6)),
         Near::Approximately => (Dtype::E4m3, Tolerance::Steps(1e-3)),
     };
