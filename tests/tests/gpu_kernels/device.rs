@@ -116,8 +116,8 @@ impl Device {
             .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
     }
 
-    /// A TMA descriptor, in the simulator's encoding.
-    pub fn map(&self, address: u64, shape: &TensorMapShape) -> params::TensorMap {
+    /// A TMA descriptor of memory, in the simulator's encoding.
+    pub fn map(address: u64, shape: &TensorMapShape) -> params::TensorMap {
         let swizzle = match shape.swizzle {
             Swizzle::None => fireq_sim::Swizzle::None,
             Swizzle::B32 => fireq_sim::Swizzle::B32,

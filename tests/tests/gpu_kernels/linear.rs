@@ -52,7 +52,7 @@ pub fn operands(
         Addend::Residual => gpu.put("residual", &case.input("addend")),
     };
     params::Linear {
-        x: gpu.map(codes, &linear.x(config, tokens)),
+        x: Device::map(codes, &linear.x(config, tokens)),
         records: gpu.put("records", &records(&weight).unwrap()),
         token_scales: gpu.put("token scales", &x[1]),
         channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
