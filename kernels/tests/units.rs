@@ -1,9 +1,10 @@
 //! The text of one unit of every kind, as it is compiled.
 
-use fireq_ir::{DType, Fit};
+use fireq_ir::{DType, Fit, Format, Type};
+use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, swiglu_quantize,
+    Addend, Elementwise, Linear, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize,
+    rms_norm, rope_table, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -30,6 +31,9 @@ fn units_are_instantiations() {
     check("qkv", &qkv.unit().unwrap());
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
     check("argmax", &argmax(128_256));
+    let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual };
+    let few = regimes(&o)[0];
+    check("linear_add", &o.unit(&few.config, few.reason()).unwrap());
 }
 
 #[test]
@@ -47,4 +51,17 @@ fn what_no_unit_can_hold_is_refused() {
     assert!(wide.unit().unwrap_err().to_string().contains("heads of 512 channels"));
     assert!(elementwise(Elementwise::Add, 4, DType::BF16).is_err());
     assert!(gather(4, DType::I32).is_err());
+}
+
+#[test]
+fn products_that_no_kernel_does_are_refused() {
+    let refused = |rows, cols, format: &Format| {
+        Linear::of(&Type::f32(rows, cols).with_format(format), Addend::Nothing).unwrap_err().to_string()
+    };
+    assert!(refused(6, 64, &Format::weight(64)).contains("6 output channels: multiples of 4"));
+    assert!(refused(8, 40, &Format::weight(64)).contains("40 input channels: multiples of 16"));
+    assert!(refused(8, 256, &Format::weight(32)).contains("i4<g32:e4m3,row:f32>[8,256]: INT4 in groups"));
+    assert!(refused(8, 256, &Format::activation()).contains("INT4 in groups of 64 or 128"));
+    let short = Linear::of(&Type::f32(8, 48).with_format(&Format::weight(64)), Addend::Bias).unwrap();
+    assert_eq!((short.group, short.steps()), (128, 1), "a short row is one group");
 }

@@ -1,14 +1,17 @@
 //! Gates on machine code: what is promised about memory accesses holds in SASS, and nothing spills.
 
+use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::LazyLock;
 
 use fireq_codegen::cuda::cubin::resources;
 use fireq_codegen::cuda::toolkit::disassembler;
+use fireq_kernels::cuda::cost::{StepInstructions, registers, step_instructions};
 
-use super::units::compiled;
+use super::units::{compiled, linears};
 
 /// The machine code of a cubin as text; `None`, said on stderr, where there is no disassembler.
 fn disassemble(cubin: &[u8]) -> Option<String> {
@@ -59,4 +62,61 @@ fn loads_are_as_wide_as_reasons_say() {
         promised += 1;
     }
     assert!(promised > 10, "{promised} units promise wide loads");
+}
+
+/// Mnemonics of the innermost loop around products: from a label that a branch behind them leads back to.
+fn product_loop(sass: &str) -> Vec<&str> {
+    let mut all: Vec<&str> = vec![];
+    let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut loops = vec![];
+    for line in sass.lines() {
+        if let Some(label) = line.strip_suffix(':') {
+            labels.insert(label, all.len());
+            continue;
+        }
+        let Some((_, code)) = line.split_once("*/") else { continue };
+        let Some(mnemonic) = code.split_whitespace().find(|word| !word.starts_with('@')) else { continue };
+        all.push(mnemonic);
+        let target = code.split_once("`(").and_then(|(_, rest)| rest.split_once(')'));
+        if let Some(start) = target.and_then(|(label, _)| labels.get(label)) {
+            loops.push(*start..all.len());
+        }
+    }
+    let products = |range: &Range<usize>| all[range.clone()].iter().any(|m| m.starts_with("QGMMA"));
+    let innermost = loops.into_iter().filter(products).min_by_key(ExactSizeIterator::len);
+    innermost.map(|range| all[range].to_vec()).expect("a loop with products")
+}
+
+/// Two steps of 128 columns: what the cost model counts on. Byte permutations are exact; what barriers and addresses take
+/// differs a little from unit to unit, and some of it goes to the uniform pipe.
+#[test]
+fn products_take_the_instructions_that_the_cost_model_counts() {
+    let Some(units) = compiled() else { return };
+    for (linear, config) in linears() {
+        let name = linear.unit(&config, String::new()).unwrap().name;
+        let (_, compiled) = units.iter().find(|(unit, _)| unit.name == name).unwrap();
+        assert!(
+            resources(&compiled.cubin, &name).unwrap().registers as usize <= registers(&config),
+            "{name}"
+        );
+        let Some(sass) = disassemble(&compiled.cubin) else { return };
+        let body = product_loop(&sass);
+        let count = |names: &[&str]| body.iter().filter(|m| names.iter().any(|n| m.starts_with(n))).count();
+        let tables = 128 / linear.group;
+        assert_eq!(count(&["QGMMA"]), 2 * 4, "{name}");
+        assert_eq!(
+            count(&["PRMT"]),
+            2 * (8 * 6 + 8 * tables),
+            "{name}: 6 for 8 weights, 8 for the tables of two rows"
+        );
+        assert_eq!(count(&["F2FP", "HMUL2"]), 2 * 17 * tables, "{name}: only tables are computed");
+        for none in ["I2F", "F2I", "FMUL", "FADD", "HFMA2.MMA.BF16", "LDG", "LDL", "STL", "MUFU"] {
+            assert_eq!(count(&[none]), 0, "{name}: {none}");
+        }
+        let StepInstructions { issued, integer } = step_instructions(linear.group);
+        let integers = count(&["PRMT", "LOP3", "SHF", "VIADD", "IADD", "ISETP", "SEL", "LEA"]);
+        eprintln!("{name:36} a step: {} instructions, {} of them integer", body.len() / 2, integers / 2);
+        assert!(body.len() / 2 <= issued + 4, "{name}: {}", body.len());
+        assert!(integers / 2 <= integer + 4, "{name}: {integers}");
+    }
 }

@@ -1,10 +1,12 @@
 //! Every kind of unit, in shapes with and without tails.
 
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use std::time::Instant;
 
 use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
+use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
     Addend, Elementwise, Linear, LinearConfig, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize,
     quantize, rms_norm, rope_table, swiglu_quantize,
@@ -12,15 +14,10 @@ use fireq_kernels::cuda::{
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
-    let linear = |group, addend, [tokens, warpgroups, stages, split]: [usize; 4]| {
-        let linear = Linear { channels: 4096, cols: 4096, group, addend };
-        let config = LinearConfig { tokens, warpgroups, stages, split };
-        linear.unit(&config, String::new()).unwrap()
-    };
     let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
         Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }.unit().unwrap()
     };
-    vec![
+    let rows = vec![
         gather(4096, DType::BF16).unwrap(),
         gather(37, DType::F16).unwrap(),
         gather(4096, DType::F32).unwrap(),
@@ -50,18 +47,33 @@ pub fn units() -> Vec<Unit> {
         logits(37, 33, DType::BF16, 8).unwrap(),
         argmax(128_256),
         argmax(33),
-        linear(128, Addend::Nothing, [8, 1, 8, 4]),
-        linear(128, Addend::Nothing, [8, 2, 8, 8]),
-        linear(64, Addend::Bias, [16, 2, 6, 2]),
-        linear(128, Addend::Nothing, [32, 1, 6, 4]),
-        linear(128, Addend::Nothing, [64, 1, 6, 2]),
-        linear(128, Addend::Residual, [128, 1, 4, 1]),
-        linear(128, Addend::Residual, [128, 2, 4, 1]),
-        linear(64, Addend::Nothing, [128, 2, 4, 1]),
-        linear(128, Addend::Nothing, [256, 2, 4, 1]),
-        linear(64, Addend::Residual, [256, 2, 4, 1]),
-        linear(128, Addend::Nothing, [256, 1, 4, 1]),
-    ]
+    ];
+    let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
+    rows.into_iter().chain(linears).collect()
+}
+
+/// Products as the cost model has them for Llama-3-8B, and in groups of 64 and with a bias.
+pub fn linears() -> Vec<(Linear, LinearConfig)> {
+    let linear = |channels, cols, group, addend| Linear { channels, cols, group, addend };
+    let shipped = [
+        linear(6144, 4096, 128, Addend::Nothing),
+        linear(4096, 4096, 128, Addend::Residual),
+        linear(28672, 4096, 128, Addend::Nothing),
+        linear(4096, 14336, 128, Addend::Residual),
+    ];
+    let chosen = shipped.iter().flat_map(|of| regimes(of).into_iter().map(|regime| (*of, regime.config)));
+    let config =
+        |[tokens, warpgroups, stages, split]: [usize; 4]| LinearConfig { tokens, warpgroups, stages, split };
+    let others = [
+        (linear(4096, 4096, 64, Addend::Bias), config([16, 2, 6, 2])),
+        (linear(4096, 4096, 64, Addend::Nothing), config([128, 2, 4, 1])),
+        (linear(4096, 4096, 64, Addend::Residual), config([256, 2, 4, 1])),
+        (linear(4096, 4096, 128, Addend::Bias), config([256, 1, 4, 1])),
+        (linear(4096, 4096, 128, Addend::Nothing), config([8, 2, 8, 8])),
+    ];
+    let name = |(linear, config): &(Linear, LinearConfig)| linear.unit(config, String::new()).unwrap().name;
+    let by_name: BTreeMap<String, _> = chosen.chain(others).map(|case| (name(&case), case)).collect();
+    by_name.into_values().collect()
 }
 
 /// False, and says so, where there is no NVRTC.

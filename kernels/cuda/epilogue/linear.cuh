@@ -22,6 +22,10 @@ __device__ inline void load_four(const float* from, float (&to)[4]) {
     for (int i = 0; i < 4; ++i) to[i] = float_of_bits(words[i]);
 }
 
+__device__ inline void store_four(float* to, const float (&from)[4]) {
+    store_words(to, {bits_of_float(from[0]), bits_of_float(from[1]), bits_of_float(from[2]), bits_of_float(from[3])});
+}
+
 /// What outputs have added to them. `apply` takes four channels of a token, `at` their place in the output.
 struct Nothing {
     static __device__ void apply(const float*, u64, u32, float (&)[4]) {}
@@ -90,9 +94,10 @@ __device__ inline void gather_sums(const float* staged, float (&y)[4]) {
 
 /// Writes this CTA's share of a tile, whose first token and channel these are. Channels are a multiple of 4.
 template <typename Tile, typename Addend>
-__device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel, u32 rank) {
-    constexpr u32 QUADS = Tile::CHANNELS / 4;
-    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * QUADS; n += Tile::SPLIT * Tile::CONSUMERS) {
+__device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
+                              u32 rank) {
+    constexpr u32 QUADS = Tile::CHANNELS / 4, THREADS = Tile::SPLIT * Tile::CONSUMERS;
+    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * QUADS; n += THREADS) {
         u32 row = n / QUADS, quad = n % QUADS * 4;
         u32 t = token + row, c = channel + quad;
         if (t >= output.tokens || c >= output.channels) continue;
@@ -104,7 +109,7 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
         for (int i = 0; i < 4; ++i) y[i] = y[i] * scales[i] * scale;
         u64 at = static_cast<u64>(t) * output.channels + c;
         Addend::apply(output.addend, at, c, y);
-        store_words(output.out + at, {bits_of_float(y[0]), bits_of_float(y[1]), bits_of_float(y[2]), bits_of_float(y[3])});
+        store_four(output.out + at, y);
     }
 }
 

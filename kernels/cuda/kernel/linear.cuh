@@ -29,7 +29,8 @@ struct Params {
 
 /// What the threads behind the consumers do.
 template <typename Tile>
-__device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 first, u32 end) {
+__device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 first,
+                            u32 end) {
     if constexpr (Tile::TRADES_REGISTERS) give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
     u64 row_records = static_cast<u64>(p.steps) * Tile::RECORD;
@@ -38,7 +39,8 @@ __device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u
 
 /// What consumers do.
 template <typename Tile, typename Addend>
-__device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 rank, u32 steps) {
+__device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 rank,
+                               u32 steps) {
     if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
     float sums[Tile::TOKENS / 2] = {};
     consume<Tile>(memory, steps, sums);

@@ -20,8 +20,8 @@ __device__ inline void copy_bulk(void* to, const void* from, u32 bytes, u64* bar
 /// The tile of a matrix whose first element is at these coordinates. What lies outside the matrix is zero, and counts.
 __device__ inline void copy_tile(void* to, const TensorMap& map, i32 column, i32 row, u64* barrier) {
     asm volatile(
-        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3}], [%4];" ::"r"(
-            shared_address(to)),
+        "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3}], [%4];" ::"r"(shared_address(to)),
         "l"(&map), "r"(column), "r"(row), "r"(shared_address(barrier))
         : "memory");
 }

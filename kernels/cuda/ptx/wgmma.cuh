@@ -67,13 +67,18 @@ __device__ inline void keep_in_place(float (&d)[COUNT]) {
 #define FIREQ_D13 "%104, %105, %106, %107, %108, %109, %110, %111"
 #define FIREQ_D14 "%112, %113, %114, %115, %116, %117, %118, %119"
 #define FIREQ_D15 "%120, %121, %122, %123, %124, %125, %126, %127"
-#define FIREQ_IN(n) \
-    "+f"(d[n]), "+f"(d[n + 1]), "+f"(d[n + 2]), "+f"(d[n + 3]), "+f"(d[n + 4]), "+f"(d[n + 5]), "+f"(d[n + 6]), "+f"(d[n + 7])
-#define FIREQ_PRODUCT(shape, registers, a0, a1, a2, a3, b, add, ...)                                                  \
-    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #add ", 0;\n"                                               \
-                 "wgmma.mma_async.sync.aligned." shape ".f32.e4m3.e4m3 {" registers "}, {%" #a0 ", %" #a1 ", %" #a2      \
-                 ", %" #a3 "}, %" #b ", add, 1, 1;\n}"                                                                 \
-                 : __VA_ARGS__                                                                                        \
+#define FIREQ_TO_31 FIREQ_D0 ", " FIREQ_D1 ", " FIREQ_D2 ", " FIREQ_D3
+#define FIREQ_TO_63 FIREQ_TO_31 ", " FIREQ_D4 ", " FIREQ_D5 ", " FIREQ_D6 ", " FIREQ_D7
+#define FIREQ_TO_95 FIREQ_TO_63 ", " FIREQ_D8 ", " FIREQ_D9 ", " FIREQ_D10 ", " FIREQ_D11
+#define FIREQ_TO_127 FIREQ_TO_95 ", " FIREQ_D12 ", " FIREQ_D13 ", " FIREQ_D14 ", " FIREQ_D15
+#define FIREQ_4(n) "+f"(d[n]), "+f"(d[n + 1]), "+f"(d[n + 2]), "+f"(d[n + 3])
+#define FIREQ_8(n) FIREQ_4(n), FIREQ_4(n + 4)
+#define FIREQ_32(n) FIREQ_8(n), FIREQ_8(n + 8), FIREQ_8(n + 16), FIREQ_8(n + 24)
+#define FIREQ_PRODUCT(shape, registers, a0, a1, a2, a3, b, add, ...)                                  \
+    asm volatile("{\n.reg .pred add;\nsetp.ne.b32 add, %" #add ", 0;\n"                               \
+                 "wgmma.mma_async.sync.aligned." shape ".f32.e4m3.e4m3 {" registers "}, "              \
+                 "{%" #a0 ", %" #a1 ", %" #a2 ", %" #a3 "}, %" #b ", add, 1, 1;\n}"                    \
+                 : __VA_ARGS__                                                                        \
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(rows), "r"(static_cast<int>(keep)))
 
 /// D = A·Bᵀ, plus D where `keep` is set.
@@ -81,22 +86,29 @@ template <int N>
 __device__ inline void multiply(float (&d)[N / 2], const u32 (&a)[4], u64 rows, bool keep) {
     static_assert(N == 8 || N == 16 || N == 32 || N == 64 || N == 128 || N == 256, "tiles are powers of two of tokens");
     if constexpr (N == 8) {
-        FIREQ_PRODUCT("m64n8k32", "%0, %1, %2, %3", 4, 5, 6, 7, 8, 9, "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3]));
+        FIREQ_PRODUCT("m64n8k32", "%0, %1, %2, %3", 4, 5, 6, 7, 8, 9, FIREQ_4(0));
     } else if constexpr (N == 16) {
-        FIREQ_PRODUCT("m64n16k32", FIREQ_D0, 8, 9, 10, 11, 12, 13, FIREQ_IN(0));
+        FIREQ_PRODUCT("m64n16k32", FIREQ_D0, 8, 9, 10, 11, 12, 13, FIREQ_8(0));
     } else if constexpr (N == 32) {
-        FIREQ_PRODUCT("m64n32k32", FIREQ_D0 ", " FIREQ_D1, 16, 17, 18, 19, 20, 21, FIREQ_IN(0), FIREQ_IN(8));
+        FIREQ_PRODUCT("m64n32k32", FIREQ_D0 ", " FIREQ_D1, 16, 17, 18, 19, 20, 21, FIREQ_8(0), FIREQ_8(8));
     } else if constexpr (N == 64) {
-        FIREQ_PRODUCT("m64n64k32", FIREQ_D0 ", " FIREQ_D1 ", " FIREQ_D2 ", " FIREQ_D3, 32, 33, 34, 35, 36, 37, FIREQ_IN(0), FIREQ_IN(8), FIREQ_IN(16), FIREQ_IN(24));
+        FIREQ_PRODUCT("m64n64k32", FIREQ_TO_31, 32, 33, 34, 35, 36, 37, FIREQ_32(0));
     } else if constexpr (N == 128) {
-        FIREQ_PRODUCT("m64n128k32", FIREQ_D0 ", " FIREQ_D1 ", " FIREQ_D2 ", " FIREQ_D3 ", " FIREQ_D4 ", " FIREQ_D5 ", " FIREQ_D6 ", " FIREQ_D7, 64, 65, 66, 67, 68, 69, FIREQ_IN(0), FIREQ_IN(8), FIREQ_IN(16), FIREQ_IN(24), FIREQ_IN(32), FIREQ_IN(40), FIREQ_IN(48), FIREQ_IN(56));
+        FIREQ_PRODUCT("m64n128k32", FIREQ_TO_63, 64, 65, 66, 67, 68, 69, FIREQ_32(0), FIREQ_32(32));
     } else if constexpr (N == 256) {
-        FIREQ_PRODUCT("m64n256k32", FIREQ_D0 ", " FIREQ_D1 ", " FIREQ_D2 ", " FIREQ_D3 ", " FIREQ_D4 ", " FIREQ_D5 ", " FIREQ_D6 ", " FIREQ_D7 ", " FIREQ_D8 ", " FIREQ_D9 ", " FIREQ_D10 ", " FIREQ_D11 ", " FIREQ_D12 ", " FIREQ_D13 ", " FIREQ_D14 ", " FIREQ_D15, 128, 129, 130, 131, 132, 133, FIREQ_IN(0), FIREQ_IN(8), FIREQ_IN(16), FIREQ_IN(24), FIREQ_IN(32), FIREQ_IN(40), FIREQ_IN(48), FIREQ_IN(56), FIREQ_IN(64), FIREQ_IN(72), FIREQ_IN(80), FIREQ_IN(88), FIREQ_IN(96), FIREQ_IN(104), FIREQ_IN(112), FIREQ_IN(120));
+        FIREQ_PRODUCT("m64n256k32", FIREQ_TO_127, 128, 129, 130, 131, 132, 133, FIREQ_32(0), FIREQ_32(32), FIREQ_32(64),
+                      FIREQ_32(96));
     }
 }
 
 #undef FIREQ_PRODUCT
-#undef FIREQ_IN
+#undef FIREQ_4
+#undef FIREQ_8
+#undef FIREQ_32
+#undef FIREQ_TO_31
+#undef FIREQ_TO_63
+#undef FIREQ_TO_95
+#undef FIREQ_TO_127
 #undef FIREQ_D0
 #undef FIREQ_D1
 #undef FIREQ_D2

@@ -50,7 +50,8 @@ __device__ inline Table table_of(u32 scale) {
     u32 to_4 = round_halves(multiply_halves(scale, ONE_TWO), multiply_halves(scale, THREE_FOUR));
     u32 to_8 = round_halves(multiply_halves(scale, FIVE_SIX), multiply_halves(scale, SEVEN_EIGHT));
     constexpr u32 SIGNS = 0x80808080, REVERSED = 0x0123;
-    return {{to_4 << 8, bytes(to_4, to_8, 0x6543)}, {bytes(to_8, 0, REVERSED) ^ SIGNS, bytes(to_4, 0, REVERSED) ^ SIGNS}};
+    return {{to_4 << 8, bytes(to_4, to_8, 0x6543)},
+            {bytes(to_8, 0, REVERSED) ^ SIGNS, bytes(to_4, 0, REVERSED) ^ SIGNS}};
 }
 
 /// Tables of the scales of two rows, E4M3 in one word's low bytes.

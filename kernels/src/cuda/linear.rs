@@ -129,35 +129,18 @@ impl Linear {
     /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
     pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check()?;
-        let LinearConfig { tokens, warpgroups, stages, split } = *config;
-        let (kind, addend) = match self.addend {
-            Addend::Nothing => ("linear", "Nothing"),
-            Addend::Bias => ("linear_bias", "Bias"),
-            Addend::Residual => ("linear_add", "Residual"),
-        };
-        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}", self.group);
+        let LinearConfig { tokens, split, .. } = *config;
         let cta =
             Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
-        let tile =
-            format!("using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}>;", self.group);
-        let facts = format!(
-            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
-             \"the host sizes launches as the device does\");",
-            cta.threads, cta.dynamic_shared
-        );
-        let text = text::<params::Linear>(&Parts {
-            name: &name,
-            kernel: "linear",
-            names: &[tile, facts],
-            arguments: &format!("Tile, {addend}"),
-            cta,
-        });
+        let (name, text) = self.text(config, cta);
+        let cluster = if split > 1 { format!(", K shared by clusters of {split}") } else { String::new() };
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {} threads, {stages} stages in {} KiB, K shared by {split} CTAs",
+                "tiles of {} channels and {tokens} tokens, {} threads, {} stages in {} KiB{cluster}",
                 config.channels(),
                 cta.threads,
+                config.stages,
                 cta.dynamic_shared.div_ceil(1024)
             ),
             reason,
@@ -166,5 +149,31 @@ impl Linear {
             name,
             text,
         })
+    }
+
+    /// The function's name and the unit's text.
+    fn text(&self, config: &LinearConfig, cta: Cta) -> (String, String) {
+        let LinearConfig { tokens, warpgroups, stages, split } = *config;
+        let (kind, addend) = match self.addend {
+            Addend::Nothing => ("linear", "Nothing"),
+            Addend::Bias => ("linear_bias", "Bias"),
+            Addend::Residual => ("linear_add", "Residual"),
+        };
+        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}", self.group);
+        let tile =
+            format!("using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}>;", self.group);
+        let sizes = format!(
+            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
+             \"the host sizes launches as the device does\");",
+            cta.threads, cta.dynamic_shared
+        );
+        let text = text::<params::Linear>(&Parts {
+            name: &name,
+            kernel: "linear",
+            names: &[tile, sizes],
+            arguments: &format!("Tile, {addend}"),
+            cta,
+        });
+        (name, text)
     }
 }

@@ -10,7 +10,9 @@
 //!   in a million;
 //! * in `silu`, good to a relative 2⁻²⁰: so is a row's scale, and a code may be its neighbour where `x/s` lies that close
 //!   to the middle of two;
-//! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`.
+//! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`;
+//! * in products with INT4 weights, whose sums tensor cores take: products and numbers are exact, the bits that sums keep
+//!   are the hardware's. On the simulator, which rounds once per instruction, a relative L2 error below 10⁻⁶.
 
 mod argmax;
 pub mod cost;

@@ -1,39 +1,29 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
-use fireq_codegen::cuda::nvrtc::compile;
-use fireq_kernels::cuda::params::{Params, Quantize};
-use fireq_kernels::cuda::{Unit, quantize};
-use fireq_sim::{Memory, Module, Options, run};
+use fireq_kernels::cuda::params::Quantize;
+use fireq_kernels::cuda::{Addend, Unit, quantize};
+use fireq_tests::relative_error;
 
-use super::device::{device, launch_of};
+use super::device::device;
+use super::linear::{case, configured, operands};
 
-/// Codes of two rows of 1000 numbers by the kernel as it is, or with `right` replaced by `wrong` in its source; `Err`
-/// with what the simulator says of it.
-fn codes(right: &str, wrong: &str) -> Result<Vec<u8>, String> {
-    let (cols, rows) = (1000, 2);
-    let unit = quantize(cols).unwrap();
+/// A unit's source with `right` replaced by `wrong`.
+fn broken(unit: &Unit, right: &str, wrong: &str) -> String {
     let source = unit.source().unwrap();
     assert_eq!(source.matches(right).count(), 1, "`{right}` is once in the source");
-    let x: Vec<u8> =
-        (0..cols * rows).flat_map(|i| ((i as f32 * 0.7).sin() * (i + 1) as f32).to_le_bytes()).collect();
-    let mut memory = Memory::new();
-    let (codes, scales) = (memory.alloc("codes", cols * rows), memory.alloc("scales", 4 * rows));
-    let params = Quantize { x: memory.alloc_with("x", &x), codes, scales };
-    launch(&unit, &source.replace(right, wrong), rows, &params, &mut memory)?;
-    memory.read(codes, cols * rows).map(<[u8]>::to_vec).map_err(|e| e.to_string())
+    source.replace(right, wrong)
 }
 
-fn launch<P: Params>(
-    unit: &Unit,
-    source: &str,
-    rows: usize,
-    params: &P,
-    memory: &mut Memory,
-) -> Result<(), String> {
-    let compiled = compile(&unit.name, source).unwrap();
-    let module = Module::parse(&compiled.ptx).unwrap();
-    let launch = launch_of(unit, rows, 0, params);
-    run(&module, &launch, memory, &Options::default()).map(drop).map_err(|fault| fault.to_string())
+/// Codes of two rows of 1000 numbers by a broken kernel, or what the simulator says of it.
+fn codes(right: &str, wrong: &str) -> Result<Vec<u8>, String> {
+    let (cols, rows) = (1000, 2);
+    let mut gpu = device().expect("asked before");
+    let unit = quantize(cols).unwrap();
+    let x: Vec<f32> = (0..cols * rows).map(|i| (i as f32 * 0.7).sin() * (i + 1) as f32).collect();
+    let (codes, scales) = (gpu.space("codes", cols * rows), gpu.space("scales", 4 * rows));
+    let params = Quantize { x: gpu.put_f32("x", &x), codes, scales };
+    gpu.attempt(&unit, &broken(&unit, right, wrong), rows, &params)?;
+    Ok(gpu.bytes(codes, cols * rows))
 }
 
 #[test]
@@ -49,4 +39,44 @@ fn a_missing_barrier_an_end_too_late_and_a_wrong_scale_are_caught() {
     assert!(end.contains("codes") || end.contains("`x`"), "{end}");
     let scale = codes("E4M3_MAX = 448.0f;", "E4M3_MAX = 447.0f;").unwrap();
     assert!(scale != right, "another scale gives other codes");
+}
+
+/// The relative error of a product by a broken kernel, or what the simulator says of it. Six steps for each of two CTAs go
+/// through two stages.
+fn product(right: &str, wrong: &str) -> Result<f64, String> {
+    let tokens = 20;
+    let mut gpu = device().expect("asked before");
+    let ((linear, case), config) =
+        (case([128, 1536, 128], Addend::Residual, tokens), configured([16, 2, 2, 2]));
+    let unit = linear.unit(&config, String::new()).unwrap();
+    let params = operands(&mut gpu, &case, &linear, &config, tokens);
+    gpu.attempt(&unit, &broken(&unit, right, wrong), tokens, &params)?;
+    Ok(relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * linear.channels)))
+}
+
+#[test]
+fn products_without_a_fence_a_wait_or_patience_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    let fence = "        fence_products();\n";
+    assert!(product(fence, fence).unwrap() < 1e-6);
+    let refused = |right: &str, wrong: &str, said: &str| {
+        let fault = product(right, wrong).unwrap_err();
+        assert!(fault.contains(said), "without `{}`: {fault}", right.trim());
+    };
+    refused(fence, "", "no wgmma.fence");
+    refused("wait(memory.full(ring.stage), ring.parity);", "", "shared");
+    refused("wait(memory.empty(ring.stage), ring.parity ^ 1);", "", "shared");
+    let release = "if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));";
+    let done = "wait_for_products<1>();";
+    let patient = format!("{done}\n        {release}");
+    refused(&patient, &format!("{release}\n        {done}"), "shared");
+    refused("    wait_for_products<0>();\n", "", "register of a wgmma in flight");
+    refused("    publish_barriers();\n", "", "fence");
+    refused("    synchronize_first<Tile::CONSUMERS>();\n    stage_sums", "    stage_sums", "shared");
+    let last = "read it.\n    if constexpr (Tile::SPLIT > 1) synchronize_cluster();\n";
+    refused(last, "read it.\n", "a CTA that has ended");
+    let twice = product("y[i] = r[i] + y[i];", "y[i] = r[i] + r[i];").unwrap();
+    assert!(twice > 1e-3, "another sum gives other outputs: {twice:.1e}");
 }

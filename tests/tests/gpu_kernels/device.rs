@@ -1,7 +1,7 @@
 //! A simulated GPU: kernels are compiled by NVRTC, and their PTX is executed.
 
 use fireq_codegen::cuda::cache::Cache;
-use fireq_codegen::cuda::nvrtc::{NvrtcFailure, version};
+use fireq_codegen::cuda::nvrtc::{NvrtcFailure, compile, version};
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
@@ -30,7 +30,7 @@ pub fn device() -> Option<Device> {
 }
 
 /// The launch of a kernel on `rows` rows behind `past` positions.
-pub fn launch_of<P: Params>(unit: &Unit, rows: usize, past: usize, params: &P) -> Launch {
+fn launch_of<P: Params>(unit: &Unit, rows: usize, past: usize, params: &P) -> Launch {
     let LaunchShape { grid, block, cluster, dynamic_shared } = unit.launch(rows, past);
     let (kernel, dynamic_shared) = (unit.name.clone(), dynamic_shared as usize);
     Launch { kernel, grid, block, cluster, dynamic_shared, params: params.bytes() }
@@ -92,14 +92,35 @@ impl Device {
         }
     }
 
+    /// Runs a kernel whose source may be wrong, with either timing and in several orders; `Err` with what the simulator says
+    /// first.
+    pub fn attempt<P: Params>(
+        &mut self,
+        unit: &Unit,
+        source: &str,
+        rows: usize,
+        params: &P,
+    ) -> Result<(), String> {
+        let compiled = compile(&unit.name, source).unwrap_or_else(|e| panic!("{e}"));
+        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
+        let launch = launch_of(unit, rows, 0, params);
+        for timing in [Timing::Early, Timing::Late] {
+            for seed in 0..3 {
+                let options = Options { seed, timing, ..Options::default() };
+                run(&module, &launch, &mut self.memory, &options).map_err(|fault| fault.to_string())?;
+            }
+        }
+        Ok(())
+    }
+
     fn run(&mut self, module: &Module, launch: &Launch, timing: Timing) {
         let options = Options { timing, ..Options::default() };
         run(module, launch, &mut self.memory, &options)
             .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
     }
 
-    /// A TMA descriptor, in the simulator's encoding.
-    pub fn map(&self, address: u64, shape: &TensorMapShape) -> params::TensorMap {
+    /// A TMA descriptor of memory, in the simulator's encoding.
+    pub fn map(address: u64, shape: &TensorMapShape) -> params::TensorMap {
         let swizzle = match shape.swizzle {
             Swizzle::None => fireq_sim::Swizzle::None,
             Swizzle::B32 => fireq_sim::Swizzle::B32,

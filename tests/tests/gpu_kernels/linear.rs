@@ -1,12 +1,16 @@
 //! INT4 weights times E4M3 tokens: every token tile, one and two warpgroups, K split over clusters, tails everywhere.
 
+use std::collections::BTreeSet;
+
 use fireq_ir::interp::Data;
+use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{Addend, Linear, LinearConfig, params};
 use fireq_kernels::records::records;
 use fireq_tests::relative_error;
 
 use super::device::{Device, UNTOUCHED, device};
 use super::oracle::Case;
+use super::record::Near;
 
 /// A product with weights in groups of `group`, and the operations that it stands for.
 pub fn case([channels, cols, group]: [usize; 3], addend: Addend, tokens: usize) -> (Linear, Case) {
@@ -51,7 +55,7 @@ pub fn operands(
         Addend::Residual => gpu.put("residual", &case.input("addend")),
     };
     params::Linear {
-        x: gpu.map(codes, &linear.x(config, tokens)),
+        x: Device::map(codes, &linear.x(config, tokens)),
         records: gpu.put("records", &records(&weight).unwrap()),
         token_scales: gpu.put("token scales", &x[1]),
         channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
@@ -65,6 +69,7 @@ pub fn operands(
 
 fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
     let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Relatively(1e-3);
     let ((linear, case), config) = (case(sizes, addend, tokens), configured(config));
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
@@ -105,5 +110,21 @@ fn many_tokens_fill_tiles_and_leave_tails() {
 fn rows_shorter_than_a_step_are_one_group_or_two() {
     for (cols, group) in [(16, 128), (96, 128), (96, 64), (128, 64), (64, 64)] {
         check([68, cols, group], Addend::Nothing, [16, 1, 2, 1], 9);
+    }
+}
+
+/// Every configuration that the cost model chooses for Llama-3-8B, on a shape with tails in all directions.
+#[test]
+fn configurations_for_llama_3_8b_are_right() {
+    let shapes = [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
+    let chosen: BTreeSet<LinearConfig> = shapes
+        .into_iter()
+        .flat_map(|(channels, cols)| regimes(&Linear { channels, cols, group: 128, addend: Addend::Nothing }))
+        .map(|regime| regime.config)
+        .collect();
+    assert!(chosen.len() >= 6, "{chosen:?}");
+    for c in chosen {
+        let sizes = [c.channels() + 4, 128 * (c.split * c.stages).min(9) + 16, 128];
+        check(sizes, Addend::Residual, [c.tokens, c.warpgroups, c.stages, c.split], c.tokens + 1);
     }
 }
