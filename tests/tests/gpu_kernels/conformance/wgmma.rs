@@ -148,6 +148,7 @@ fn products_of_swizzled_tiles() {
 }
 
 /// All codes but NaN. A GPU is not held to the last bits here: how it rounds sums of eight-bit products is not documented.
+/// If it cuts them off at thirteen bits, as is reported, the relative error of the whole is 2.4·10⁻⁴.
 #[test]
 fn products_of_all_codes() {
     let product = Product { n: 64, swizzle: SWIZZLES[3], in_registers: false, element: E4M3 };
