@@ -10,12 +10,12 @@ mod reference;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use fireq_ir::interp::{Tensor, empty_caches, interpret};
-use fireq_ir::{Graph, Op, PassError, Type, ValueId};
+use fireq_ir::{Graph, Op, PassError, ValueId};
 use thiserror::Error;
 
 use crate::journal::{Forgetful, Journal};
 use crate::piece::Piece;
-use crate::random::{Tensors, bindings, random_inputs};
+use crate::random::{Tensors, bindings, random_inputs, tokens};
 pub(crate) use reference::Reference;
 
 /// A graph could not be run on calibration data.
@@ -190,14 +190,4 @@ impl Calibration {
         }
         Ok(())
     }
-}
-
-/// The tokens of a sequence: the rows of the inputs that have one for each token, or for each that is selected.
-pub fn tokens(graph: &Graph, inputs: &Tensors) -> usize {
-    let per_token = |ty: &Type| ty.shape.0.first().is_some_and(|dim| dim.fixed().is_none());
-    let rows = graph.inputs().iter().filter(|v| per_token(graph.ty(**v))).filter_map(|v| {
-        let tensor = inputs.get(&**graph.op(*v).name()?)?;
-        tensor.ty.shape.0.first()?.fixed()
-    });
-    rows.max().unwrap_or(1)
 }

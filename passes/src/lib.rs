@@ -46,12 +46,13 @@ mod smooth_rope_pre;
 mod table;
 mod weights;
 
-pub use calibration::{Calibration, Interpreter, Prepared, RunError, Runner, tokens};
+pub use calibration::{Calibration, Interpreter, Prepared, RunError, Runner};
 pub use error::{PipelineError, RecipeError};
 pub use journal::{Finished, Journal, Resumed};
 pub use named::{NamedPipeline, PIPELINES, named_pipeline};
 pub use options::Options;
 pub use pipeline::{pipeline, pipeline_with};
+pub use random::tokens;
 pub use recipe::{BuiltIn, RECIPES, Recipe};
 pub use scales::scale_rules;
 pub use table::{OptionInfo, PASSES, PassInfo};

@@ -57,3 +57,13 @@ fn heavy_tailed(random: &mut impl Rng) -> f32 {
     let sum: f32 = (0..4).map(|_| random.random_range(-1.0f32..1.0)).sum();
     if random.random_range(0..16) == 0 { sum * 8.0 } else { sum }
 }
+
+/// The tokens of a sequence: the rows of the inputs that have one for each token, or for each that is selected.
+pub fn tokens(graph: &Graph, inputs: &Tensors) -> usize {
+    let per_token = |ty: &Type| ty.shape.0.first().is_some_and(|dim| dim.fixed().is_none());
+    let rows = graph.inputs().iter().filter(|v| per_token(graph.ty(**v))).filter_map(|v| {
+        let tensor = inputs.get(&**graph.op(*v).name()?)?;
+        tensor.ty.shape.0.first()?.fixed()
+    });
+    rows.max().unwrap_or(1)
+}

@@ -4,8 +4,9 @@ use std::sync::{MutexGuard, PoisonError};
 
 use fireq_ir::Graph;
 
-use super::{Calibration, Sequences, tokens};
+use super::{Calibration, Sequences};
 use crate::findings::{Block, Refused};
+use crate::random::tokens;
 
 /// What was found out, and about which block findings are now.
 #[derive(Default)]
