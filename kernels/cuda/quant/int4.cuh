@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/math.cuh"
+#include "ptx/memory.cuh"
 #include "tile/reduce.cuh"
 #include "tile/group.cuh"
 
@@ -107,17 +108,19 @@ __device__ inline float int4_scale(const float (&x)[N]) {
     return scale;
 }
 
-/// `N` codes two to a byte, low nibble first.
+/// `N` codes two to a byte, low nibble first, to an address aligned to all of them.
 template <int N>
 __device__ inline void store_int4(u8* to, const float (&codes)[N]) {
-    static_assert(N == 2 || N == 4, "a lane writes one byte or two");
-    u32 packed = 0;
+    static_assert(N == 2 || N == 4 || N % 8 == 0, "a lane writes one byte, two, or whole words");
+    u32 packed[(N + 7) / 8] = {};
 #pragma unroll
-    for (int n = 0; n < N; ++n) packed |= (static_cast<u32>(to_int(codes[n])) & 15u) << (4 * n);
-    if constexpr (N == 4) {
-        *reinterpret_cast<u16*>(to) = static_cast<u16>(packed);
+    for (int n = 0; n < N; ++n) packed[n / 8] |= (static_cast<u32>(to_int(codes[n])) & 15u) << (4 * (n % 8));
+    if constexpr (N % 8 == 0) {
+        store_words(to, packed);
+    } else if constexpr (N == 4) {
+        *reinterpret_cast<u16*>(to) = static_cast<u16>(packed[0]);
     } else {
-        *to = static_cast<u8>(packed);
+        *to = static_cast<u8>(packed[0]);
     }
 }
 

@@ -3,7 +3,7 @@
 use fireq_ir::{DType, Fit};
 
 use super::params;
-use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, text};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, text};
 
 /// Positions of a CTA.
 pub const BLOCK: usize = 16;
@@ -30,7 +30,9 @@ impl Qkv {
     pub fn unit(&self) -> Result<Unit, Unsupported> {
         let Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales } = *self;
         let half = head / 2;
-        let pairs = chunk(half, &[4, 2]);
+        // Sixteen E4M3 codes are one store; a warp has at least two lanes for each of its tokens.
+        let fits = |pairs: &usize| half.is_multiple_of(*pairs) && half >= 2 * pairs;
+        let pairs = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
         if !head.is_multiple_of(4) || head == 0 || half / pairs > 32 {
             return Err(Unsupported(format!(
                 "heads of {head} channels: multiples of 4 up to 128, of 8 up to 256 do"
@@ -61,7 +63,7 @@ impl Qkv {
                 "{threads} threads for a head of {BLOCK} tokens, {lanes} lanes a head, {pairs} pairs a lane"
             ),
             reason: format!(
-                "bound by memory: {}; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
+                "bound by memory: {}, {pairs} codes a store; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
                 access(4 * pairs)
             ),
             cta: Cta::of(threads),
