@@ -183,7 +183,8 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
     (from_memory / MEMORY).max(from_cache / L2)
 }
 
-/// Every configuration that a product could have. K is split only as long as SMs have no work.
+/// Every configuration that a product could have. K is split only as long as SMs have room
+/// for more CTAs.
 fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
     let each = [1, 2, 4, 8].into_iter().flat_map(|split| {
@@ -194,11 +195,10 @@ fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConf
         })
     });
     each.filter(move |c| {
+        let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
-        let idle = c.split == 1 || tiles * c.split / 2 < SMS;
-        idle && c.split <= linear.steps()
-            && c.shared(linear.group) <= MOST_SHARED
-            && resident(c, linear.group) > 0
+        let room = c.split == 1 || tiles * c.split / 2 < SMS * at_once;
+        room && at_once > 0 && c.split <= linear.steps() && c.shared(linear.group) <= MOST_SHARED
     })
 }
 

@@ -115,11 +115,12 @@ impl Linear {
         Ok(())
     }
 
-    /// The descriptor of `tokens` rows of codes that a launch with this configuration takes.
-    pub fn x(&self, config: &LinearConfig, tokens: usize) -> TensorMapShape {
+    /// The descriptor of `rows` rows of codes that launches with this configuration take. Rows beyond a launch's tokens
+    /// change nothing, whatever they hold: one descriptor of a whole buffer serves every launch.
+    pub fn x(&self, config: &LinearConfig, rows: usize) -> TensorMapShape {
         TensorMapShape {
             element: 1,
-            sizes: vec![self.cols as u64, tokens as u64],
+            sizes: vec![self.cols as u64, rows as u64],
             strides: vec![self.cols as u64],
             tile: vec![COLS as u32, config.tokens as u32],
             swizzle: Swizzle::B128,

@@ -113,6 +113,23 @@ fn rows_shorter_than_a_step_are_one_group_or_two() {
     }
 }
 
+/// One descriptor of all rows that a buffer has room for serves launches on fewer, though the others be NaN.
+#[test]
+fn rows_beyond_the_tokens_change_nothing() {
+    let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Summed;
+    let (tokens, rows, config) = (5, 16, configured([8, 1, 4, 2]));
+    let (linear, case) = case([64, 528, 128], Addend::Nothing, tokens);
+    let mut codes = case.input("x");
+    codes.resize(rows * linear.cols, 0x7f);
+    let codes = gpu.put("all codes", &codes);
+    let x = Device::map(codes, &linear.x(&config, rows));
+    let params = params::Linear { x, ..operands(&mut gpu, &case, &linear, &config, tokens) };
+    gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
+    let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * linear.channels));
+    assert!(error < 1e-6, "{error:.1e}");
+}
+
 /// Every configuration that the cost model chooses for Llama-3-8B, on a shape with tails in all directions.
 #[test]
 fn configurations_for_llama_3_8b_are_right() {
