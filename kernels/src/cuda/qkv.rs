@@ -33,7 +33,7 @@ impl Qkv {
         // Sixteen E4M3 codes are one store; a warp has at least two lanes for each of its tokens.
         let fits = |pairs: &usize| half.is_multiple_of(*pairs) && half >= 2 * pairs;
         let pairs = [16, 8, 4, 2].into_iter().find(fits).unwrap_or(1);
-        if !head.is_multiple_of(4) || head == 0 || half / pairs > 32 {
+        if !head.is_multiple_of(4) || head == 0 || head > 256 || half / pairs > 32 {
             return Err(Unsupported(format!(
                 "heads of {head} channels: multiples of 4 up to 128, of 8 up to 256 do"
             )));
