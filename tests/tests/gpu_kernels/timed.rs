@@ -3,11 +3,13 @@
 use fireq_codegen::cuda::cache::Cache;
 use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
+use fireq_kernels::cuda::cost::choose;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, swiglu_quantize,
+    Addend, Elementwise, Linear, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize,
+    rms_norm, rope_table, swiglu_quantize,
 };
+use fireq_kernels::records::record_bytes;
 use serde_json::{Value, json};
 
 use super::device::device;
@@ -26,6 +28,10 @@ const HEADS: Qkv = Qkv {
 const VOCABULARY: usize = 128_256;
 /// Tokens of a step: decoding one and many sequences, and prefill.
 const TOKENS: [usize; 4] = [1, 64, 4096, 16384];
+/// The same for products: where one configuration gives way to another, and far on.
+const PRODUCT_TOKENS: [usize; 7] = [1, 16, 64, 128, 512, 4096, 16384];
+/// Output and input channels of products: q, k and v; o; gate and up; down.
+const PRODUCTS: [[usize; 2]; 4] = [[6144, HIDDEN], [HIDDEN, HIDDEN], [2 * FFN, HIDDEN], [HIDDEN, FFN]];
 /// Rows whose logits are wanted: one of each sequence.
 const SEQUENCES: [usize; 2] = [1, 64];
 
@@ -33,6 +39,8 @@ const SEQUENCES: [usize; 2] = [1, 64];
 struct Memory {
     buffers: Vec<Buffer>,
     bytes: u64,
+    /// TMA descriptors, and where they stand in the parameters.
+    maps: Vec<(usize, Param)>,
 }
 
 /// Stands for address 0 of buffer 0; buffers are 2⁴⁰ bytes apart. No other parameter has these bits.
@@ -66,6 +74,8 @@ impl Memory {
 #[derive(Default)]
 struct Work {
     rows: usize,
+    /// What the unit's name does not say.
+    sizes: String,
     /// Multiplications and additions.
     flops: u64,
     /// Bytes of memory that is there and not touched.
@@ -87,9 +97,9 @@ fn timed<P: Params>(
     params: impl FnOnce(&mut Memory) -> P,
     torch: impl FnOnce(u64) -> (&'static str, Value),
 ) -> Timed {
-    let mut memory = Memory { buffers: vec![], bytes: 0 };
+    let mut memory = Memory { buffers: vec![], bytes: 0, maps: vec![] };
     let mut params = params(&mut memory).bytes();
-    let mut fills = vec![];
+    let mut fills = std::mem::take(&mut memory.maps);
     for (n, word) in params.chunks_exact_mut(8).enumerate() {
         let value = u64::from_le_bytes(word.try_into().unwrap());
         if let Some(at) = value.checked_sub(FIRST).filter(|at| *at < 1 << 48) {
@@ -98,7 +108,7 @@ fn timed<P: Params>(
         }
     }
     let cost = Cost { bytes: memory.bytes - work.untouched as u64, flops: work.flops };
-    let name = format!("{} of {} rows", unit.name, work.rows);
+    let name = format!("{}{} of {} rows", unit.name, work.sizes, work.rows);
     let (function, sizes) = torch(cost.bytes);
     let case = Case {
         name: name.clone(),
@@ -120,6 +130,7 @@ fn copy(bytes: u64) -> (&'static str, Value) {
 
 fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
+    let steps = steps.chain(PRODUCT_TOKENS.into_iter().flat_map(products));
     steps.chain(SEQUENCES.into_iter().flat_map(ends)).collect()
 }
 
@@ -228,6 +239,39 @@ fn heads(tokens: usize) -> Vec<Timed> {
     ]
 }
 
+/// Products with INT4 weights, as the cost model configures them.
+fn products(tokens: usize) -> Vec<Timed> {
+    // Sums of gate and up for the most tokens are gigabytes that no model asks for at once.
+    let wanted = PRODUCTS.into_iter().filter(|[channels, _]| tokens * channels < 1 << 28);
+    wanted.map(|[channels, cols]| product(channels, cols, tokens)).collect()
+}
+
+fn product(channels: usize, cols: usize, tokens: usize) -> Timed {
+    let linear = Linear { channels, cols, group: 128, addend: Addend::Nothing };
+    let (config, _) = choose(&linear, tokens);
+    let records = channels / 64 * linear.steps() * record_bytes(linear.group);
+    let operands = |m: &mut Memory| {
+        m.random("x codes", Dtype::E4m3, tokens * cols);
+        let map = Param::TensorMap { buffer: 0, shape: linear.x(&config, tokens) };
+        m.maps.push((std::mem::offset_of!(params::Linear, x), map));
+        params::Linear {
+            // Codes of any bits, scales that are numbers.
+            records: m.random("records", Dtype::E4m3, records),
+            token_scales: m.random("token scales", Dtype::F32, 4 * tokens),
+            channel_scales: m.random("channel scales", Dtype::F32, 4 * channels),
+            out: m.space("out", 4 * tokens * channels),
+            tokens: tokens as u32,
+            channels: channels as u32,
+            steps: linear.steps() as u32,
+            ..params::Linear::default()
+        }
+    };
+    let (sizes, flops) = (format!(" {channels}x{cols}"), 2 * (tokens * cols * channels) as u64);
+    let torch = json!({ "tokens": tokens, "cols": cols, "channels": channels });
+    let unit = linear.unit(&config, "timed".into()).unwrap();
+    timed(unit, &Work { sizes, flops, ..Work::of(tokens) }, operands, |_| ("scaled_mm", torch))
+}
+
 /// Behind the last layer.
 fn ends(sequences: usize) -> Vec<Timed> {
     let product = |m: &mut Memory| params::Logits {
@@ -270,7 +314,8 @@ fn timed_cases_and_their_counterparts_are_written() {
             .iter()
             .map(|(_, fill)| match fill {
                 Param::Address { buffer, byte } if *byte < case.buffers[*buffer].len as u64 => *buffer,
-                other => panic!("{}: {other:?} is outside", case.name),
+                Param::TensorMap { buffer, .. } => *buffer,
+                other @ Param::Address { .. } => panic!("{}: {other:?} is outside", case.name),
             })
             .collect();
         assert!((0..case.buffers.len()).all(|n| filled.contains(&n)), "{}: a buffer is not used", case.name);
