@@ -1,15 +1,15 @@
 //! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what `PyTorch` does beside it.
 
+mod products;
+
 use fireq_codegen::cuda::cache::Cache;
 use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
-use fireq_kernels::cuda::cost::choose;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize,
-    rms_norm, rope_table, swiglu_quantize,
+    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, swiglu_quantize,
 };
-use fireq_kernels::records::record_bytes;
 use serde_json::{Value, json};
 
 use super::device::device;
@@ -28,10 +28,6 @@ const HEADS: Qkv = Qkv {
 const VOCABULARY: usize = 128_256;
 /// Tokens of a step: decoding one and many sequences, and prefill.
 const TOKENS: [usize; 4] = [1, 64, 4096, 16384];
-/// The same for products: where one configuration gives way to another, and far on.
-const PRODUCT_TOKENS: [usize; 7] = [1, 16, 64, 128, 512, 4096, 16384];
-/// Output and input channels of products: q, k and v; o; gate and up; down.
-const PRODUCTS: [[usize; 2]; 4] = [[6144, HIDDEN], [HIDDEN, HIDDEN], [2 * FFN, HIDDEN], [HIDDEN, FFN]];
 /// Rows whose logits are wanted: one of each sequence.
 const SEQUENCES: [usize; 2] = [1, 64];
 
@@ -130,7 +126,7 @@ fn copy(bytes: u64) -> (&'static str, Value) {
 
 fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
-    let steps = steps.chain(PRODUCT_TOKENS.into_iter().flat_map(products));
+    let steps = steps.chain(products::TOKENS.into_iter().flat_map(products::at));
     steps.chain(SEQUENCES.into_iter().flat_map(ends)).collect()
 }
 
@@ -237,39 +233,6 @@ fn heads(tokens: usize) -> Vec<Timed> {
         timed(rope_table(head).unwrap(), &Work::of(tokens), table, copy),
         timed(HEADS.unit().unwrap(), &padded, qkv, copy),
     ]
-}
-
-/// Products with INT4 weights, as the cost model configures them.
-fn products(tokens: usize) -> Vec<Timed> {
-    // Sums of gate and up for the most tokens are gigabytes that no model asks for at once.
-    let wanted = PRODUCTS.into_iter().filter(|[channels, _]| tokens * channels < 1 << 28);
-    wanted.map(|[channels, cols]| product(channels, cols, tokens)).collect()
-}
-
-fn product(channels: usize, cols: usize, tokens: usize) -> Timed {
-    let linear = Linear { channels, cols, group: 128, addend: Addend::Nothing };
-    let (config, _) = choose(&linear, tokens);
-    let records = channels / 64 * linear.steps() * record_bytes(linear.group);
-    let operands = |m: &mut Memory| {
-        m.random("x codes", Dtype::E4m3, tokens * cols);
-        let map = Param::TensorMap { buffer: 0, shape: linear.x(&config, tokens) };
-        m.maps.push((std::mem::offset_of!(params::Linear, x), map));
-        params::Linear {
-            // Codes of any bits, scales that are numbers.
-            records: m.random("records", Dtype::E4m3, records),
-            token_scales: m.random("token scales", Dtype::F32, 4 * tokens),
-            channel_scales: m.random("channel scales", Dtype::F32, 4 * channels),
-            out: m.space("out", 4 * tokens * channels),
-            tokens: tokens as u32,
-            channels: channels as u32,
-            steps: linear.steps() as u32,
-            ..params::Linear::default()
-        }
-    };
-    let (sizes, flops) = (format!(" {channels}x{cols}"), 2 * (tokens * cols * channels) as u64);
-    let torch = json!({ "tokens": tokens, "cols": cols, "channels": channels });
-    let unit = linear.unit(&config, "timed".into()).unwrap();
-    timed(unit, &Work { sizes, flops, ..Work::of(tokens) }, operands, |_| ("scaled_mm", torch))
 }
 
 /// Behind the last layer.
