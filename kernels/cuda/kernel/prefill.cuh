@@ -31,9 +31,7 @@ __device__ inline void write(const Params& p, const float (&o)[Tile::SUMS], u32 
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {
         // The column of ones is the first of those behind the values: lanes 0, 4, 8, … have it.
-        u32 bits = bits_of_float(o[Tile::HEAD / 2 + 2 * r]);
-        asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(bits) : "r"(bits), "r"(lane & ~3u));
-        float share = 1.0f / float_of_bits(bits);
+        float share = 1.0f / of_lane(o[Tile::HEAD / 2 + 2 * r], lane & ~3u);
         if (row + 8 * r >= p.tokens) continue;
         float* to = p.out + (static_cast<u64>(row + 8 * r) * p.heads + head) * Tile::HEAD + lane % 4 * 2;
 #pragma unroll

@@ -54,7 +54,7 @@ __device__ inline void write_ones(const PrefillMemory<Tile>& memory) {
         u8* rows = memory.values(n / WORDS) + Tile::COPIED_VALUE_BYTES;
         reinterpret_cast<u32*>(rows)[n % WORDS] = n % WORDS < Tile::KEYS / 4 ? ONES : 0;
     }
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    publish_writes();
 }
 
 /// What one thread asks for.
@@ -74,14 +74,6 @@ __device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMa
         copy_tile(memory.values(ring.stage), v, key, kv_channel, memory.values_full(ring.stage));
         ring.advance();
     }
-}
-
-/// Rows of `BYTES` under a swizzle of that span, as `swizzled_rows` has them for 128.
-template <int BYTES>
-__device__ inline u64 rows_of(const void* p) {
-    constexpr u32 SWIZZLE = (BYTES == 128 ? 1u : 2u) << 30;
-    constexpr u32 UNUSED_STRIDE = 1u << 16;
-    return static_cast<u64>(SWIZZLE | matrix_bytes(8 * BYTES)) << 32 | (UNUSED_STRIDE | matrix_place(p));
 }
 
 /// What a warpgroup has of the attention of its 64 queries.
@@ -105,8 +97,8 @@ struct Attention {
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::HEAD / 32; ++part) {
-            multiply_shared(s, rows_of<Tile::HEAD>(memory.queries(warpgroup()) + 32 * part),
-                            rows_of<Tile::HEAD>(memory.keys(stage(tile)) + 32 * part), part > 0);
+            multiply_shared(s, swizzled_rows<Tile::HEAD>(matrix_place(memory.queries(warpgroup()) + 32 * part)),
+                            swizzled_rows<Tile::HEAD>(matrix_place(memory.keys(stage(tile)) + 32 * part)), part > 0);
         }
         commit_products();
     }
@@ -121,7 +113,7 @@ struct Attention {
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::KEYS / 32; ++part) {
-            accumulate(o, p[part], rows_of<128>(memory.values(stage(tile)) + 32 * part));
+            accumulate(o, p[part], swizzled_rows(matrix_place(memory.values(stage(tile)) + 32 * part)));
         }
         commit_products();
     }

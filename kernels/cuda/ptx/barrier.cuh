@@ -13,10 +13,13 @@ __device__ inline void initialize(u64* barrier, u32 arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
 
+/// What this thread wrote to shared memory can be read by tensor cores and copies, once the CTA has synchronized.
+__device__ inline void publish_writes() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
+
 /// Barriers that this thread initialized can be used by copies and by the other CTAs of the cluster.
 __device__ inline void publish_barriers() {
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    publish_writes();
 }
 
 __device__ inline void arrive(u64* barrier) {

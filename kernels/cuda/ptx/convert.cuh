@@ -46,6 +46,13 @@ __device__ inline float round_even(float x) {
     return rounded;
 }
 
+/// The least whole number that is not below.
+__device__ inline float round_up(float x) {
+    float rounded;
+    asm("cvt.rpi.f32.f32 %0, %1;" : "=f"(rounded) : "f"(x));
+    return rounded;
+}
+
 __device__ inline i32 to_int(float x) {
     i32 n;
     asm("cvt.rzi.s32.f32 %0, %1;" : "=r"(n) : "f"(x));

@@ -65,6 +65,13 @@ __device__ inline float divide(float x, const Divisor& by) {
     return multiply_add(multiply_add(-quotient, by.value, lifted), by.reciprocal, quotient);
 }
 
+/// 2^x to about 22 bits; results below the normal range are 0.
+__device__ inline float power_of_two(float x) {
+    float power;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(power) : "f"(x));
+    return power;
+}
+
 /// e^x. The part of x·log2(e) that its rounding drops is made up for, so that the relative error stays under 2⁻²¹
 /// however large x is.
 __device__ inline float exponential(float x) {

@@ -26,6 +26,13 @@ __device__ inline double exchange(double x, int mask) {
     return __longlong_as_double(static_cast<i64>(exchange(static_cast<u64>(__double_as_longlong(x)), mask)));
 }
 
+/// The value of a lane. Every lane of the warp takes part.
+__device__ inline float of_lane(float x, u32 lane) {
+    u32 y;
+    asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(y) : "r"(bits_of_float(x)), "r"(lane));
+    return float_of_bits(y);
+}
+
 /// All threads of the CTA arrive before any goes on, and see what the others wrote to shared memory.
 __device__ inline void synchronize() { asm volatile("bar.sync 0;" ::: "memory"); }
 

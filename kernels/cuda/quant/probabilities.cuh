@@ -17,18 +17,6 @@ struct Softmax {
     float highest[ROWS];  // a whole number, or -infinity before the first tile
 };
 
-__device__ inline float power_of_two(float x) {
-    float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
-__device__ inline float round_up(float x) {
-    float y;
-    asm("cvt.rpi.f32.f32 %0, %1;" : "=f"(y) : "f"(x));
-    return y;
-}
-
 /// Scores that a row does not see are -infinity: those from `visible[row]` on, counted from the tile's first key.
 template <int KEYS>
 __device__ inline void mask(float (&s)[KEYS / 2], const i32 (&visible)[ROWS]) {
