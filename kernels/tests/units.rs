@@ -3,8 +3,8 @@
 use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize,
-    rms_norm, rope_table, swiglu_quantize,
+    Addend, Elementwise, Linear, Qkv, Unit, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -30,7 +30,7 @@ fn units_are_instantiations() {
         Qkv { q_heads: 32, kv_heads: 8, head: 128, k_fit: clipped, v_fit: clipped, scales: DType::E4M3 };
     check("qkv", &qkv.unit().unwrap());
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
-    check("argmax", &argmax(128_256));
+    check("sample", &sample(128_256));
     let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual };
     let few = regimes(&o)[0];
     check("linear_add", &o.unit(&few.config, few.reason()).unwrap());

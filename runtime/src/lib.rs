@@ -18,6 +18,6 @@ pub use artifact::Artifact;
 pub use error::RuntimeError;
 pub use executor::{Executor, Limits};
 pub use memory::Bytes;
-pub use sample::{Sampler, Sampling};
+pub use sample::{Sampler, Sampling, pick};
 pub use session::{Select, Session};
 pub use weights::Weights;

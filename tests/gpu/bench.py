@@ -56,6 +56,20 @@ def logits(tokens, cols, channels):
     return lambda: x @ w.T
 
 
+def sample(tokens, cols, temperature, top_p):
+    x = random(tokens, cols)
+
+    def at_random():
+        p = torch.softmax(x / temperature, -1)
+        if top_p < 1:
+            p, index = p.sort(-1, descending=True)
+            p = torch.where(p.cumsum(-1) - p < top_p, p, 0)
+            return index.gather(-1, torch.multinomial(p, 1))
+        return torch.multinomial(p, 1)
+
+    return torch.compile(at_random) if temperature > 0 else lambda: x.argmax(-1)
+
+
 def scaled_mm(tokens, cols, channels):
     x, w = random(tokens, cols).to(FP8), random(channels, cols).to(FP8).T
     a, b = torch.ones(tokens, 1, device="cuda"), torch.ones(1, channels, device="cuda")

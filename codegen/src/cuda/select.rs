@@ -4,8 +4,8 @@ use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{DType, Dim, Format, Type};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Unit, Unsupported, argmax, elementwise, gather, logits, norm_quantize, quantize,
-    rms_norm, rope_table, swiglu_quantize,
+    Addend, Elementwise, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
+    rope_table, sample, swiglu_quantize,
 };
 
 use super::heads::heads;
@@ -37,7 +37,7 @@ pub fn select(plan: &Plan) -> Vec<Choice> {
         let (Place::Output(_), Some(cols)) = (&buffer.place, buffer.ty.shape.cols().fixed()) else {
             continue;
         };
-        choices.0.push(compiled(&argmax(cols), None));
+        choices.0.push(compiled(&sample(cols), None));
     }
     choices.0
 }

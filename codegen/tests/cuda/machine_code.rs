@@ -64,6 +64,20 @@ fn loads_are_as_wide_as_reasons_say() {
     assert!(promised > 10, "{promised} units promise wide loads");
 }
 
+/// Codes of queries in both halves, codes of keys and of values, and both workspaces, keys in two halves.
+#[test]
+fn stores_are_as_wide_as_reasons_say() {
+    let Some(units) = compiled() else { return };
+    let mut promised = 0;
+    for (unit, compiled) in units.iter().filter(|(unit, _)| unit.reason.contains("stores of 16 bytes")) {
+        let Some(sass) = disassemble(&compiled.cubin) else { return };
+        assert!(count(&sass, "STG.E.128") >= 2 + 2 + 3, "{}:\n{sass}", unit.name);
+        assert_eq!(count(&sass, "STG.E.64"), 0, "{}", unit.name);
+        promised += 1;
+    }
+    assert!(promised > 1, "{promised} units promise wide stores");
+}
+
 /// Mnemonics of the innermost loop around products: from a label that a branch behind them leads back to.
 fn product_loop(sass: &str) -> Vec<&str> {
     let mut all: Vec<&str> = vec![];

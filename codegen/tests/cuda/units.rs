@@ -7,8 +7,8 @@ use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize,
-    quantize, rms_norm, rope_table, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Qkv, Unit, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
@@ -44,8 +44,8 @@ pub fn units() -> Vec<Unit> {
         logits(4096, 128_256, DType::BF16, 1).unwrap(),
         logits(4096, 128_256, DType::BF16, 8).unwrap(),
         logits(37, 33, DType::BF16, 8).unwrap(),
-        argmax(128_256),
-        argmax(33),
+        sample(128_256),
+        sample(33),
     ];
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
     rows.into_iter().chain(linears).collect()

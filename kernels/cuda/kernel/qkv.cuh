@@ -4,7 +4,7 @@
 
 // Between the projections and attention: rope, a scale and a shift per channel, then FP8 for queries, and INT4 into the
 // caches for keys and values. For prefill, keys and values also go, dequantized, into an FP8 workspace: keys as they are,
-// values transposed. One CTA for a head and the tokens of BLOCK positions that start at a multiple of BLOCK.
+// values transposed and behind the last token zero until its block of sixteen ends. One CTA for a head and the tokens of BLOCK positions that start at a multiple of BLOCK.
 
 namespace fireq::qkv {
 
@@ -27,7 +27,7 @@ struct Params {
     u8* v_codes;         // as for keys
     void* v_scales;
     e4m3* k_workspace;   // [context, KV_HEADS·HEAD], or null
-    e4m3* v_workspace;   // [KV_HEADS·HEAD, workspace_stride], or null
+    e4m3* v_workspace;   // [KV_HEADS·HEAD, workspace_stride], blocks of positions permuted, or null
     u32 workspace_stride;  // a multiple of BLOCK
     u32 q_stride;
     u32 k_stride;
@@ -77,8 +77,7 @@ __device__ inline void run(const Params& p) {
     if (p.v_workspace != nullptr) {
         int start = static_cast<int>(p.past / BLOCK + blockIdx.x) * BLOCK;
         e4m3* channels = p.v_workspace + static_cast<i64>(head) * Group::HEAD * p.workspace_stride + start;
-        int first = static_cast<int>(p.past) - start, end = first + static_cast<int>(p.tokens);
-        store_transposed<Group, BLOCK>(x, channels, p.workspace_stride, first, end);
+        store_transposed<Group, BLOCK>(x, channels, p.workspace_stride, static_cast<int>(p.past) - start);
     }
 }
 

@@ -86,6 +86,19 @@ __device__ inline float exponential(float x) {
     return magnitude(exponent) < 126.0f ? multiply_add(power, rest * LN_2, power) : power;
 }
 
+__device__ inline u32 leading_zeros(u32 x) {
+    u32 count;
+    asm("clz.b32 %0, %1;" : "=r"(count) : "r"(x));
+    return count;
+}
+
+/// `of · part / 2⁶⁴`, rounded up.
+__device__ inline u64 share(u64 of, u64 part) {
+    u64 whole;
+    asm("mul.hi.u64 %0, %1, %2;" : "=l"(whole) : "l"(of), "l"(part));
+    return whole + (of * part != 0);
+}
+
 /// Stops the launch with an error: for what the caller promised and did not keep.
 __device__ inline void stop() { asm volatile("trap;"); }
 

@@ -40,4 +40,9 @@ __device__ inline void store_words(void* to, const u32 (&from)[WORDS]) {
     }
 }
 
+/// Adds to a number in shared memory to which other threads of the CTA may add at the same time.
+__device__ inline void add_shared(u64* to, u64 x) {
+    asm volatile("red.shared.add.u64 [%0], %1;" ::"r"(static_cast<u32>(__cvta_generic_to_shared(to))), "l"(x) : "memory");
+}
+
 }  // namespace fireq

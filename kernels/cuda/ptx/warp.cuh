@@ -33,6 +33,21 @@ __device__ inline float of_lane(float x, u32 lane) {
     return float_of_bits(y);
 }
 
+__device__ inline u64 of_lane(u64 x, u32 lane) {
+    u32 low, high;
+    asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(low) : "r"(static_cast<u32>(x)), "r"(lane));
+    asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(high) : "r"(static_cast<u32>(x >> 32)), "r"(lane));
+    return static_cast<u64>(high) << 32 | low;
+}
+
+/// The value of the lane whose number is less by `distance`; its own where there is none. Every lane of the warp takes part.
+__device__ inline u64 of_lower_lane(u64 x, u32 distance) {
+    u32 low, high;
+    asm volatile("shfl.sync.up.b32 %0, %1, %2, 0, 0xffffffff;" : "=r"(low) : "r"(static_cast<u32>(x)), "r"(distance));
+    asm volatile("shfl.sync.up.b32 %0, %1, %2, 0, 0xffffffff;" : "=r"(high) : "r"(static_cast<u32>(x >> 32)), "r"(distance));
+    return static_cast<u64>(high) << 32 | low;
+}
+
 /// All threads of the CTA arrive before any goes on, and see what the others wrote to shared memory.
 __device__ inline void synchronize() { asm volatile("bar.sync 0;" ::: "memory"); }
 

@@ -5,6 +5,10 @@
 
 namespace fireq {
 
+/// Where, among the sixteen keys of a block, the values of the n-th lie: a lane that has probabilities of keys 2t, 2t + 1,
+/// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
+__device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 2 + n % 2; }
+
 template <int HEAD_, int STAGES_, int IN_FLIGHT_>
 struct PrefillTile {
     static constexpr int HEAD = HEAD_;

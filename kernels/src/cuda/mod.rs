@@ -14,7 +14,6 @@
 //! * in products with INT4 weights, whose sums tensor cores take: products and numbers are exact, the bits that sums keep
 //!   are the hardware's. On the simulator, which rounds once per instruction, a relative L2 error below 10⁻⁶.
 
-mod argmax;
 pub mod cost;
 mod elementwise;
 pub mod expression;
@@ -27,10 +26,10 @@ mod prefill;
 mod qkv;
 mod rope_table;
 mod row;
+mod sample;
 pub mod sources;
 mod unit;
 
-pub use argmax::argmax;
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
 pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
@@ -39,4 +38,5 @@ pub use prefill::{Prefill, PrefillConfig, value_position};
 pub use qkv::{BLOCK, Qkv};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
+pub use sample::sample;
 pub use unit::{Cta, Grid, Unit, Unsupported};

@@ -170,7 +170,8 @@ params! {
         v_scales: DevicePtr,
         /// `e4m3[context, kv_heads·head]`: dequantized keys for prefill, or 0.
         k_workspace: DevicePtr,
-        /// `e4m3[kv_heads·head, workspace_stride]`: dequantized values, transposed, or 0.
+        /// `e4m3[kv_heads·head, workspace_stride]`: dequantized values, transposed, each sixteen positions in the order of
+        /// [`crate::cuda::value_position`], or 0.
         v_workspace: DevicePtr,
         /// Positions from one channel to the next: a multiple of 16.
         workspace_stride: u32,
@@ -242,12 +243,25 @@ params! {
         /// Query heads of a kv head.
         repeats: u32,
     }
-    /// Of the choice of the largest number.
-    Argmax = "fireq::argmax::Params" {
+    /// Of the choice of a token.
+    Sample = "fireq::sample::Params" {
         /// `f32[rows, cols]`, finite.
         x: DevicePtr,
+        /// [`Draw`] of each row.
+        draws: DevicePtr,
         /// `i32[rows]`.
         index: DevicePtr,
+    }
+    /// What decides the token of a row, in memory: the largest logit where all is zero.
+    Draw = "fireq::sample::Draw" {
+        /// Of the noise.
+        seed: u64,
+        /// How much of the probability is kept, in units of 2⁻⁶⁴; 0 keeps every token.
+        mass: u64,
+        /// Of the noise: tokens of one sequence have steps of their own.
+        step: u32,
+        /// What logits are multiplied with: log2(e) over the temperature; 0 takes the largest.
+        scale: f32,
     }
 }
 

@@ -63,8 +63,9 @@ impl Qkv {
                 "{threads} threads for a head of {BLOCK} tokens, {lanes} lanes a head, {pairs} pairs a lane"
             ),
             reason: format!(
-                "bound by memory: {}, {pairs} codes a store; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
-                access(4 * pairs)
+                "bound by memory: {}, stores of {} bytes of INT4 and {pairs} of FP8; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
+                access(4 * pairs),
+                if pairs == 16 && (half / pairs).is_multiple_of(2) { 16 } else { pairs / 2 }
             ),
             cta: Cta::of(threads),
             grid: Grid::Heads(q_heads + 2 * kv_heads),

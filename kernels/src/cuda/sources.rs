@@ -25,6 +25,7 @@ sources! {
     "tile/chunk.cuh"
     "tile/group.cuh"
     "tile/linear.cuh"
+    "tile/noise.cuh"
     "tile/prefill.cuh"
     "tile/ring.cuh"
     "tile/reduce.cuh"
@@ -41,7 +42,6 @@ sources! {
     "epilogue/heads.cuh"
     "epilogue/linear.cuh"
     "epilogue/row.cuh"
-    "kernel/argmax.cuh"
     "kernel/elementwise.cuh"
     "kernel/gather.cuh"
     "kernel/linear.cuh"
@@ -52,6 +52,7 @@ sources! {
     "kernel/quantize.cuh"
     "kernel/rms_norm.cuh"
     "kernel/rope_table.cuh"
+    "kernel/sample.cuh"
     "kernel/swiglu_quantize.cuh"
 }
 

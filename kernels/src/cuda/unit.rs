@@ -135,15 +135,15 @@ pub(super) fn text<P: Params>(parts: &Parts<'_>) -> String {
         "#include \"kernel/{kernel}.cuh\"\n\nnamespace fireq {{\n\nusing Params = {kernel}::Params;\n{names}{}\n\
          extern \"C\" __global__ void {cluster}__launch_bounds__({threads}) {name}(const __grid_constant__ Params p) {{\n    \
          {kernel}::run<{arguments}>(p);\n}}\n\n}}  // namespace fireq\n",
-        layout::<P>(),
+        layout::<P>("Params"),
     )
 }
 
-/// The assertion that the host's structure is the device's.
-fn layout<P: Params>() -> String {
-    let offsets = P::FIELDS.iter().map(|(field, at)| format!("FIREQ_OFFSET(Params, {field}) == {at}"));
+/// The assertion that the host's structure is the device's, which goes by this name in a unit.
+pub(super) fn layout<P: Params>(name: &str) -> String {
+    let offsets = P::FIELDS.iter().map(|(field, at)| format!("FIREQ_OFFSET({name}, {field}) == {at}"));
     let facts: Vec<String> =
-        std::iter::once(format!("sizeof(Params) == {}", P::SIZE)).chain(offsets).collect();
+        std::iter::once(format!("sizeof({name}) == {}", P::SIZE)).chain(offsets).collect();
     let lines: Vec<String> = facts.chunks(3).map(|facts| facts.join(" && ")).collect();
     format!(
         "static_assert({},\n              \"the host lays parameters out as the device does\");\n",

@@ -1,7 +1,8 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
-use fireq_kernels::cuda::params::Quantize;
-use fireq_kernels::cuda::{Addend, Unit, quantize};
+use fireq_kernels::cuda::params::{self, Params, Quantize};
+use fireq_kernels::cuda::{Addend, Unit, quantize, sample};
+use fireq_runtime::Sampling;
 use fireq_tests::relative_error;
 
 use super::device::device;
@@ -39,6 +40,21 @@ fn a_missing_barrier_an_end_too_late_and_a_wrong_scale_are_caught() {
     assert!(end.contains("codes") || end.contains("`x`"), "{end}");
     let scale = codes("E4M3_MAX = 448.0f;", "E4M3_MAX = 447.0f;").unwrap();
     assert!(scale != right, "another scale gives other codes");
+}
+
+#[test]
+fn bins_that_are_read_before_they_are_full_are_caught() {
+    let Some(mut gpu) = device() else { return };
+    let (cols, unit) = (1000, sample(1000));
+    let draw = Sampling::Random { temperature: 1.0, top_p: 0.9, seed: 1 }.draw(0);
+    let logits: Vec<f32> = (0..cols).map(|i| (i as f32 * 0.7).sin()).collect();
+    let (x, draws) = (gpu.put_f32("x", &logits), gpu.put("draws", &draw.bytes()));
+    let params = params::Sample { x, draws, index: gpu.space("index", 4) };
+    let right = "add_shared(&shared.bins[0], low);\n    synchronize();";
+    let mut attempt = |wrong: &str| gpu.attempt(&unit, &broken(&unit, right, wrong), 1, &params);
+    attempt(right).unwrap();
+    let fault = attempt("add_shared(&shared.bins[0], low);").unwrap_err();
+    assert!(fault.contains("shared"), "{fault}");
 }
 
 /// The relative error of a product by a broken kernel, or what the simulator says of it. Six steps for each of two CTAs go

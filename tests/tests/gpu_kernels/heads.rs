@@ -1,7 +1,7 @@
 //! The kernel between projections and attention: queries, caches and workspaces to the bit.
 
 use fireq_ir::{DType, Fit};
-use fireq_kernels::cuda::{Qkv, params};
+use fireq_kernels::cuda::{BLOCK, Qkv, params, value_position};
 
 use super::device::{Device, UNTOUCHED, device};
 use super::oracle::{Case, elements_e4m3, parts};
@@ -130,17 +130,21 @@ fn check(gpu: &mut Device, heads: &Heads, tokens: usize, past: usize) {
         return;
     }
     let rows = past..past + tokens;
+    let behind = rows.end..rows.end.next_multiple_of(BLOCK);
     let keys = elements_e4m3(case.cache("k.0"));
     let found = gpu.bytes(k_workspace, CONTEXT * kv);
     let values = elements_e4m3(case.cache("v.0"));
     let transposed = gpu.bytes(v_workspace, CONTEXT * kv);
     for row in 0..CONTEXT {
+        let place = row / BLOCK * BLOCK + value_position(row % BLOCK);
         for channel in 0..kv {
             let at = row * kv + channel;
             let [key, value] =
                 [&keys, &values].map(|all| if rows.contains(&row) { all[at] } else { UNTOUCHED });
             assert_eq!(found[at], key, "key {row}, channel {channel}: {what}");
-            assert_eq!(transposed[channel * CONTEXT + row], value, "value {row}, channel {channel}: {what}");
+            let found = transposed[channel * CONTEXT + place];
+            let is_right = if behind.contains(&row) { matches!(found, 0 | 0x80) } else { found == value };
+            assert!(is_right, "value {row}, channel {channel}: {found:#x}, {value:#x}: {what}");
         }
     }
 }

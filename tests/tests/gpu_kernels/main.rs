@@ -14,4 +14,5 @@ mod plain;
 mod prefill;
 mod record;
 mod rows;
+mod sample;
 mod timed;

@@ -1,7 +1,7 @@
-//! Kernels without quantization: rows of tables, element-wise operations, cosines and sines, logits, the likeliest token.
+//! Kernels without quantization: rows of tables, element-wise operations, cosines and sines, logits.
 
 use fireq_ir::DType;
-use fireq_kernels::cuda::{Elementwise, argmax, elementwise, gather, logits, params, rope_table};
+use fireq_kernels::cuda::{Elementwise, elementwise, gather, logits, params, rope_table};
 use fireq_tests::relative_error;
 
 use super::device::device;
@@ -108,24 +108,5 @@ fn logits_are_the_interpreters_to_the_order_of_sums() {
             let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(out, tokens * channels));
             assert!(error < 1e-6, "{channels}x{cols} {dtype}, {tokens} tokens: {error:.1e}");
         }
-    }
-}
-
-#[test]
-fn the_likeliest_token_is_the_lowest_among_equals() {
-    let Some(mut gpu) = device() else { return };
-    for cols in [33, 1000, 5000] {
-        let wave = |seed: usize| (0..cols).map(move |i| ((i * i + seed * i) as f32 * 0.37).sin());
-        let mut rows: Vec<f32> =
-            wave(1).chain(wave(5)).chain((0..cols).map(|i| -1.0 - (i % 7) as f32)).collect();
-        rows.extend((0..cols).map(|i| if i % 2 == 0 { -0.0 } else { 0.0 }));
-        let (x, index) = (gpu.put_f32("x", &rows), gpu.space("index", 16));
-        gpu.launch(&argmax(cols), 4, 0, &params::Argmax { x, index });
-        let found: Vec<i32> =
-            gpu.bytes(index, 16).chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap())).collect();
-        let first = |row: &[f32]| {
-            (0..cols).reduce(|best, i| if row[i] > row[best] { i } else { best }).unwrap() as i32
-        };
-        assert_eq!(found, rows.chunks(cols).map(first).collect::<Vec<_>>(), "{cols}");
     }
 }

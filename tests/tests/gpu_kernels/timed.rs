@@ -1,5 +1,6 @@
 //! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what `PyTorch` does beside it.
 
+mod ends;
 mod products;
 
 use fireq_codegen::cuda::cache::Cache;
@@ -7,8 +8,8 @@ use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Unit, argmax, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, swiglu_quantize,
+    Elementwise, Qkv, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table,
+    swiglu_quantize,
 };
 use serde_json::{Value, json};
 
@@ -127,7 +128,7 @@ fn copy(bytes: u64) -> (&'static str, Value) {
 fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
     let steps = steps.chain(products::TOKENS.into_iter().flat_map(products::at));
-    steps.chain(SEQUENCES.into_iter().flat_map(ends)).collect()
+    steps.chain(SEQUENCES.into_iter().flat_map(ends::at)).collect()
 }
 
 fn norms(tokens: usize) -> Vec<Timed> {
@@ -232,29 +233,6 @@ fn heads(tokens: usize) -> Vec<Timed> {
     vec![
         timed(rope_table(head).unwrap(), &Work::of(tokens), table, copy),
         timed(HEADS.unit().unwrap(), &padded, qkv, copy),
-    ]
-}
-
-/// Behind the last layer.
-fn ends(sequences: usize) -> Vec<Timed> {
-    let product = |m: &mut Memory| params::Logits {
-        x: m.random("x", Dtype::F32, 4 * sequences * HIDDEN),
-        weight: m.random("weight", Dtype::Bf16, 2 * VOCABULARY * HIDDEN),
-        out: m.space("out", 4 * sequences * VOCABULARY),
-        tokens: sequences as u32,
-        channels: VOCABULARY as u32,
-    };
-    let likeliest = |m: &mut Memory| params::Argmax {
-        x: m.random("x", Dtype::F32, 4 * sequences * VOCABULARY),
-        index: m.space("index", 4 * sequences),
-    };
-    let at_once = if sequences == 1 { 1 } else { 8 };
-    let flops = 2 * (sequences * HIDDEN * VOCABULARY) as u64;
-    let unit = logits(HIDDEN, VOCABULARY, DType::BF16, at_once).unwrap();
-    let sizes = json!({ "tokens": sequences, "cols": HIDDEN, "channels": VOCABULARY });
-    vec![
-        timed(unit, &Work { flops, ..Work::of(sequences) }, product, |_| ("logits", sizes)),
-        timed(argmax(VOCABULARY), &Work::of(sequences), likeliest, copy),
     ]
 }
 
