@@ -14,6 +14,7 @@ struct Allocation {
     data: Vec<u8>,
     written: Written,
     read_only: bool,
+    freed: bool,
 }
 
 /// Every allocation has an address range of its own of this many bits, so that no overrun reaches another one.
@@ -29,7 +30,13 @@ impl Memory {
     /// in faults.
     pub fn alloc(&mut self, name: impl Into<String>, bytes: usize) -> u64 {
         let (data, written) = (vec![0; bytes], Written::new(bytes));
-        self.allocations.push(Allocation { name: name.into(), data, written, read_only: false });
+        self.allocations.push(Allocation {
+            name: name.into(),
+            data,
+            written,
+            read_only: false,
+            freed: false,
+        });
         (self.allocations.len() as u64) << RANGE_BITS
     }
 
@@ -40,6 +47,20 @@ impl Memory {
         allocation.data.copy_from_slice(bytes);
         allocation.written.set(0, bytes.len());
         address
+    }
+
+    /// Gives an allocation back, whose address this is; its addresses are not used again.
+    pub fn free(&mut self, address: u64) -> Result<(), FaultKind> {
+        let (index, at) = self.find(address, 0, "free")?;
+        let allocation = &mut self.allocations[index];
+        if at != 0 || allocation.freed {
+            let nearest = format!("byte {at} of `{}`", allocation.name);
+            return Err(FaultKind::OutOfBounds { what: "free", address, bytes: 0, nearest });
+        }
+        let name = format!("{}, which was freed", allocation.name);
+        *allocation =
+            Allocation { name, data: vec![], written: Written::new(0), read_only: false, freed: true };
+        Ok(())
     }
 
     /// Writes from the host; a fault where the range is not within one allocation.

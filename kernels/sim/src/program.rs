@@ -34,6 +34,11 @@ impl Module {
         self.kernels.iter().map(|k| k.name.as_str())
     }
 
+    /// Bytes of parameters, and of shared and local memory that a kernel declares.
+    pub fn sizes(&self, kernel: &str) -> Option<[usize; 3]> {
+        self.kernel(kernel).map(|k| [k.parameter_bytes, k.shared_bytes, k.local_bytes])
+    }
+
     pub(crate) fn variable(&self, name: &str) -> Option<usize> {
         self.variables.iter().position(|v| v.name == name)
     }

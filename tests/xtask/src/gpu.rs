@@ -62,6 +62,9 @@ pub fn report(results: &Path) -> Result<(), String> {
         serde_json::from_str(&read(&results.join(name))?).map_err(|e| format!("{name}: {e}"))
     };
     let (kernels, torch) = (json("kernels.json")?, json("torch.json").unwrap_or(Value::Null));
+    if kernels["gpu"]["name"].as_str().is_some_and(|name| name.starts_with("simulated")) {
+        return Err("these are results of the simulator, whose times say nothing about a GPU".into());
+    }
     let date = read(&results.join("date"))?;
     let clocks = read(&results.join("gpu.csv"))?;
     let text = read(&path)?;
