@@ -20,6 +20,10 @@ struct Allocation {
 /// Every allocation has an address range of its own of this many bits, so that no overrun reaches another one.
 const RANGE_BITS: u32 = 36;
 
+/// The first range: addresses look like no pair of sizes that parameters hold, so that whoever sees the bytes of a launch
+/// can tell which are addresses.
+const FIRST: u64 = 0x5c_ed00;
+
 impl Memory {
     /// A memory without allocations.
     pub fn new() -> Self {
@@ -37,7 +41,7 @@ impl Memory {
             read_only: false,
             freed: false,
         });
-        (self.allocations.len() as u64) << RANGE_BITS
+        (FIRST + self.allocations.len() as u64 - 1) << RANGE_BITS
     }
 
     /// Allocates and writes.
@@ -115,7 +119,7 @@ impl Memory {
     }
 
     fn find(&self, address: u64, bytes: usize, what: &'static str) -> Result<(usize, usize), FaultKind> {
-        let index = (address >> RANGE_BITS).wrapping_sub(1) as usize;
+        let index = (address >> RANGE_BITS).wrapping_sub(FIRST) as usize;
         let at = (address & ((1 << RANGE_BITS) - 1)) as usize;
         match self.allocations.get(index) {
             Some(a) if at + bytes <= a.data.len() => Ok((index, at)),

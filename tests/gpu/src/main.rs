@@ -20,7 +20,7 @@ struct Arguments {
     /// Where results go, as JSON.
     #[arg(short, long)]
     output: PathBuf,
-    /// Check only, time nothing.
+    /// Check only, time nothing: cases without known results are left out.
     #[arg(long)]
     check: bool,
 }
@@ -50,6 +50,9 @@ fn run(arguments: &Arguments) -> Result<usize, Box<dyn Error>> {
     let (mut results, mut failed) = (vec![], 0);
     for path in &paths {
         let case = Case::load(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        if arguments.check && case.buffers.iter().all(|buffer| buffer.expected.is_none()) {
+            continue;
+        }
         let function = function(&gpu, &arguments.bundle, &case, &mut modules)?;
         let result = one(&gpu, &function, &case, !arguments.check)?;
         let good = result["passed"] == true;

@@ -88,7 +88,7 @@ impl Device {
         let differs = early.iter().zip(&late).find(|(early, late)| early.bytes != late.bytes);
         assert!(differs.is_none(), "{}: `{}` depends on timing", launch.kernel, differs.unwrap().0.name);
         if let Some(folder) = folder() {
-            record(&folder, (unit, &compiled.cubin), launch, (&before, &late), self.near);
+            record(&folder, (unit, &compiled), launch, (&before, &late), self.near);
         }
     }
 

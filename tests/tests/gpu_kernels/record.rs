@@ -1,12 +1,13 @@
 //! Launches that the simulator ran, as cases for a GPU: what was in memory before, and what is there now.
 //!
-//! With `FIREQ_GPU_BUNDLE` set to a folder, every launch of these tests becomes `cases/*.case` and `kernels/*.cubin` there.
+//! With `FIREQ_GPU_BUNDLE` set to a folder, every launch of these tests becomes `cases/*.case` and `kernels/*.{cubin,ptx}` there.
 //! What is expected is what the simulator found, which the tests compare with the interpreter.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fireq_codegen::cuda::nvrtc::Compiled;
 use fireq_gpu::{Buffer, Case, Dtype, Expected, Init, Param, Tolerance};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
 use fireq_sim::{Launch, TensorMap};
@@ -44,7 +45,7 @@ pub fn folder() -> Option<PathBuf> {
 /// Writes a launch with its memory `before` and `after` it.
 pub fn record(
     folder: &Path,
-    (unit, cubin): (&str, &[u8]),
+    (unit, compiled): (&str, &Compiled),
     launch: &Launch,
     (before, after): (&[Allocation], &[Allocation]),
     near: Near,
@@ -74,17 +75,18 @@ pub fn record(
         fills,
         cost: None,
     };
-    write(folder, &case, cubin);
+    write(folder, &case, compiled);
 }
 
-/// Writes a case and the code that it runs.
-pub fn write(folder: &Path, case: &Case, cubin: &[u8]) {
+/// Writes a case and the code that it runs, for a GPU and for the simulator.
+pub fn write(folder: &Path, case: &Case, compiled: &Compiled) {
     let (cases, kernels) = (folder.join("cases"), folder.join("kernels"));
     for dir in [&cases, &kernels] {
         fs::create_dir_all(dir).unwrap();
     }
     case.save(&cases.join(format!("{}.case", case.name.replace(' ', "-")))).unwrap();
-    fs::write(kernels.join(format!("{}.cubin", case.unit)), cubin).unwrap();
+    fs::write(kernels.join(format!("{}.cubin", case.unit)), &compiled.cubin).unwrap();
+    fs::write(kernels.join(format!("{}.ptx", case.unit)), &compiled.ptx).unwrap();
 }
 
 fn buffer_of(fill: &Param) -> usize {

@@ -247,7 +247,7 @@ fn timed_cases_and_their_counterparts_are_written() {
     let mut counterparts = vec![];
     for (case, unit, torch) in cases() {
         let compiled = Cache::of_user().compile(&unit.name, &unit.source().unwrap()).unwrap();
-        write(&folder, &case, &compiled.cubin);
+        write(&folder, &case, &compiled);
         let path = folder.join("cases").join(format!("{}.case", case.name.replace(' ', "-")));
         assert_eq!(Case::load(&path).unwrap(), case);
         let filled: Vec<usize> = case

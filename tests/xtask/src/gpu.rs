@@ -24,7 +24,8 @@ pub fn bundle(to: &Path) -> Result<(), String> {
     if !to.join("cases").exists() {
         return Err("no case was recorded: GPU kernels need NVRTC (cargo xtask setup)".into());
     }
-    run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu"]))?;
+    run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu", "-p", "fireq-sim-driver"]))?;
+    rehearse(&to)?;
     // In a folder of its own: a binary without LLVM is not the one that others expect in `target/release`.
     let lean = release_dir().with_file_name("gpu-only");
     let build = ["cargo", "build", "-q", "--release", "-p", "fireq", "--no-default-features", "--target-dir"];
@@ -41,6 +42,33 @@ pub fn bundle(to: &Path) -> Result<(), String> {
     let size = size(&to).map_err(failed)?;
     println!("{}: {:.1} MiB; there: ./run.sh RESULTS", to.display(), size as f64 / f64::from(1 << 20));
     if size > LIMIT { Err(format!("it has more than {} MiB", LIMIT >> 20)) } else { Ok(()) }
+}
+
+/// Checks every case as it will be checked there, on a driver whose GPU is the simulator; its code is not needed any more then.
+fn rehearse(bundle: &Path) -> Result<(), String> {
+    let failed = |e: std::io::Error| format!("the simulated driver: {e}");
+    let aside = tempfile::tempdir().map_err(failed)?;
+    let (driver, kernels) = (release_dir().join("libsimcuda.so"), bundle.join("kernels"));
+    fs::copy(driver, aside.path().join("libcuda.so")).map_err(failed)?;
+    let mut check = command(&[&release_dir().join("fireq-gpu").to_string_lossy(), "--check"]);
+    check.arg(bundle).arg("-o").arg(aside.path().join("results.json"));
+    let output = check.env("LD_LIBRARY_PATH", aside.path()).env("FIREQ_SIM_PTX", &kernels).output();
+    let output = output.map_err(failed)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("cases fail on the simulated GPU already:\n{said}"));
+    }
+    println!(
+        "{} cases hold on the simulated GPU",
+        said.lines().filter(|line| line.starts_with("ok")).count()
+    );
+    for entry in fs::read_dir(&kernels).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        if path.extension().is_some_and(|extension| extension == "ptx") {
+            fs::remove_file(path).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 fn size(dir: &Path) -> std::io::Result<u64> {
