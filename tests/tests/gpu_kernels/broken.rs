@@ -92,6 +92,7 @@ fn promotions_without_a_wait_or_a_new_beginning_are_caught() {
     assert!(fault.contains("register of a wgmma in flight"), "{fault}");
     let kept = product(2, "!anew || part > 0", "n > 0 || part > 0").unwrap();
     assert!(kept > 0.1, "sums that never begin anew are added again and again: {kept:.1e}");
-    let early = product(2, "            promote(running, sums);\n", "").unwrap();
+    let early =
+        product(2, "            promote(running, sums);\n", "            wait_for_products<0>();\n").unwrap();
     assert!(early > 0.1, "sums that begin anew and were not added are lost: {early:.1e}");
 }
