@@ -61,14 +61,32 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         linear(4096, 14336, 128, Addend::Residual),
     ];
     let chosen = shipped.iter().flat_map(|of| regimes(of).into_iter().map(|regime| (*of, regime.config)));
-    let config =
-        |[tokens, warpgroups, stages, split]: [usize; 4]| LinearConfig { tokens, warpgroups, stages, split };
+    let promoted = |[tokens, warpgroups, stages, split]: [usize; 4], promote| LinearConfig {
+        tokens,
+        warpgroups,
+        stages,
+        split,
+        promote,
+    };
+    let config = |tile| promoted(tile, 0);
     let others = [
         (linear(4096, 4096, 64, Addend::Bias), config([16, 2, 6, 2])),
         (linear(4096, 4096, 64, Addend::Nothing), config([128, 2, 4, 1])),
         (linear(4096, 4096, 64, Addend::Residual), config([256, 2, 4, 1])),
         (linear(4096, 4096, 128, Addend::Bias), config([256, 1, 4, 1])),
         (linear(4096, 4096, 128, Addend::Nothing), config([8, 2, 8, 8])),
+        (linear(4096, 4096, 128, Addend::Nothing), promoted([8, 1, 8, 1], 1)),
+        (linear(4096, 4096, 128, Addend::Nothing), promoted([8, 1, 8, 1], 4)),
+        (linear(4096, 4096, 128, Addend::Nothing), promoted([16, 1, 6, 1], 1)),
+        (linear(4096, 4096, 128, Addend::Residual), promoted([16, 2, 6, 1], 4)),
+        (linear(4096, 4096, 128, Addend::Nothing), promoted([32, 1, 6, 1], 1)),
+        (linear(4096, 4096, 128, Addend::Residual), promoted([32, 2, 6, 2], 4)),
+        (linear(4096, 4096, 64, Addend::Nothing), promoted([64, 1, 4, 2], 1)),
+        (linear(4096, 4096, 128, Addend::Residual), promoted([64, 2, 4, 1], 1)),
+        (linear(4096, 4096, 64, Addend::Nothing), promoted([64, 2, 4, 1], 4)),
+        (linear(4096, 4096, 128, Addend::Bias), promoted([128, 1, 4, 1], 4)),
+        (linear(4096, 4096, 64, Addend::Nothing), promoted([128, 2, 3, 1], 1)),
+        (linear(4096, 4096, 128, Addend::Residual), promoted([128, 2, 4, 1], 4)),
     ];
     let name = |(linear, config): &(Linear, LinearConfig)| linear.unit(config, String::new()).unwrap().name;
     let by_name: BTreeMap<String, _> = chosen.chain(others).map(|case| (name(&case), case)).collect();

@@ -80,38 +80,74 @@ __device__ inline void decode_step(const u8* record, Fragments& a) {
     }
 }
 
-/// Sums of the steps that this CTA does, in the tensor cores' own order.
+/// Adds what the tensor cores have, once they are done with it.
+template <int COUNT>
+__device__ inline void promote(float (&running)[COUNT], float (&sums)[COUNT]) {
+    wait_for_products<0>();
+    keep_in_place(running);
+#pragma unroll
+    for (int i = 0; i < COUNT; ++i) sums[i] += running[i];
+}
+
+/// Sums of the tensor cores beside those that they are added to. A structure, since compilers put an array and others of its
+/// size, as the epilogue has, into one place, and read one of another type then: products would wait for each other.
+template <typename Tile>
+struct Beside {
+    float sums[Tile::PROMOTE > 0 ? Tile::TOKENS / 2 : 1];
+};
+
+/// Sums of the steps that this CTA does, between promotions in the tensor cores' own order. `sums` are zero before.
 template <typename Tile>
 __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
+    constexpr bool PROMOTES = Tile::PROMOTE > 0;
     u32 warpgroup = threadIdx.x / WARPGROUP;
     u32 first = matrix_place(memory.tokens(0));
     Ring<Tile::STAGES> ring, before;
     Fragments even, odd;
-    auto step = [&](u32 n, Fragments& a) {
+    Beside<Tile> beside = {};
+    auto& running = *[&] {
+        if constexpr (PROMOTES) return &beside.sums;
+        else return &sums;
+    }();
+    // The step before is done: its registers may be decoded into, its bytes overwritten.
+    auto let_go = [&] {
+        if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));
+        before.advance();
+    };
+    auto step = [&](u32 n, Fragments& a, bool anew) {
         wait(memory.full(ring.stage), ring.parity);
         decode_step<Tile>(memory.record(ring.stage, warpgroup), a);
+        // Of a number that comes from a lane, itself, the compiler does not know that it is 0 in the first round only: around
+        // that round it would move the decoding behind the wait.
+        u32 before_this = Tile::PROMOTE == 1 ? exchange(n, 0) : n;
+        if (PROMOTES && anew && before_this > 0) {
+            promote(running, sums);
+            let_go();
+        }
         fence_products();
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
             u32 place = first + ring.stage * matrix_bytes(Tile::TOKEN_BYTES) + part * matrix_bytes(32);
-            multiply<Tile::TOKENS>(sums, a[part], swizzled_rows(place), n + part > 0);
+            multiply<Tile::TOKENS>(running, a[part], swizzled_rows(place), !anew || part > 0);
         }
         commit_products();
         ring.advance();
-        if (n == 0) return;
-        // The step before is done: its registers may be decoded into, its bytes overwritten.
+        if (n == 0 || (PROMOTES && anew)) return;
         wait_for_products<1>();
-        if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));
-        before.advance();
+        let_go();
     };
     u32 n = 0;
     for (; n + 1 < steps; n += 2) {
-        step(n, even);
-        step(n + 1, odd);
+        step(n, even, Tile::begins(n));
+        step(n + 1, odd, Tile::PROMOTE == 1);
     }
-    if (n < steps) step(n, even);
-    wait_for_products<0>();
-    keep_in_place(sums);
+    if (n < steps) step(n, even, Tile::begins(n));
+    if constexpr (PROMOTES) {
+        promote(running, sums);
+    } else {
+        wait_for_products<0>();
+        keep_in_place(sums);
+    }
 }
 
 }  // namespace fireq

@@ -159,14 +159,22 @@ fn wgmma_transposes_bf16_and_negates() {
 #[test]
 fn accumulators_may_move_between_products_in_flight() {
     let ((a, va), (b, vb)) = (bf16s(64 * 16, 15), bf16s(8 * 16, 16));
-    let setup = |memory: &mut Memory| small(memory, "narrow", &a, &b, 8);
-    everywhere(&module(&ptx("generic")), setup, |memory, out, _| {
-        for (i, got) in f32s(memory, *out, 64 * 8).into_iter().enumerate() {
-            let products = (0..16).map(|k| f64::from(va[i / 8 * 16 + k]) * f64::from(vb[i % 8 * 16 + k]));
-            let want = 2.0 * products.sum::<f64>();
-            assert!((f64::from(got) - want).abs() < 1e-6, "{i}: {got} for {want}");
-        }
-    });
+    // Behind the group that writes it, a register moves away, and back once the group is done.
+    let text = ptx("generic");
+    let (others, narrow) = text.split_at(text.find(".entry narrow").unwrap());
+    let wait = "wgmma.wait_group.sync.aligned 0;";
+    let around = format!("{{\n.reg .f32 y;\nmov.f32 y, %f1;\n{wait}\nmov.f32 %f1, y;\n}}");
+    let behind = format!("{others}{}", fixture::with(narrow, wait, &around));
+    for text in [&text, &behind] {
+        let setup = |memory: &mut Memory| small(memory, "narrow", &a, &b, 8);
+        everywhere(&module(text), setup, |memory, out, _| {
+            for (i, got) in f32s(memory, *out, 64 * 8).into_iter().enumerate() {
+                let products = (0..16).map(|k| f64::from(va[i / 8 * 16 + k]) * f64::from(vb[i % 8 * 16 + k]));
+                let want = 2.0 * products.sum::<f64>();
+                assert!((f64::from(got) - want).abs() < 1e-6, "{i}: {got} for {want}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -17,7 +17,8 @@
 use std::cmp::Reverse;
 
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
-use crate::records::record_bytes;
+pub use super::promotion::promotion;
+use crate::records::{COLS, record_bytes};
 
 /// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
 const CLOCK: f64 = 1.83e9;
@@ -38,8 +39,9 @@ const LATENCY: f64 = 1000.0;
 /// Cycles of a product of 64 × 32 weights for each token (8192 FP8 operations a cycle), and the least: an estimate.
 const PRODUCT_PER_TOKEN: f64 = 0.5;
 const PRODUCT_LEAST: f64 = 16.0;
-/// Registers and threads of an SM, its shared memory, and what each CTA takes of it beside its own.
-const REGISTERS: usize = 65536;
+/// Registers of each of an SM's four schedulers, which warps take turns to belong to; the SM's threads, its shared memory,
+/// and what each CTA takes of it beside its own.
+const REGISTERS: usize = 16384;
 const THREADS: usize = 2048;
 const SHARED: usize = 228 << 10;
 const SHARED_RESERVED: usize = 1 << 10;
@@ -55,12 +57,15 @@ pub struct StepInstructions {
 
 /// The instructions of a step: 11 for each of a lane's 8 words of 8 codes, 6 of them byte permutations, all integer; 32
 /// for the tables of a pair of scales, 12 of them integer; and 64 for barriers, addresses and products, 28 of them integer.
-pub fn step_instructions(group: usize) -> StepInstructions {
+/// A promotion is an addition for each of a lane's sums, and six around them.
+pub fn step_instructions(config: &LinearConfig, group: usize) -> StepInstructions {
     let tables = 128 / group;
-    StepInstructions { issued: 8 * 11 + 32 * tables + 64, integer: 8 * 11 + 12 * tables + 28 }
+    let promoting = if config.promote > 0 { (config.tokens / 2 + 6).div_ceil(config.promote) } else { 0 };
+    StepInstructions { issued: 8 * 11 + 32 * tables + 64 + promoting, integer: 8 * 11 + 12 * tables + 28 }
 }
 
-/// Cycles between the barrier of a step and its products that a lone warp cannot fill: an estimate.
+/// Cycles between the barrier of a step and its products, or between products and what promotes them, that a lone warp
+/// cannot fill: an estimate.
 const EXPOSED: f64 = 120.0;
 
 /// What the model says of a product; times in seconds.
@@ -94,23 +99,33 @@ impl Estimate {
     }
 }
 
-/// Registers of a thread, as the compiler allots them; with 256 tokens consumers have 240.
+/// Registers of a thread, as the compiler allots them; where consumers take some of the producer's they have 240.
 pub fn registers(config: &LinearConfig) -> usize {
-    match config.tokens {
-        ..=8 => 64,
-        16 => 72,
-        32 => 80,
-        64 => 96,
-        128 => 128,
-        _ if config.warpgroups == 2 => 168,
-        _ => 240,
+    match (config.tokens, config.promote) {
+        (128 | 256, _) if config.trades_registers() => {
+            if config.warpgroups == 2 {
+                168
+            } else {
+                240
+            }
+        }
+        (..=8, 1) => 80,
+        (..=8, _) => 64,
+        (16, 1) => 88,
+        (16, _) => 72,
+        (32, 0) => 80,
+        (32, _) => 104,
+        (64, 0) => 96,
+        (64, 1) => 136,
+        _ => 128,
     }
 }
 
 /// CTAs that fit on an SM together.
 fn resident(config: &LinearConfig, group: usize) -> usize {
     let by_shared = SHARED / (config.shared(group) + SHARED_RESERVED);
-    let by_registers = REGISTERS / (registers(config) * config.threads());
+    let warps = 4 * (REGISTERS / (32 * registers(config)));
+    let by_registers = warps / (config.threads() / 32);
     by_shared.min(by_registers).min(THREADS / config.threads())
 }
 
@@ -127,8 +142,8 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
         [(of_an_sm / at_once, at_once), (usize::from(!of_an_sm.is_multiple_of(at_once)), of_an_sm % at_once)]
     {
         let (waves, warpgroups) = (waves as f64, (ctas * config.warpgroups) as f64);
-        tensor += waves * steps * warpgroups * product_cycles(config.tokens);
-        decode += waves * steps * decode_cycles(linear.group, warpgroups);
+        tensor += waves * steps * tensor_cycles(config, warpgroups);
+        decode += waves * steps * decode_cycles(config, linear.group, warpgroups);
         pipeline += waves * steps * arrival_cycles(config, linear.group, ctas);
         ends += waves * end_cycles(config, ctas);
     }
@@ -138,14 +153,18 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
     Estimate { seconds, memory, tensor, decode, pipeline, ends }
 }
 
-/// Cycles of a step's four products.
-fn product_cycles(tokens: usize) -> f64 {
-    4.0 * (tokens as f64 * PRODUCT_PER_TOKEN).max(PRODUCT_LEAST)
+/// Cycles of a step's four products for each of an SM's warpgroups. A warpgroup that promotes its sums asks for no others
+/// meanwhile.
+fn tensor_cycles(config: &LinearConfig, warpgroups: f64) -> f64 {
+    let products = 4.0 * (config.tokens as f64 * PRODUCT_PER_TOKEN).max(PRODUCT_LEAST);
+    let promotion = if config.promote > 0 { (config.tokens / 2) as f64 + EXPOSED } else { 0.0 };
+    let alone = products + promotion / config.promote.max(1) as f64;
+    if warpgroups > 0.0 { (warpgroups * products).max(alone) } else { 0.0 }
 }
 
 /// Cycles in which each of an SM's four schedulers does a step of `warps` warps, one of each warpgroup.
-fn decode_cycles(group: usize, warps: f64) -> f64 {
-    let StepInstructions { issued, integer } = step_instructions(group);
+fn decode_cycles(config: &LinearConfig, group: usize, warps: f64) -> f64 {
+    let StepInstructions { issued, integer } = step_instructions(config, group);
     let busy = issued.max(2 * integer) as f64;
     if warps > 0.0 { (warps * busy).max(busy + EXPOSED) } else { 0.0 }
 }
@@ -184,17 +203,18 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
 }
 
 /// Every configuration that a product could have. K is split only as long as SMs have room
-/// for more CTAs.
+/// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
 fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
-    let each = [1, 2, 4, 8].into_iter().flat_map(|split| {
+    let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
+        let promote = promotion(linear.steps().div_ceil(split) * COLS);
         [1, 2].into_iter().flat_map(move |warpgroups| {
             [3, 4, 6, 8].into_iter().flat_map(move |stages| {
-                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split })
+                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split, promote })
             })
         })
     });
-    each.filter(move |c| {
+    each.filter(|c| c.check().is_ok()).filter(move |c| {
         let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
         let room = c.split == 1 || tiles * c.split / 2 < SMS * at_once;

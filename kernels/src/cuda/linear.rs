@@ -18,6 +18,9 @@ pub struct LinearConfig {
     pub stages: usize,
     /// CTAs of a cluster, which share out the columns: 1, 2, 4 or 8.
     pub split: usize,
+    /// Steps after which the tensor cores' sums are added to sums in FP32 registers: 1 or an even number; 0 where they
+    /// keep theirs to the end. See [`promotion`](super::cost::promotion).
+    pub promote: usize,
 }
 
 /// Token tiles that there are.
@@ -37,9 +40,23 @@ impl LinearConfig {
         128 * self.warpgroups + if self.trades_registers() { 128 } else { 32 }
     }
 
-    /// Whether consumers take registers from the producer: 256 tokens need more than an equal share.
+    /// Whether consumers take registers from the producer: 128 sums for each thread need more than an equal share.
     pub fn trades_registers(&self) -> bool {
-        self.tokens == 256
+        self.tokens == 256 || (self.tokens == 128 && self.promote > 0)
+    }
+
+    /// Whether there is such a kernel: an error with the reason where there is none.
+    pub fn check(&self) -> Result<(), Unsupported> {
+        let LinearConfig { tokens, promote, .. } = *self;
+        if promote > 1 && !promote.is_multiple_of(2) {
+            return Err(Unsupported(format!("sums promoted every {promote} steps: 1 and even numbers do")));
+        }
+        if promote > 0 && tokens > 128 {
+            return Err(Unsupported(format!(
+                "promoted sums of {tokens} tokens: 128 do, as more leave no registers for others beside them"
+            )));
+        }
+        Ok(())
     }
 
     /// Bytes of a step: tokens, and records whose scales cover `group` columns.
@@ -129,16 +146,20 @@ impl Linear {
 
     /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
     pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
-        self.check()?;
-        let LinearConfig { tokens, split, .. } = *config;
+        self.check().and_then(|()| config.check())?;
+        let LinearConfig { tokens, split, promote, .. } = *config;
         let cta =
             Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
         let (name, text) = self.text(config, cta);
         let cluster = if split > 1 { format!(", K shared by clusters of {split}") } else { String::new() };
+        let promoted = match promote {
+            0 => String::new(),
+            steps => format!(", sums promoted every {} columns", COLS * steps),
+        };
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {} threads, {} stages in {} KiB{cluster}",
+                "tiles of {} channels and {tokens} tokens, {} threads, {} stages in {} KiB{cluster}{promoted}",
                 config.channels(),
                 cta.threads,
                 config.stages,
@@ -154,15 +175,18 @@ impl Linear {
 
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> (String, String) {
-        let LinearConfig { tokens, warpgroups, stages, split } = *config;
+        let LinearConfig { tokens, warpgroups, stages, split, promote } = *config;
         let (kind, addend) = match self.addend {
             Addend::Nothing => ("linear", "Nothing"),
             Addend::Bias => ("linear_bias", "Bias"),
             Addend::Residual => ("linear_add", "Residual"),
         };
-        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}", self.group);
-        let tile =
-            format!("using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}>;", self.group);
+        let promoted = if promote > 0 { format!("_p{promote}") } else { String::new() };
+        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}{promoted}", self.group);
+        let tile = format!(
+            "using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}, {promote}>;",
+            self.group
+        );
         let sizes = format!(
             "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
              \"the host sizes launches as the device does\");",

@@ -23,6 +23,7 @@ mod linear;
 mod logits;
 pub mod params;
 mod prefill;
+mod promotion;
 mod qkv;
 mod rope_table;
 mod row;

@@ -1,7 +1,7 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
 use fireq_kernels::cuda::params::{self, Params, Quantize};
-use fireq_kernels::cuda::{Addend, Unit, quantize, sample};
+use fireq_kernels::cuda::{Addend, LinearConfig, Unit, quantize, sample};
 use fireq_runtime::Sampling;
 use fireq_tests::relative_error;
 
@@ -58,12 +58,12 @@ fn bins_that_are_read_before_they_are_full_are_caught() {
 }
 
 /// The relative error of a product by a broken kernel, or what the simulator says of it. Six steps for each of two CTAs go
-/// through two stages.
-fn product(right: &str, wrong: &str) -> Result<f64, String> {
+/// through two stages, and are promoted or not.
+fn product(promote: usize, right: &str, wrong: &str) -> Result<f64, String> {
     let tokens = 20;
     let mut gpu = device().expect("asked before");
-    let ((linear, case), config) =
-        (case([128, 1536, 128], Addend::Residual, tokens), configured([16, 2, 2, 2]));
+    let (linear, case) = case([128, 1536, 128], Addend::Residual, tokens);
+    let config = LinearConfig { promote, ..configured([16, 2, 2, 2]) };
     let unit = linear.unit(&config, String::new()).unwrap();
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.attempt(&unit, &broken(&unit, right, wrong), tokens, &params)?;
@@ -76,23 +76,39 @@ fn products_without_a_fence_a_wait_or_patience_are_caught() {
         return;
     }
     let fence = "        fence_products();\n";
-    assert!(product(fence, fence).unwrap() < 1e-6);
+    assert!(product(0, fence, fence).unwrap() < 1e-6);
     let refused = |right: &str, wrong: &str, said: &str| {
-        let fault = product(right, wrong).unwrap_err();
+        let fault = product(0, right, wrong).unwrap_err();
         assert!(fault.contains(said), "without `{}`: {fault}", right.trim());
     };
     refused(fence, "", "no wgmma.fence");
     refused("wait(memory.full(ring.stage), ring.parity);", "", "shared");
     refused("wait(memory.empty(ring.stage), ring.parity ^ 1);", "", "shared");
-    let release = "if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));";
+    let release = "let_go();";
     let done = "wait_for_products<1>();";
     let patient = format!("{done}\n        {release}");
     refused(&patient, &format!("{release}\n        {done}"), "shared");
-    refused("    wait_for_products<0>();\n", "", "register of a wgmma in flight");
+    refused("        wait_for_products<0>();\n", "", "register of a wgmma in flight");
     refused("    publish_barriers();\n", "", "fence");
     refused("    synchronize_first<Tile::CONSUMERS>();\n    stage_sums", "    stage_sums", "shared");
     let last = "read it.\n    if constexpr (Tile::SPLIT > 1) synchronize_cluster();\n";
     refused(last, "read it.\n", "a CTA that has ended");
-    let twice = product("y[i] = r[i] + y[i];", "y[i] = r[i] + r[i];").unwrap();
+    let twice = product(0, "y[i] = r[i] + y[i];", "y[i] = r[i] + r[i];").unwrap();
     assert!(twice > 1e-3, "another sum gives other outputs: {twice:.1e}");
+}
+
+#[test]
+fn promotions_without_a_wait_or_a_new_beginning_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    let wait = "    wait_for_products<0>();\n    keep_in_place(running);\n";
+    assert!(product(2, wait, wait).unwrap() < 1e-6);
+    let fault = product(2, wait, "    keep_in_place(running);\n").unwrap_err();
+    assert!(fault.contains("register of a wgmma in flight"), "{fault}");
+    let kept = product(2, "!anew || part > 0", "n > 0 || part > 0").unwrap();
+    assert!(kept > 0.1, "sums that never begin anew are added again and again: {kept:.1e}");
+    let early =
+        product(2, "            promote(running, sums);\n", "            wait_for_products<0>();\n").unwrap();
+    assert!(early > 0.1, "sums that begin anew and were not added are lost: {early:.1e}");
 }

@@ -5,7 +5,7 @@ use fireq_codegen::cuda::nvrtc::{NvrtcFailure, compile, version};
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
-use fireq_sim::{Launch, Memory, Module, Options, TensorMap, Timing, run};
+use fireq_sim::{Accumulator, Launch, Memory, Module, Options, TensorMap, Timing, run};
 
 use super::record::{Allocation, Near, folder, record};
 
@@ -111,6 +111,16 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// Runs a kernel on `rows` rows with tensor cores that add up like this, which no GPU is held against.
+    pub fn launch_with<P: Params>(&mut self, accumulator: Accumulator, unit: &Unit, rows: usize, params: &P) {
+        let text = unit.source().unwrap();
+        let compiled = Cache::of_user().compile(&unit.name, &text).unwrap_or_else(|e| panic!("{e}"));
+        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
+        let options = Options { accumulator, ..Options::default() };
+        run(&module, &launch_of(unit, rows, 0, params), &mut self.memory, &options)
+            .unwrap_or_else(|fault| panic!("{}: {fault}", unit.name));
     }
 
     fn run(&mut self, module: &Module, launch: &Launch, timing: Timing) {

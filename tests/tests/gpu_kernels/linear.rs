@@ -68,9 +68,13 @@ pub fn operands(
 }
 
 fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
+    check_configured(sizes, addend, configured(config), tokens);
+}
+
+fn check_configured(sizes: [usize; 3], addend: Addend, config: LinearConfig, tokens: usize) {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Relatively(1e-3);
-    let ((linear, case), config) = (case(sizes, addend, tokens), configured(config));
+    let (linear, case) = case(sizes, addend, tokens);
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
     let elements = tokens * linear.channels;
@@ -81,7 +85,7 @@ fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
 
 /// Tokens of a tile, warpgroups, stages, and the CTAs that share out K.
 pub fn configured([tokens, warpgroups, stages, split]: [usize; 4]) -> LinearConfig {
-    LinearConfig { tokens, warpgroups, stages, split }
+    LinearConfig { tokens, warpgroups, stages, split, promote: 0 }
 }
 
 #[test]
@@ -104,6 +108,20 @@ fn many_tokens_fill_tiles_and_leave_tails() {
     check([128, 528, 128], Addend::Bias, [128, 2, 3, 2], 40);
     check([132, 384, 128], Addend::Nothing, [256, 2, 4, 1], 260);
     check([64, 272, 64], Addend::Residual, [256, 1, 2, 1], 77);
+}
+
+/// Numbers of steps that end with a promotion, behind one and before one.
+#[test]
+fn sums_are_promoted_every_step_or_every_few() {
+    let promoted = |config, promote| LinearConfig { promote, ..configured(config) };
+    for (promote, cols) in [(1, 128), (1, 384), (1, 528), (2, 640), (4, 400), (4, 640), (4, 1024), (4, 1168)]
+    {
+        check_configured([68, cols, 128], Addend::Nothing, promoted([16, 1, 3, 1], promote), 17);
+    }
+    check_configured([132, 1168, 64], Addend::Residual, promoted([128, 2, 3, 1], 4), 130);
+    check_configured([64, 400, 64], Addend::Bias, promoted([128, 1, 3, 1], 1), 40);
+    check_configured([132, 656, 64], Addend::Bias, promoted([64, 2, 4, 2], 1), 70);
+    check_configured([64, 272, 128], Addend::Nothing, promoted([8, 1, 4, 8], 4), 5);
 }
 
 #[test]
@@ -141,7 +159,8 @@ fn configurations_for_llama_3_8b_are_right() {
         .collect();
     assert!(chosen.len() >= 6, "{chosen:?}");
     for c in chosen {
-        let sizes = [c.channels() + 4, 128 * (c.split * c.stages).min(9) + 16, 128];
-        check(sizes, Addend::Residual, [c.tokens, c.warpgroups, c.stages, c.split], c.tokens + 1);
+        let steps = (c.split * c.stages).min(9).max(2 * c.promote);
+        let sizes = [c.channels() + 4, 128 * steps + 16, 128];
+        check_configured(sizes, Addend::Residual, c, c.tokens + 1);
     }
 }

@@ -12,6 +12,7 @@ mod linear;
 mod oracle;
 mod plain;
 mod prefill;
+mod promotion;
 mod record;
 mod rows;
 mod sample;

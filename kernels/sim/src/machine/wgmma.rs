@@ -1,5 +1,7 @@
 //! `wgmma.mma_async`: each warp of a warpgroup computes its own sixteen rows of the tile.
 
+use std::collections::VecDeque;
+
 use super::Machine;
 use super::matrix::gather_a;
 use super::step::{Next, mask_of};
@@ -22,6 +24,7 @@ impl Machine<'_> {
         if matches!(inst.op, Op::Wgmma(_)) {
             return Ok(false);
         }
+        let code = &self.world.kernel.code;
         let warp = &mut self.warps[w];
         let matrix = &mut warp.matrix;
         let copied = match inst.op {
@@ -41,11 +44,16 @@ impl Machine<'_> {
             }
             matrix.writing[*d as usize] += 1;
             matrix.unfenced[*d as usize] = false;
-            matrix.queue.push_back(Pending {
-                group: matrix.open,
-                done: false,
-                step: Step::Move { d: *d, a },
-            });
+            // It is done when what writes its source is, however many groups there are behind that.
+            let writes = |e: &&Pending| match &e.step {
+                Step::Move { d, .. } => *d == a,
+                Step::Multiply(multiply) => match &code[multiply.pc as usize].op {
+                    Op::Wgmma(wgmma) => wgmma.d.contains(&a),
+                    _ => false,
+                },
+            };
+            let group = matrix.queue.iter().rev().find(writes).map_or(matrix.open, |e| e.group);
+            matrix.queue.push_back(Pending { group, done: false, step: Step::Move { d: *d, a } });
             self.multiply_early(w);
             return Ok(true);
         }
@@ -130,9 +138,11 @@ impl Machine<'_> {
                 self.warps[w].knowledge.seen.raise(stamp);
             }
         }
-        while let Some(entry) = self.warps[w].matrix.queue.pop_front_if(|e| e.group < limit) {
-            self.retire(w, &entry.step);
-        }
+        let queue = std::mem::take(&mut self.warps[w].matrix.queue);
+        let (past, pending) = queue.into_iter().partition(|entry| entry.group < limit);
+        self.warps[w].matrix.queue = pending;
+        let past: VecDeque<Pending> = past;
+        past.iter().for_each(|entry| self.retire(w, &entry.step));
         self.progress += 1;
         Next::Follow
     }
@@ -146,7 +156,7 @@ impl Machine<'_> {
     /// Lets the groups below the limit take effect, in order.
     fn multiply_groups(&mut self, w: usize, limit: u64) {
         let mut queue = std::mem::take(&mut self.warps[w].matrix.queue);
-        for entry in queue.iter_mut().take_while(|e| e.group < limit).filter(|e| !e.done) {
+        for entry in queue.iter_mut().filter(|e| e.group < limit && !e.done) {
             entry.done = true;
             match &entry.step {
                 Step::Move { d, a } => {
