@@ -16,6 +16,7 @@
 
 mod argmax;
 pub mod cost;
+mod decode_weight;
 mod elementwise;
 pub mod expression;
 mod gather;

@@ -219,6 +219,15 @@ params! {
         /// Columns of the weight in units of 128, rounded up.
         steps: u32,
     }
+    /// Of the decoding of INT4 weights.
+    DecodeWeight = "fireq::decode_weight::Params" {
+        /// The weight's [`crate::records`].
+        records: DevicePtr,
+        /// `e4m3`, of the sizes that [`crate::cuda::Linear::workspace`] has.
+        rows: DevicePtr,
+        /// Columns of the weight in units of 128, rounded up.
+        steps: u32,
+    }
     /// Of attention over FP8 keys and values.
     Prefill = "fireq::prefill::Params" {
         /// `e4m3[tokens, heads·head]`, as [`crate::cuda::Prefill::q`] describes it.

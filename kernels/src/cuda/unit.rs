@@ -68,6 +68,8 @@ pub enum Grid {
     },
     /// This many heads in y for every block of positions that the step touches.
     Heads(usize),
+    /// This many in x and y, whatever the rows.
+    Fixed([usize; 2]),
     /// This many in x for every `tokens` rows.
     Tiles {
         /// CTAs that cover the output channels.
@@ -86,6 +88,7 @@ impl Grid {
             Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
             Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads],
             Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
+            Grid::Fixed(ctas) => ctas,
             Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
         };
         [x as u32, y as u32, 1]
