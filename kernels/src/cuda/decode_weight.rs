@@ -2,7 +2,7 @@
 
 use super::params;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
-use super::{Addend, Linear};
+use super::{Addend, Linear, LinearFp8};
 use crate::records::{COLS, ROWS};
 
 /// Threads of a CTA: 128 for each of the two records of 128 rows.
@@ -11,17 +11,11 @@ const THREADS: usize = 256;
 const PAIR: usize = 2 * ROWS;
 
 impl Linear {
-    /// Rows and columns of the weight's E4M3 numbers in a workspace, row by row: channels and columns rounded up to 128.
-    /// Numbers beyond the weight's are zero.
-    pub fn workspace(&self) -> [usize; 2] {
-        [self.channels.next_multiple_of(PAIR), self.cols.next_multiple_of(COLS)]
-    }
-
-    /// The unit that decodes the weight's records into a workspace: the contract's numbers, but that a zero may
+    /// The unit that decodes the weight's records into the workspace of [`LinearFp8`]: the contract's numbers, but that a zero may
     /// have another sign.
     pub fn decode_unit(&self, reason: String) -> Result<Unit, Unsupported> {
         Linear { addend: Addend::Nothing, ..*self }.check()?;
-        let [rows, cols] = self.workspace();
+        let [rows, cols] = LinearFp8::from(*self).workspace();
         let name = format!("decode_weight_g{}", self.group);
         let cta = Cta::of(THREADS);
         Ok(Unit {

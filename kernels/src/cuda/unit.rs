@@ -77,6 +77,17 @@ pub enum Grid {
         /// Rows of a CTA.
         tokens: usize,
     },
+    /// One in x for every tile, but no more than run at a time: each takes one tile after another.
+    Persistent {
+        /// Clusters that cover the output channels.
+        channels: usize,
+        /// Rows of a tile.
+        tokens: usize,
+        /// CTAs of a cluster.
+        cluster: usize,
+        /// The most CTAs.
+        ctas: usize,
+    },
 }
 
 impl Grid {
@@ -90,6 +101,10 @@ impl Grid {
             Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
             Grid::Fixed(ctas) => ctas,
             Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
+            Grid::Persistent { channels, tokens, cluster, ctas } => {
+                let clusters = (channels * rows.div_ceil(tokens)).min(ctas / cluster).max(1);
+                [clusters * cluster, 1]
+            }
         };
         [x as u32, y as u32, 1]
     }
