@@ -42,41 +42,106 @@ __device__ inline void for_each_tile(const Params& p, u32 rank, Visit visit) {
     }
 }
 
-/// Writes the sums of a warpgroup's 64 channels, whose first this is. They go through a few rows of shared memory of their own,
-/// so that whole rows of 256 bytes are written, and addends read, in 16 bytes at a time, while the ring fills for the next
-/// tile. Rows are written behind the barrier, and into the buffer that was read before the last one.
+/// Writes the sums of a warpgroup's 64 channels. They go through a few rows of shared memory of their own, so that whole rows of
+/// 256 bytes are written, and addends read, in 16 bytes at a time, while the ring fills for the next tile: straight from
+/// registers eight neighbours would go out at a time, and every instruction would touch four times as many rows.
 template <typename Tile, typename Addend>
-__device__ inline void write(const Fp8Memory<Tile>& memory, const LinearOutput& output,
-                             const float (&sums)[Tile::TOKENS / 2], u32 token, u32 channel) {
-    constexpr u32 QUADS = 64 / 4, ROWS_AT_ONCE = WARPGROUP / QUADS;
-    u32 warpgroup = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
-    u32 own = lane % 4 * 2 * Tile::STAGED_ROW + thread / WARP * 16 + lane / 4;
-    u32 quad = thread % QUADS * 4, c = channel + quad;
-    bool exists = c < output.channels;
-    float scales[4] = {};
-    if (exists) load_four(output.channel_scales + c, scales);
+struct Fp8Output {
+    static constexpr u32 QUADS = 64 / 4, ROWS_AT_ONCE = WARPGROUP / QUADS, ROWS = Tile::CHUNK / ROWS_AT_ONCE;
+    static constexpr bool ADDS_BIAS = same<Addend, Bias>, ADDS_RESIDUAL = same<Addend, Residual>;
+    /// Chunks whose residuals are on their way, while others are written.
+    static constexpr u32 AHEAD = ADDS_RESIDUAL ? 4 : 0;
+
+    const Fp8Memory<Tile>& memory;
+    const LinearOutput& output;
+    u32 token;
+    u32 channel;
+    /// Of this thread's four channels, and of tokens of which it is the one to know.
+    float channel_scales[4];
+    float bias[4];
+    float token_scales[(Tile::TOKENS + WARPGROUP - 1) / WARPGROUP];
+
+    static __device__ u32 thread() { return threadIdx.x % WARPGROUP; }
+    static __device__ u32 row() { return thread() / QUADS; }
+    __device__ u32 quad() const { return channel + thread() % QUADS * 4; }
+    /// Its four channels, or others where it has none.
+    __device__ u32 known_quad() const { return min(quad(), output.channels - 4); }
+
+    /// Whether this thread's n-th row of a chunk is there, and its place in the output.
+    __device__ bool exists(u32 chunk, u32 n) const {
+        return quad() < output.channels && token + row() + chunk * Tile::CHUNK + n * ROWS_AT_ONCE < output.tokens;
+    }
+    __device__ u64 place(u32 chunk, u32 n) const {
+        u64 first = static_cast<u64>(token + row()) * output.channels + quad();
+        return first + (chunk * Tile::CHUNK + n * ROWS_AT_ONCE) * static_cast<u64>(output.channels);
+    }
+
+    __device__ void ask_factors() {
+        load_four(output.channel_scales + known_quad(), channel_scales);
+        if constexpr (ADDS_BIAS) load_four(output.addend + known_quad(), bias);
 #pragma unroll
-    for (u32 first = 0; first < Tile::TOKENS; first += Tile::CHUNK) {
-        float* staged = memory.staged(warpgroup, first / Tile::CHUNK % 2);
-#pragma unroll
-        for (u32 n = 0; n < Tile::CHUNK / 2; ++n) {
-            staged[own + (n / 4 * 8 + n % 2) * Tile::STAGED_ROW + n / 2 % 2 * 8] = sums[first / 2 + n];
-        }
-        synchronize_four_warps(1 + warpgroup);
-#pragma unroll
-        for (u32 row = thread / QUADS; row < Tile::CHUNK; row += ROWS_AT_ONCE) {
-            u32 t = token + first + row;
-            if (!exists || t >= output.tokens) continue;
-            float4 four = *reinterpret_cast<const float4*>(staged + row * Tile::STAGED_ROW + quad);
-            float y[4] = {four.x, four.y, four.z, four.w}, scale = output.token_scales[t];
-#pragma unroll
-            for (int i = 0; i < 4; ++i) y[i] = y[i] * scales[i] * scale;
-            u64 at = static_cast<u64>(t) * output.channels + c;
-            Addend::apply(output.addend, at, c, y);
-            store_four(output.out + at, y);
+        for (u32 n = 0; n < Tile::TOKENS; n += WARPGROUP) {
+            token_scales[n / WARPGROUP] = output.token_scales[min(token + n + thread(), output.tokens - 1)];
         }
     }
-}
+
+    /// The residual of this thread's rows of a chunk. Ordinary loads stay in front of the barrier behind them, which the
+    /// assembler moves those of read-only memory across, next to their use.
+    __device__ void ask_residual(u32 chunk, float4 (&rows)[ROWS]) const {
+#pragma unroll
+        for (u32 n = 0; n < ROWS; ++n) {
+            rows[n] = {};
+            if (exists(chunk, n)) rows[n] = *reinterpret_cast<const float4*>(output.addend + place(chunk, n));
+        }
+    }
+
+    __device__ void stage(u32 chunk, float* staged, const float (&sums)[Tile::TOKENS / 2]) const {
+        u32 lane = thread() % WARP;
+        float* own = staged + lane % 4 * 2 * Tile::STAGED_ROW + thread() / WARP * 16 + lane / 4;
+#pragma unroll
+        for (u32 n = 0; n < Tile::CHUNK / 2; ++n) {
+            own[(n / 4 * 8 + n % 2) * Tile::STAGED_ROW + n / 2 % 2 * 8] = sums[chunk * Tile::CHUNK / 2 + n];
+        }
+        if (thread() / Tile::CHUNK == chunk * Tile::CHUNK % WARPGROUP / Tile::CHUNK) {
+            staged[thread() % Tile::CHUNK * Tile::STAGED_ROW + Tile::SCALE_AT] =
+                token_scales[chunk * Tile::CHUNK / WARPGROUP];
+        }
+    }
+
+    __device__ void write(u32 chunk, const float* staged, const float4 (&residual)[ROWS]) const {
+#pragma unroll
+        for (u32 n = 0; n < ROWS; ++n) {
+            const float* from = staged + (row() + n * ROWS_AT_ONCE) * Tile::STAGED_ROW;
+            float4 four = *reinterpret_cast<const float4*>(from + thread() % QUADS * 4);
+            float y[4] = {four.x, four.y, four.z, four.w}, scale = from[Tile::SCALE_AT];
+            const float r4[4] = {residual[n].x, residual[n].y, residual[n].z, residual[n].w};
+#pragma unroll
+            for (int i = 0; i < 4; ++i) {
+                y[i] = y[i] * channel_scales[i] * scale;
+                if constexpr (ADDS_BIAS) y[i] += bias[i];
+                if constexpr (ADDS_RESIDUAL) y[i] = r4[i] + y[i];
+            }
+            if (exists(chunk, n)) store_four(output.out + place(chunk, n), y);
+        }
+    }
+
+    /// A buffer is written while the other is read, and again only behind the barrier that follows its reads.
+    __device__ void run(const float (&sums)[Tile::TOKENS / 2]) const {
+        u32 warpgroup = threadIdx.x / WARPGROUP;
+        float4 residual[AHEAD + 1][ROWS];
+#pragma unroll
+        for (u32 chunk = 0; chunk < AHEAD; ++chunk) ask_residual(chunk, residual[chunk]);
+#pragma unroll
+        for (u32 chunk = 0; chunk < Tile::CHUNKS; ++chunk) {
+            u32 ahead = chunk + AHEAD;
+            if (ADDS_RESIDUAL && ahead < Tile::CHUNKS) ask_residual(ahead, residual[ahead % (AHEAD + 1)]);
+            float* staged = memory.staged(warpgroup, chunk % 2);
+            stage(chunk, staged, sums);
+            synchronize_four_warps(1 + warpgroup);
+            write(chunk, staged, residual[chunk % (AHEAD + 1)]);
+        }
+    }
+};
 
 /// What the threads behind the consumers do.
 template <typename Tile>
@@ -97,17 +162,14 @@ __device__ inline void compute(const Fp8Memory<Tile>& memory, const Params& p, u
     Fp8Products<Tile> products{memory};
     u32 warpgroup = threadIdx.x / WARPGROUP, turn = 0;
     for_each_tile<Tile>(p, rank, [&](u32 token, u32 channel) {
+        if (Tile::ALTERNATES && turn++ % Tile::WARPGROUPS != warpgroup) return products.ring.skip(p.steps);
         float sums[Tile::TOKENS / 2];
-        if constexpr (Tile::ALTERNATES) {
-            if (turn++ % Tile::WARPGROUPS != warpgroup) return products.ring.skip(p.steps);
-            products.take_turn();
-            products.run(p.steps, sums);
-            products.give_turn();
-            write<Tile, Addend>(memory, output, sums, token, channel);
-        } else {
-            products.run(p.steps, sums);
-            write<Tile, Addend>(memory, output, sums, token, channel + warpgroup * 64);
-        }
+        Fp8Output<Tile, Addend> out{memory, output, token, channel + (Tile::ALTERNATES ? 0 : warpgroup * 64)};
+        // Two sets of sums leave no registers for what can be had later.
+        if constexpr (Tile::PROMOTION == 0) out.ask_factors();
+        products.run(p.steps, sums);
+        if constexpr (Tile::PROMOTION > 0) out.ask_factors();
+        out.run(sums);
     });
     // A CTA's barriers live until those who share its tokens have let go of the last.
     if constexpr (Tile::CLUSTER > 1) synchronize_cluster();

@@ -57,19 +57,11 @@ struct Fp8Source {
         for (u32 step = 0; step < steps; ++step) {
             i32 column = static_cast<i32>(step * Tile::STEP);
             u64* full = memory.full(ring.stage);
-            wait_until_empty();
+            wait(memory.empty(ring.stage), ring.parity ^ 1);
             arrive_expecting(full, Tile::STEP_BYTES);
             copy_tile(memory.weights(ring.stage), weight, column, channel, full);
             ask_tokens(column, token, full);
             ring.advance();
-        }
-    }
-
-    __device__ void wait_until_empty() {
-        if constexpr (Tile::CLUSTER == 1) {
-            wait(memory.empty(ring.stage), ring.parity ^ 1);
-        } else {
-            wait_for_cluster(memory.empty(ring.stage), ring.parity ^ 1);
         }
     }
 
@@ -98,17 +90,21 @@ struct Fp8Products {
 
     static __device__ u32 warpgroup() { return threadIdx.x / WARPGROUP; }
 
-    /// Asks for the products of a step; sums of earlier ones count where `keep` is set.
-    __device__ void ask(Sums& sums, bool keep) {
+    /// Asks for the products of the next step; `KEEP`: sums of earlier ones count.
+    template <bool KEEP>
+    __device__ void ask(Sums& sums) {
+        wait(memory.full(ring.stage), ring.parity);
+        fence_products();
         constexpr u32 OWN = Tile::ALTERNATES ? 0 : 64 * Tile::STEP;
         u32 a = matrix_place(memory.weights(0) + warpgroup() * OWN) + ring.stage * matrix_bytes(Tile::WEIGHT_BYTES);
         u32 b = matrix_place(memory.tokens(0)) + ring.stage * matrix_bytes(Tile::TOKEN_BYTES);
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
             multiply_shared(sums, swizzled_rows(a + part * matrix_bytes(32)), swizzled_rows(b + part * matrix_bytes(32)),
-                            keep || part > 0);
+                            KEEP || part > 0);
         }
         commit_products();
+        ring.advance();
     }
 
     /// Nothing of a stage is read any more: the CTAs that write to it learn that.
@@ -121,19 +117,18 @@ struct Fp8Products {
         }
     }
 
-    /// The sums of the next steps alone.
+    /// The sums of the next steps alone, at least one. The first is apart, so that sums do not seem to be read before it: they
+    /// would take registers while those of the tile before are written.
     __device__ void multiply(u32 steps, Sums& sums) {
         u32 before = ring.stage;
-        for (u32 n = 0; n < steps; ++n) {
-            wait(memory.full(ring.stage), ring.parity);
-            fence_products();
-            ask(sums, n > 0);
-            if (n > 0) {
-                wait_for_products<1>();
-                release(before);
-            }
-            before = ring.stage;
-            ring.advance();
+        ask<false>(sums);
+#pragma unroll 1
+        for (u32 n = 1; n < steps; ++n) {
+            u32 stage = ring.stage;
+            ask<true>(sums);
+            wait_for_products<1>();
+            release(before);
+            before = stage;
         }
         wait_for_products<0>();
         keep_in_place(sums);
@@ -142,17 +137,25 @@ struct Fp8Products {
 
     /// The sums of a tile.
     __device__ void run(u32 steps, Sums& sums) {
+        if constexpr (Tile::ALTERNATES) take_turn();
         if constexpr (Tile::PROMOTION == 0) {
             multiply(steps, sums);
         } else {
-            Sums part;
+            promote(steps, sums);
+        }
+        if constexpr (Tile::ALTERNATES) give_turn();
+    }
+
+    /// Adds up the sums of a few steps at a time.
+    __device__ void promote(u32 steps, Sums& sums) {
+        Sums part;
 #pragma unroll
-            for (u32 n = 0; n < Tile::TOKENS / 2; ++n) sums[n] = 0.0f;
-            for (u32 step = 0; step < steps; step += Tile::PROMOTION) {
-                multiply(Tile::PROMOTION == 1 ? 1 : min(Tile::PROMOTION, steps - step), part);
+        for (u32 n = 0; n < Tile::TOKENS / 2; ++n) sums[n] = 0.0f;
+#pragma unroll 1
+        for (u32 step = 0; step < steps; step += Tile::PROMOTION) {
+            multiply(Tile::PROMOTION == 1 ? 1 : min(Tile::PROMOTION, steps - step), part);
 #pragma unroll
-                for (u32 n = 0; n < Tile::TOKENS / 2; ++n) sums[n] += part[n];
-            }
+            for (u32 n = 0; n < Tile::TOKENS / 2; ++n) sums[n] += part[n];
         }
     }
 

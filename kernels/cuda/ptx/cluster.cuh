@@ -26,28 +26,14 @@ __device__ inline void load_remote(const float* local, u32 rank, float (&to)[4])
                  : "memory");
 }
 
-/// Arrives at the barrier that the CTA of this rank has at the address of `local`.
+/// Arrives at the barrier that the CTA of this rank has at the address of `local`: for bytes that tensor cores have read and
+/// copies will overwrite, which the waits for both order. What this thread has written it does not release to other CTAs:
+/// that takes a fence of all memory, at every arrival.
 __device__ inline void arrive_at(u64* local, u32 rank) {
     asm volatile("{\n.reg .b32 there;\n"
                  "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(local)),
-                 "r"(rank)
+                 "mbarrier.arrive.release.cta.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(local)), "r"(rank)
                  : "memory");
-}
-
-/// As `wait`, for a barrier at which threads of other CTAs arrive, too.
-__device__ inline void wait_for_cluster(u64* barrier, u32 parity) {
-    asm volatile(
-        "{\n"
-        ".reg .pred done;\n"
-        "AGAIN:\n"
-        "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra DONE;\n"
-        "bra AGAIN;\n"
-        "DONE:\n"
-        "}" ::"r"(shared_address(barrier)),
-        "r"(parity)
-        : "memory");
 }
 
 /// As `copy_tile`, to the same address in every CTA whose rank's bit is set in `ranks`; bytes count at each one's own barrier.

@@ -41,9 +41,12 @@ struct LinearFp8Tile {
     /// Tokens of a step that one CTA of the cluster asks for, on behalf of all.
     static constexpr int SHARE = TOKENS / CLUSTER;
 
-    /// Sums on their way out, sixteen tokens of 64 channels at a time: two buffers for each warpgroup. Rows are four floats
-    /// longer than they need be, so that lanes that write a fragment's columns meet no bank twice.
+    /// Sums on their way out, sixteen tokens of 64 channels at a time: two buffers for each warpgroup. Behind the channels of a
+    /// row is its token's scale; rows are four floats longer than channels, so that lanes that write a fragment's columns
+    /// meet no bank twice.
     static constexpr int CHUNK = 16;
+    static constexpr int CHUNKS = TOKENS / CHUNK;
+    static constexpr int SCALE_AT = 64;
     static constexpr int STAGED_ROW = 64 + 4;
     static constexpr int STAGED_BYTES = CHUNK * STAGED_ROW * 4;
 

@@ -158,8 +158,11 @@ fn sums_are_promoted_after_each_step_or_several() {
 
 #[test]
 fn warpgroups_take_turns() {
-    let alternately = |tokens, cluster, promotion| {
-        LinearFp8Config { cluster, promotion, schedule: Schedule::Alternately, ..tiles(tokens, 3) }
+    let alternately = |tokens, cluster, promotion| LinearFp8Config {
+        cluster,
+        promotion,
+        schedule: Schedule::Alternately,
+        ..tiles(tokens, 3)
     };
     check((260, 400, Addend::Nothing), alternately(128, 1, 0), 300, [2, 2]);
     check((324, 784, Addend::Residual), alternately(256, 2, 0), 300, [2, 8]);
