@@ -32,6 +32,7 @@ fn units_are_instantiations() {
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
     check("sample", &sample(128_256));
     let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual };
+    check("decode_weight", &o.decode_unit("a test".into()).unwrap());
     let few = regimes(&o)[0];
     check("linear_add", &o.unit(&few.config, few.reason()).unwrap());
 }

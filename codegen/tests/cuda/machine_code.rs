@@ -14,7 +14,7 @@ use fireq_kernels::cuda::cost::{StepInstructions, registers, step_instructions};
 use super::units::{compiled, linears};
 
 /// The machine code of a cubin as text; `None`, said on stderr, where there is no disassembler.
-fn disassemble(cubin: &[u8]) -> Option<String> {
+pub fn disassemble(cubin: &[u8]) -> Option<String> {
     static PROGRAM: LazyLock<Option<PathBuf>> = LazyLock::new(disassembler);
     let Some(program) = &*PROGRAM else {
         eprintln!("skipped: machine code of GPU kernels: no disassembler (cargo xtask setup)");
@@ -28,7 +28,7 @@ fn disassemble(cubin: &[u8]) -> Option<String> {
 }
 
 /// Instructions that start with this mnemonic, with or without a predicate.
-fn count(sass: &str, mnemonic: &str) -> usize {
+pub fn count(sass: &str, mnemonic: &str) -> usize {
     sass.split_whitespace().filter(|word| word.starts_with(mnemonic)).count()
 }
 

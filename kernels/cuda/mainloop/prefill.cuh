@@ -6,6 +6,7 @@
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
 #include "ptx/wgmma.cuh"
+#include "ptx/wgmma_shared.cuh"
 #include "ptx/wgmma_attention.cuh"
 #include "tile/prefill.cuh"
 #include "tile/ring.cuh"

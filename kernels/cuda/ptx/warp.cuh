@@ -58,4 +58,7 @@ __device__ inline void synchronize_first() {
     asm volatile("bar.sync 1, %0;" ::"n"(COUNT) : "memory");
 }
 
+/// As `synchronize`, for the four warps that name the same one of fifteen barriers.
+__device__ inline void synchronize_four_warps(u32 barrier) { asm volatile("bar.sync %0, 128;" ::"r"(barrier) : "memory"); }
+
 }  // namespace fireq

@@ -16,6 +16,13 @@ struct Ring {
             parity ^= 1;
         }
     }
+
+    /// Passes over as many stages.
+    __device__ void skip(u32 count) {
+        u32 ahead = stage + count;
+        stage = ahead % STAGES;
+        parity ^= ahead / STAGES & 1;
+    }
 };
 
 }  // namespace fireq

@@ -15,11 +15,13 @@
 //!   are the hardware's. On the simulator, which rounds once per instruction, a relative L2 error below 10⁻⁶.
 
 pub mod cost;
+mod decode_weight;
 mod elementwise;
 pub mod expression;
 mod gather;
 pub mod include;
 mod linear;
+mod linear_fp8;
 mod logits;
 pub mod params;
 mod prefill;
@@ -34,6 +36,7 @@ mod unit;
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
 pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
+pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, value_position};
 pub use qkv::{BLOCK, Qkv};

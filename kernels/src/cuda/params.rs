@@ -220,6 +220,38 @@ params! {
         /// Columns of the weight in units of 128, rounded up.
         steps: u32,
     }
+    /// Of the decoding of INT4 weights.
+    DecodeWeight = "fireq::decode_weight::Params" {
+        /// The weight's [`crate::records`].
+        records: DevicePtr,
+        /// `e4m3`, of the sizes that [`crate::cuda::LinearFp8::workspace`] has.
+        rows: DevicePtr,
+        /// Columns of the weight in units of 128, rounded up.
+        steps: u32,
+    }
+    /// Of a product with decoded weights and E4M3 tokens.
+    LinearFp8 = "fireq::linear_fp8::Params" {
+        /// `e4m3[tokens, cols]`, as [`crate::cuda::LinearFp8::x`] describes it.
+        x: TensorMap,
+        /// The decoded weight, as [`crate::cuda::LinearFp8::weight`] describes it.
+        weight: TensorMap,
+        /// `f32[tokens]`.
+        token_scales: DevicePtr,
+        /// `f32[channels]`.
+        channel_scales: DevicePtr,
+        /// `f32[channels]` of a bias or `f32[tokens, channels]` of a residual, where the epilogue adds one.
+        addend: DevicePtr,
+        /// `f32[tokens, channels]`.
+        out: DevicePtr,
+        /// Rows of `x`.
+        tokens: u32,
+        /// Rows of the weight.
+        channels: u32,
+        /// Columns of the weight in units of 128, rounded up.
+        steps: u32,
+        /// Token tiles of a band: [`crate::cuda::LinearFp8Config::band`].
+        band: u32,
+    }
     /// Of attention over FP8 keys and values.
     Prefill = "fireq::prefill::Params" {
         /// `e4m3[tokens, heads·head]`, as [`crate::cuda::Prefill::q`] describes it.

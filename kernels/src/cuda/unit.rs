@@ -68,12 +68,25 @@ pub enum Grid {
     },
     /// This many heads in y for every block of positions that the step touches.
     Heads(usize),
+    /// This many in x and y, whatever the rows.
+    Fixed([usize; 2]),
     /// This many in x for every `tokens` rows.
     Tiles {
         /// CTAs that cover the output channels.
         channels: usize,
         /// Rows of a CTA.
         tokens: usize,
+    },
+    /// One in x for every tile, but no more than run at a time: each takes one tile after another.
+    Persistent {
+        /// Clusters that cover the output channels.
+        channels: usize,
+        /// Rows of a tile.
+        tokens: usize,
+        /// CTAs of a cluster.
+        cluster: usize,
+        /// The most CTAs.
+        ctas: usize,
     },
 }
 
@@ -86,7 +99,12 @@ impl Grid {
             Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
             Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads],
             Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
+            Grid::Fixed(ctas) => ctas,
             Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
+            Grid::Persistent { channels, tokens, cluster, ctas } => {
+                let clusters = (channels * rows.div_ceil(tokens)).min(ctas / cluster).max(1);
+                [clusters * cluster, 1]
+            }
         };
         [x as u32, y as u32, 1]
     }

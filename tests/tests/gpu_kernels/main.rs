@@ -9,6 +9,7 @@ mod conformance;
 mod device;
 mod heads;
 mod linear;
+mod linear_fp8;
 mod oracle;
 mod plain;
 mod prefill;

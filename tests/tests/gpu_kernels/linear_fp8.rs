@@ -1,0 +1,171 @@
+//! Products with weights that were decoded before: the decoding to the bit, then every tile, schedule and cluster.
+
+use fireq_ir::interp::Data;
+use fireq_ir::quant::Quantized;
+use fireq_ir::{Format, e4m3};
+use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, Schedule, Unit, params};
+use fireq_kernels::records::records;
+use fireq_tests::relative_error;
+
+use super::device::{Device, UNTOUCHED, device};
+use super::linear::case;
+use super::oracle::Case;
+use super::record::Near;
+
+/// Tiles of so many tokens in so many stages, as neither clusters nor promotion nor turns have them.
+fn tiles(tokens: usize, stages: usize) -> LinearFp8Config {
+    LinearFp8Config { tokens, stages, cluster: 1, promotion: 0, schedule: Schedule::Together }
+}
+
+/// A product on `ctas` CTAs in bands of `band` token tiles.
+struct Product {
+    linear: Linear,
+    config: LinearFp8Config,
+    tokens: usize,
+    ctas: usize,
+    band: usize,
+}
+
+impl Product {
+    fn unit(&self) -> Unit {
+        LinearFp8::from(self.linear).unit(&self.config, self.ctas, "a test".into()).unwrap()
+    }
+
+    /// The operands in memory, and room for the product.
+    fn operands(&self, gpu: &mut Device, case: &Case) -> params::LinearFp8 {
+        let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
+        let linear = LinearFp8::from(self.linear);
+        let x = case.input_parts("x");
+        let codes = gpu.put("x codes", &x[0]);
+        let decoded = gpu.put("decoded weight", &workspace(&self.linear, &weight));
+        let addend = match linear.addend {
+            Addend::Nothing => 0,
+            Addend::Bias => gpu.put("bias", &case.constant("addend")),
+            Addend::Residual => gpu.put("residual", &case.input("addend")),
+        };
+        params::LinearFp8 {
+            x: Device::map(codes, &linear.x(&self.config, self.tokens)),
+            weight: Device::map(decoded, &linear.weight(&self.config)),
+            token_scales: gpu.put("token scales", &x[1]),
+            channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
+            addend,
+            out: gpu.space("out", 4 * self.tokens * linear.channels + 64),
+            tokens: self.tokens as u32,
+            channels: linear.channels as u32,
+            steps: linear.steps() as u32,
+            band: self.band as u32,
+        }
+    }
+}
+
+/// Channels, columns and addend; tokens; CTAs and band.
+fn check(
+    (channels, cols, addend): (usize, usize, Addend),
+    config: LinearFp8Config,
+    tokens: usize,
+    [ctas, band]: [usize; 2],
+) {
+    let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Relatively(1e-3);
+    let (linear, case) = case([channels, cols, 128], addend, tokens);
+    let product = Product { linear, config, tokens, ctas, band };
+    let params = product.operands(&mut gpu, &case);
+    gpu.launch(&product.unit(), tokens, 0, &params);
+    let elements = tokens * channels;
+    let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, elements));
+    assert!(error < 1e-6, "{linear:?}, {config:?}, {tokens} tokens: {error:.1e}");
+    assert_eq!(gpu.bytes(params.out + 4 * elements as u64, 64), [UNTOUCHED; 64], "behind the output");
+}
+
+/// The weight's numbers rn8(q·σ) in the order of a workspace; what is beyond the weight is zero.
+fn workspace(linear: &Linear, weight: &Quantized) -> Vec<u8> {
+    let [rows, cols] = LinearFp8::from(*linear).workspace();
+    let mut all: Vec<u8> = (0..linear.channels)
+        .flat_map(|row| {
+            let mut codes: Vec<u8> = weight.mainloop_row(row).into_iter().map(e4m3::encode).collect();
+            codes.resize(cols, 0);
+            codes
+        })
+        .collect();
+    all.resize(rows * cols, 0);
+    all
+}
+
+fn check_decoding(linear: &Linear, weight: &Quantized) {
+    let Some(mut gpu) = device() else { return };
+    let [rows, cols] = LinearFp8::from(*linear).workspace();
+    let params = params::DecodeWeight {
+        records: gpu.put("records", &records(weight).unwrap()),
+        rows: gpu.space("workspace", rows * cols + 64),
+        steps: linear.steps() as u32,
+    };
+    gpu.launch(&linear.decode_unit("a test".into()).unwrap(), 1, 0, &params);
+    let found = gpu.bytes(params.rows, rows * cols + 64);
+    let want = [workspace(linear, weight), vec![UNTOUCHED; 64]].concat();
+    // A product of zero may have either sign.
+    let number = |byte: u8| if byte == 0x80 { 0 } else { byte };
+    let wrong = found.iter().zip(&want).position(|(found, want)| number(*found) != number(*want));
+    assert_eq!(wrong.map(|i| [i / cols, i % cols]), None, "{linear:?}");
+}
+
+#[test]
+fn weights_are_decoded_to_the_numbers_of_the_contract() {
+    for sizes in [[64, 16, 128], [132, 272, 128], [196, 400, 64], [260, 1168, 128]] {
+        let (linear, case) = case(sizes, Addend::Nothing, 1);
+        let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
+        check_decoding(&linear, &weight);
+    }
+}
+
+#[test]
+fn every_code_is_decoded_under_every_scale() {
+    let scales: Vec<f32> = (0..=u8::MAX).map(e4m3::decode).filter(|scale| !scale.is_nan()).collect();
+    let (channels, cols) = (scales.len().next_multiple_of(4), 128);
+    let scales: Vec<f32> = scales.into_iter().chain([1.0, 2.0]).collect();
+    let weight = Quantized {
+        format: Format::weight(128),
+        cols,
+        codes: (0..channels * cols).map(|i| ((i + i / 16) % 16) as i8 - 8).collect(),
+        scales: vec![scales, vec![1.0; channels]],
+    };
+    check_decoding(&Linear { channels, cols, group: 128, addend: Addend::Nothing }, &weight);
+}
+
+#[test]
+fn a_cta_takes_tile_after_tile() {
+    check((260, 400, Addend::Nothing), tiles(128, 2), 300, [2, 2]);
+    check((196, 272, Addend::Residual), tiles(256, 3), 513, [4, 1]);
+    check((68, 1040, Addend::Bias), tiles(192, 4), 200, [1, 8]);
+}
+
+#[test]
+fn pairs_of_ctas_share_tokens() {
+    let pair = |tokens, stages| LinearFp8Config { cluster: 2, ..tiles(tokens, stages) };
+    check((388, 400, Addend::Residual), pair(128, 2), 300, [2, 2]);
+    check((512, 784, Addend::Bias), pair(256, 3), 260, [4, 1]);
+    check((64, 144, Addend::Nothing), pair(192, 2), 50, [2, 1]);
+}
+
+#[test]
+fn sums_are_promoted_after_each_step_or_several() {
+    for promotion in [1, 3, 4] {
+        let config = LinearFp8Config { promotion, cluster: 2, ..tiles(128, 3) };
+        check((260, 912, Addend::Nothing), config, 140, [2, 2]);
+        let config = LinearFp8Config { promotion, ..tiles(192, 4) };
+        check((132, 640, Addend::Residual), config, 100, [2, 2]);
+    }
+}
+
+#[test]
+fn warpgroups_take_turns() {
+    let alternately = |tokens, cluster, promotion| LinearFp8Config {
+        cluster,
+        promotion,
+        schedule: Schedule::Alternately,
+        ..tiles(tokens, 3)
+    };
+    check((260, 400, Addend::Nothing), alternately(128, 1, 0), 300, [2, 2]);
+    check((324, 784, Addend::Residual), alternately(256, 2, 0), 300, [2, 8]);
+    check((260, 1040, Addend::Bias), alternately(192, 2, 1), 200, [4, 1]);
+    check((64, 16, Addend::Nothing), alternately(128, 1, 0), 300, [1, 2]);
+}
