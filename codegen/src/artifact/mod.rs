@@ -1,5 +1,6 @@
 //! Writing artifacts: everything into a temporary directory beside the output, which is renamed when it is complete.
 
+mod recode;
 mod weights;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,8 @@ use fireq_ir::interp::InterpError;
 use fireq_ir::plan::{Lowered, print_plan};
 use fireq_ir::text::print_graph;
 use thiserror::Error;
+
+pub use recode::recode;
 
 /// What goes into an artifact.
 pub struct Build<'a> {
@@ -111,7 +114,7 @@ pub fn write(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Manifest, ArtifactError> {
     let replaces = check_output(out)?;
-    let parent = out.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = parent(out);
     let missing: Vec<&Path> = parent.ancestors().take_while(|dir| !dir.exists()).collect();
     let written = fs::create_dir_all(parent)
         .and_then(|()| tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent))
@@ -128,6 +131,10 @@ pub fn write(
         }
     }
     written
+}
+
+fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Whether `out` is an artifact to be replaced; anything else that exists is refused.
