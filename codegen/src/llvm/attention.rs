@@ -37,7 +37,8 @@ pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]:
             e.store(e.at(scores, e.mul(key, 4)), e.first(score), 4);
             e.set(max, e.fmax(e.get(max), score));
         });
-        softmax(e, shape.p, scores, keys, e.get(max), total);
+        let max = if shape.p == DType::E4M3 { e.ceil(e.get(max)) } else { e.get(max) };
+        softmax(e, shape.p, scores, keys, max, total);
         weighted_sum(e, v, kv_head, width, scores, keys, &sums);
         let total = e.splat_wide(e.reduce_add_wide(e.get_wide(total)));
         let row = out.row(e, 0, token);

@@ -70,6 +70,15 @@ impl<'c> Emit<'c, '_> {
         self.intrinsic("llvm.minnum", &[self.vec_type().into()], &[a.into(), b.into()]).into_vector_value()
     }
 
+    /// The least whole number that is not below, by conversions: baseline CPUs have no instruction for it.
+    pub fn ceil(&self, x: V<'c>) -> V<'c> {
+        let whole = ok(self.b.build_float_to_signed_int(x, self.ctx.i32_type().vec_type(LANES), ""));
+        let whole = ok(self.b.build_signed_int_to_float(whole, self.vec_type(), ""));
+        let up = self.select(self.less(whole, x), self.fadd(whole, self.constant(1.0)), whole);
+        // From 2²⁴ on all numbers are whole, and conversions end somewhere behind.
+        self.select(self.less(self.fabs(x), self.constant(16_777_216.0)), up, x)
+    }
+
     pub fn fabs(&self, a: V<'c>) -> V<'c> {
         self.intrinsic("llvm.fabs", &[self.vec_type().into()], &[a.into()]).into_vector_value()
     }

@@ -89,7 +89,8 @@ ops! {
     /// The cache with this step's rows after the past ones: `cache[P,C]`, `x[T,C]` → `[P+T,C]`. The result is the next step's cache.
     KvAppend = "kv_append" (cache, x);
     /// Causal attention of the last `T` of `P+T` positions: `q[T,H·D]`, `k[P+T,Hkv·D]`, `v[P+T,Hkv·D]` → `f32[T,H·D]`.
-    /// `softmax(q·kᵀ·scale)·v`; with `p=e4m3` the probabilities are scaled by 448 and rounded to E4M3 (FireQ section 6).
+    /// `softmax(q·kᵀ·scale)·v`; with `p=e4m3` probabilities are `448·2^(s−⌈max⌉)`, `s` in base 2, rounded to E4M3
+    /// (FireQ section 6; whole exponents make the running maximum of a tiled kernel exact).
     Attention = "attention" (q, k, v) { heads: usize, kv_heads: usize, scale: f32, p: DType };
     /// `x / (1 + exp(−x))`.
     Silu = "silu" (x);

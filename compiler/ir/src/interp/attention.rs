@@ -45,9 +45,14 @@ fn query(q: &Tensor, heads: usize) -> (Vec<f32>, Vec<f32>) {
     }
 }
 
-/// `2^(s − max)`, for `p=e4m3` times 448 and rounded. Not normalized: the sum divides the output.
+/// `2^(s − max)`; for `p=e4m3` under the maximum rounded up to a whole number, times 448 and rounded. Not normalized: the sum
+/// divides the output.
+///
+/// Kernels that read keys in pieces know a running maximum only. Under whole numbers their sums are rescaled by powers of
+/// two, which is exact, so that where probabilities are rounded does not depend on the pieces.
 fn probabilities(scores: Vec<f32>, p: DType) -> Vec<f32> {
     let max = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let max = if p == DType::E4M3 { max.ceil() } else { max };
     let exp2 = |s: f32| f64::from(s - max).exp2();
     match p {
         DType::E4M3 => {
