@@ -34,7 +34,7 @@ mod unit;
 pub use argmax::argmax;
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
-pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
+pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output, TOKEN_TILES};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, value_position};
 pub use qkv::{BLOCK, Qkv};

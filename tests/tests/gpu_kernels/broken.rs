@@ -1,7 +1,7 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
 use fireq_kernels::cuda::params::Quantize;
-use fireq_kernels::cuda::{Addend, LinearConfig, Unit, quantize};
+use fireq_kernels::cuda::{Addend, LinearConfig, Output, Unit, quantize};
 use fireq_tests::relative_error;
 
 use super::device::device;
@@ -46,7 +46,7 @@ fn a_missing_barrier_an_end_too_late_and_a_wrong_scale_are_caught() {
 fn product(promote: usize, right: &str, wrong: &str) -> Result<f64, String> {
     let tokens = 20;
     let mut gpu = device().expect("asked before");
-    let (linear, case) = case([128, 1536, 128], Addend::Residual, tokens);
+    let (linear, case) = case([128, 1536, 128], (Addend::Residual, Output::F32), tokens);
     let config = LinearConfig { promote, ..configured([16, 2, 2, 2]) };
     let unit = linear.unit(&config, String::new()).unwrap();
     let params = operands(&mut gpu, &case, &linear, &config, tokens);

@@ -8,9 +8,9 @@
 use std::f64::consts::PI;
 
 use fireq_ir::quant::Quantized;
-use fireq_ir::{Fit, Format, e4m3};
+use fireq_ir::{Fit, Format};
 use fireq_kernels::cuda::cost::promotion;
-use fireq_kernels::cuda::{Addend, Linear, LinearConfig, params};
+use fireq_kernels::cuda::{Linear, LinearConfig, params};
 use fireq_kernels::records::records;
 use fireq_sim::Accumulator;
 use rand::{RngExt, SeedableRng};
@@ -92,7 +92,7 @@ impl Operands {
     /// What the kernel computes with short accumulators.
     fn kernel(&self, promote: usize) -> Vec<f64> {
         let mut gpu = device().expect("asked before");
-        let linear = Linear { channels: CHANNELS, cols: self.x.cols, group: 128, addend: Addend::Nothing };
+        let linear = Linear::plain(CHANNELS, self.x.cols, 128);
         let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promote };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);
