@@ -192,9 +192,11 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
     qwen3["model_type"] = json!("qwen3");
     qwen3["architectures"] = json!(["Qwen3ForCausalLM"]);
     qwen3["head_dim"] = json!(128);
-    for (config, extra) in
-        [(llama(), None), (qwen2, Some("bias_bf16_6144")), (qwen3, Some("rms_norm_bf16_128"))]
-    {
+    for (config, extra) in [
+        (llama(), None),
+        (qwen2, Some("linear_bias_bf16_g128_t8_w1_s8_k4")),
+        (qwen3, Some("rms_norm_bf16_128")),
+    ] {
         let plan = plan(&config, "full");
         let choices = select(&plan);
         let mut missing: Vec<&str> =

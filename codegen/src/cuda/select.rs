@@ -86,6 +86,7 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
             LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
         }
         (Kernel::Linear, _) => products(Addend::Nothing),
+        (Kernel::LinearBias, [_, _, bias]) => products(Addend::Bias(bias.dtype)),
         (Kernel::LinearAdd, [_, _, residual]) if residual.dtype == DType::F32 => products(Addend::Residual),
         // What lies between the two, f32[T, cols] or f32[T, 2·cols], has scratch beside the plan's.
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
