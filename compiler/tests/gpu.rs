@@ -70,9 +70,15 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     assert_eq!(launched, 6, "queries, keys and values of two layers");
 
     let listed = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels"]));
-    for word in
-        ["norm_quantize_f32_64\n", "registers", "no spills", "no kernel yet", "16-byte loads", "cost model"]
-    {
+    for word in [
+        "norm_quantize_f32_64\n",
+        "registers",
+        "no spills",
+        "no kernel yet",
+        "16-byte loads",
+        "cost model",
+        "gates and ups come apart: no kernel: 96 gates: multiples of 64 do",
+    ] {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
     let json = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels", "--json"]));
@@ -186,9 +192,11 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
     qwen3["model_type"] = json!("qwen3");
     qwen3["architectures"] = json!(["Qwen3ForCausalLM"]);
     qwen3["head_dim"] = json!(128);
-    for (config, extra) in
-        [(llama(), None), (qwen2, Some("bias_bf16_6144")), (qwen3, Some("rms_norm_bf16_128"))]
-    {
+    for (config, extra) in [
+        (llama(), None),
+        (qwen2, Some("linear_bias_bf16_g128_t8_w1_s8_k4")),
+        (qwen3, Some("rms_norm_bf16_128")),
+    ] {
         let plan = plan(&config, "full");
         let choices = select(&plan);
         let mut missing: Vec<&str> =
@@ -251,9 +259,10 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
     assert!(cold < 30.0 && warm < 1.0, "{cold:.1} s, then {warm:.2} s");
     let names: Vec<&str> = first.kernels.iter().filter(|k| k.compiled).map(|k| k.name.as_str()).collect();
     for name in [
-        "linear_g128_t256_w2_s4_k1",
+        "linear_g128_t128_w2_s8_k1_p4",
         "norm_quantize_bf16_4096",
-        "swiglu_quantize_14336",
+        "linear_swiglu_g128_t128_w2_s8_k1_p4",
+        "quantize_14336",
         "qkv_32x8x128_absmax_absmax_e4m3",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");

@@ -1,7 +1,7 @@
 //! What the cost model chooses, for the products of models in use.
 
 use fireq_kernels::cuda::cost::{MANY, choose, estimate, regimes};
-use fireq_kernels::cuda::{Addend, Linear, LinearConfig, MOST_SHARED};
+use fireq_kernels::cuda::{Linear, LinearConfig, MOST_SHARED};
 
 /// Merged q/k/v, o, merged gate/up and down of Llama-2-7B, Llama-3-8B and Llama-3-70B, and of a model of toy size.
 const SHAPES: [(usize, usize); 14] = [
@@ -22,9 +22,9 @@ const SHAPES: [(usize, usize); 14] = [
 ];
 
 fn linears() -> impl Iterator<Item = Linear> {
-    SHAPES.into_iter().flat_map(|(channels, cols)| {
-        [64, 128].map(|group| Linear { channels, cols, group, addend: Addend::Nothing })
-    })
+    SHAPES
+        .into_iter()
+        .flat_map(|(channels, cols)| [64, 128].map(|group| Linear::plain(channels, cols, group)))
 }
 
 const TOKENS: [usize; 13] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384];
@@ -84,14 +84,14 @@ fn predictions_keep_to_the_roofline() {
             assert!(estimate.seconds > flops / 1.98e15 && estimate.seconds > bytes / 4.8e12, "{estimate:?}");
         }
     }
-    let up = Linear { channels: 28672, cols: 4096, group: 128, addend: Addend::Nothing };
+    let up = Linear::plain(28672, 4096, 128);
     let flops = 2.0 * (MANY * up.channels * up.cols) as f64;
     assert!(flops / choose(&up, MANY).1.seconds > 1e15);
 }
 
 #[test]
 fn a_longer_pipeline_and_smaller_tiles_help_few_tokens() {
-    let down = Linear { channels: 4096, cols: 14336, group: 128, addend: Addend::Nothing };
+    let down = Linear::plain(4096, 14336, 128);
     let seconds = |tokens, stages, split| {
         estimate(&down, &LinearConfig { tokens, warpgroups: 1, stages, split, promote: 0 }, 1).seconds
     };
@@ -108,7 +108,7 @@ fn choices_for_llama_3_8b() {
         [("q/k/v", 6144, 4096), ("o", 4096, 4096), ("gate/up", 28672, 4096), ("down", 4096, 14336)]
     {
         for tokens in [1, 4, 16, 32, 64, 128, 256, 512, 1024, 4096, 16384] {
-            let (c, e) = choose(&Linear { channels, cols, group: 128, addend: Addend::Nothing }, tokens);
+            let (c, e) = choose(&Linear::plain(channels, cols, 128), tokens);
             table += &format!(
                 "{name:8}{tokens:6} tokens: {:4} × {:3}, {} stages, split {}: {:8.1} µs, bound by {}\n",
                 c.channels(),

@@ -3,8 +3,8 @@
 use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, Qkv, Unit, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits,
+    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -31,10 +31,17 @@ fn units_are_instantiations() {
     check("qkv", &qkv.unit().unwrap());
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
     check("sample", &sample(128_256));
-    let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual };
+    let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual, output: Output::F32 };
     check("decode_weight", &o.decode_unit("a test".into()).unwrap());
     let few = regimes(&o)[0];
     check("linear_add", &o.unit(&few.config, few.reason()).unwrap());
+    let gated = Linear { output: Output::Swiglu, ..Linear::plain(28672, 4096, 128) };
+    let many = regimes(&gated).pop().unwrap();
+    check("linear_swiglu", &gated.unit(&many.config, many.reason()).unwrap());
+    let qkv =
+        Linear { addend: Addend::Bias(DType::BF16), output: Output::Bf16, ..Linear::plain(6144, 4096, 128) };
+    let few = regimes(&qkv)[0];
+    check("linear_bias_bf16_to_bf16", &qkv.unit(&few.config, few.reason()).unwrap());
 }
 
 #[test]
@@ -57,12 +64,29 @@ fn what_no_unit_can_hold_is_refused() {
 #[test]
 fn products_that_no_kernel_does_are_refused() {
     let refused = |rows, cols, format: &Format| {
-        Linear::of(&Type::f32(rows, cols).with_format(format), Addend::Nothing).unwrap_err().to_string()
+        Linear::of(&Type::f32(rows, cols).with_format(format), Addend::Nothing, Output::F32)
+            .unwrap_err()
+            .to_string()
     };
     assert!(refused(6, 64, &Format::weight(64)).contains("6 output channels: multiples of 4"));
     assert!(refused(8, 40, &Format::weight(64)).contains("40 input channels: multiples of 16"));
     assert!(refused(8, 256, &Format::weight(32)).contains("i4<g32:e4m3,row:f32>[8,256]: INT4 in groups"));
     assert!(refused(8, 256, &Format::activation()).contains("INT4 in groups of 64 or 128"));
-    let short = Linear::of(&Type::f32(8, 48).with_format(&Format::weight(64)), Addend::Bias).unwrap();
+    let short =
+        Linear::of(&Type::f32(8, 48).with_format(&Format::weight(64)), Addend::Bias(DType::F32), Output::F32)
+            .unwrap();
     assert_eq!((short.group, short.steps()), (128, 1), "a short row is one group");
+
+    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 4, split: 1, promote: 0 };
+    let unit = |output, channels, config: &LinearConfig| {
+        let linear = Linear { output, ..Linear::plain(channels, 256, 128) };
+        linear.unit(config, String::new()).unwrap_err().to_string()
+    };
+    assert!(unit(Output::Bf16, 12, &config).contains("12 output channels: multiples of 8"));
+    assert!(unit(Output::Swiglu, 192, &config).contains("96 gates: multiples of 64"));
+    assert!(unit(Output::Swiglu, 128, &config).contains("in one warpgroup"));
+    let promoted = LinearConfig { promote: 4, ..config };
+    assert!(unit(Output::F32, 64, &promoted).contains("promoted sums of 256 tokens"));
+    let odd = LinearConfig { tokens: 8, promote: 3, ..config };
+    assert!(unit(Output::F32, 64, &odd).contains("every 3 steps"));
 }

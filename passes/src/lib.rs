@@ -17,6 +17,7 @@ pub mod findings;
 mod fold_norm_weights;
 mod fold_scales;
 mod fuse_linear_add;
+mod fuse_linear_bias;
 mod fuse_linear_swiglu;
 mod fuse_norm_quantize;
 mod fuse_rope_scaling;

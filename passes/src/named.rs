@@ -57,6 +57,7 @@ pub const PIPELINES: &[NamedPipeline] = &[
                 "fuse-linear-swiglu",
                 "before fuse-linear-add, which would take a product that has a better use",
             ),
+            ("fuse-linear-bias", "after merging, which puts biases of several linears end to end"),
             ("fuse-linear-add", "takes the linears before the residual stream"),
             ("fuse-rope-scaling", "after merge-qkv, see there"),
         ],

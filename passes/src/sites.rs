@@ -15,7 +15,7 @@ pub(crate) enum Build {
 }
 
 /// The patch for one value; `None` where the pass does not fire.
-type Site = fn(&Graph, ValueId) -> Option<Result<Patch, PassError>>;
+pub(crate) type Site = fn(&Graph, ValueId) -> Option<Result<Patch, PassError>>;
 
 impl PassInfo {
     pub(crate) fn pass(&'static self, options: &Options) -> Result<Box<dyn Pass>, PipelineError> {

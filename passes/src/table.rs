@@ -11,7 +11,7 @@ use crate::fold_scales::FoldScales;
 use crate::quantize_activations::QuantizeActivations;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
-use crate::sites::Build;
+use crate::sites::{Build, Site};
 use crate::smooth_linears::SmoothLinears;
 
 /// A row of the table.
@@ -40,6 +40,11 @@ pub struct OptionInfo {
 /// What `fit` means, wherever something becomes INT4.
 pub(crate) const FIT: &str =
     "how INT4 scales are chosen: absmax, signed (one level more), clipped (of four signed ones the best)";
+
+/// A pass that makes one operation of several.
+const fn fusion(id: &'static str, summary: &'static str, site: Site) -> PassInfo {
+    PassInfo { id, summary, effect: Effect::Exact, options: &[], build: Build::Sites(site) }
+}
 
 /// Every pass: exact ones, quantizations, fusions.
 pub const PASSES: &[PassInfo] = &[
@@ -167,32 +172,25 @@ pub const PASSES: &[PassInfo] = &[
         ],
         build: Build::Pass(|options| Ok(Box::new(QuantizeKv::new(options)?))),
     },
-    PassInfo {
-        id: "fuse-norm-quantize",
-        summary: "a norm and the quantization that reads it as one operation",
-        effect: Effect::Exact,
-        options: &[],
-        build: Build::Sites(crate::fuse_norm_quantize::site),
-    },
-    PassInfo {
-        id: "fuse-linear-swiglu",
-        summary: "a product for gate and up, SiLU(gate)·up and its quantization as one operation",
-        effect: Effect::Exact,
-        options: &[],
-        build: Build::Sites(crate::fuse_linear_swiglu::site),
-    },
-    PassInfo {
-        id: "fuse-linear-add",
-        summary: "a linear and the sum with the residual stream as one operation",
-        effect: Effect::Exact,
-        options: &[],
-        build: Build::Sites(crate::fuse_linear_add::site),
-    },
-    PassInfo {
-        id: "fuse-rope-scaling",
-        summary: "rope, the scaling after it, quantization and cache append as one operation",
-        effect: Effect::Exact,
-        options: &[],
-        build: Build::Sites(crate::fuse_rope_scaling::site),
-    },
+    fusion(
+        "fuse-norm-quantize",
+        "a norm and the quantization that reads it as one operation",
+        crate::fuse_norm_quantize::site,
+    ),
+    fusion(
+        "fuse-linear-swiglu",
+        "a product for gate and up, SiLU(gate)·up and its quantization as one operation",
+        crate::fuse_linear_swiglu::site,
+    ),
+    fusion("fuse-linear-bias", "a linear and its bias as one operation", crate::fuse_linear_bias::site),
+    fusion(
+        "fuse-linear-add",
+        "a linear and the sum with the residual stream as one operation",
+        crate::fuse_linear_add::site,
+    ),
+    fusion(
+        "fuse-rope-scaling",
+        "rope, the scaling after it, quantization and cache append as one operation",
+        crate::fuse_rope_scaling::site,
+    ),
 ];

@@ -4,8 +4,8 @@ use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{DType, Dim, Format, Type};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize, rms_norm,
-    rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 use super::heads::heads;
@@ -63,10 +63,8 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
     let found = |unit: Result<Unit, Unsupported>| {
         unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
     };
-    let products = |addend| match linears(plan, launch, addend) {
-        Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
-        Err(reason) => vec![missing(&reason)],
-    };
+    let products =
+        |addend| products(plan, launch, addend, Output::F32).unwrap_or_else(|reason| vec![missing(&reason)]);
     let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
     let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
     match (&launch.kernel, &types[..]) {
@@ -88,11 +86,15 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
             LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
         }
         (Kernel::Linear, _) => products(Addend::Nothing),
+        (Kernel::LinearBias, [_, _, bias]) => products(Addend::Bias(bias.dtype)),
         (Kernel::LinearAdd, [_, _, residual]) if residual.dtype == DType::F32 => products(Addend::Residual),
-        // The product, f32[T, 2·cols], lies in scratch beside the plan's.
+        // What lies between the two, f32[T, cols] or f32[T, 2·cols], has scratch beside the plan's.
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
-            let mut both: Vec<Found> = products(Addend::Nothing);
-            both.push(found(swiglu_quantize(cols)));
+            let (mut both, rows) = match self::products(plan, launch, Addend::Nothing, Output::Swiglu) {
+                Ok(gated) => (gated, quantize(cols)),
+                Err(reason) => (products(Addend::Nothing), apart(swiglu_quantize(cols), &reason)),
+            };
+            both.push(found(rows));
             both
         }
         (Kernel::Attention { .. }, _) => vec![missing(NO_ATTENTION)],
@@ -102,6 +104,17 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
         (Kernel::Slice { .. }, _) if read_in_place(plan, launch) => vec![],
         _ => vec![missing("no kernel yet: passes fuse it into others where they can")],
     }
+}
+
+/// The kernels of a product, by rising numbers of tokens; or why there are none.
+fn products(plan: &Plan, launch: &Launch, addend: Addend, output: Output) -> Result<Vec<Found>, String> {
+    let units = linears(plan, launch, addend, output)?;
+    Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect())
+}
+
+/// A unit that gates what a product leaves apart, and the reason why the product does not.
+fn apart(unit: Result<Unit, Unsupported>, reason: &str) -> Result<Unit, Unsupported> {
+    unit.map(|unit| Unit { reason: format!("{}; gates and ups come apart: {reason}", unit.reason), ..unit })
 }
 
 /// Float weights and the rows whose logits are wanted, which are few.

@@ -183,6 +183,7 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
         (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
         (
             Kernel::NormQuantize { .. }
+            | Kernel::LinearBias
             | Kernel::LinearAdd
             | Kernel::LinearSwiglu { .. }
             | Kernel::RopeQuantize { .. }

@@ -7,8 +7,8 @@ use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Qkv, Unit, elementwise, gather, logits, norm_quantize,
-    quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits,
+    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
@@ -59,11 +59,13 @@ pub fn units() -> Vec<Unit> {
 
 /// Products as the cost model has them for Llama-3-8B, and in groups of 64 and with a bias.
 pub fn linears() -> Vec<(Linear, LinearConfig)> {
-    let linear = |channels, cols, group, addend| Linear { channels, cols, group, addend };
+    let linear = |channels, cols, group, addend| Linear { addend, ..Linear::plain(channels, cols, group) };
+    let swiglu = |group| Linear { output: Output::Swiglu, ..Linear::plain(28672, 4096, group) };
+    let to_bf16 = |addend| Linear { addend, output: Output::Bf16, ..Linear::plain(6144, 4096, 128) };
     let shipped = [
         linear(6144, 4096, 128, Addend::Nothing),
         linear(4096, 4096, 128, Addend::Residual),
-        linear(28672, 4096, 128, Addend::Nothing),
+        swiglu(128),
         linear(4096, 14336, 128, Addend::Residual),
     ];
     let chosen = shipped.iter().flat_map(|of| regimes(of).into_iter().map(|regime| (*of, regime.config)));
@@ -76,11 +78,18 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
     };
     let config = |tile| promoted(tile, 0);
     let others = [
-        (linear(4096, 4096, 64, Addend::Bias), config([16, 2, 6, 2])),
+        (linear(4096, 4096, 64, Addend::Bias(DType::F32)), config([16, 2, 6, 2])),
         (linear(4096, 4096, 64, Addend::Nothing), config([128, 2, 4, 1])),
         (linear(4096, 4096, 64, Addend::Residual), config([256, 2, 4, 1])),
-        (linear(4096, 4096, 128, Addend::Bias), config([256, 1, 4, 1])),
+        (linear(4096, 4096, 128, Addend::Bias(DType::F32)), config([256, 1, 4, 1])),
         (linear(4096, 4096, 128, Addend::Nothing), config([8, 2, 8, 8])),
+        (linear(28672, 4096, 128, Addend::Nothing), config([256, 2, 4, 1])),
+        (swiglu(64), promoted([128, 2, 4, 1], 4)),
+        (swiglu(128), config([16, 2, 8, 2])),
+        (to_bf16(Addend::Nothing), config([8, 2, 8, 4])),
+        (to_bf16(Addend::Nothing), promoted([128, 2, 8, 1], 4)),
+        (to_bf16(Addend::Bias(DType::BF16)), config([16, 1, 8, 4])),
+        (linear(6144, 4096, 128, Addend::Bias(DType::BF16)), config([8, 1, 8, 4])),
         (linear(4096, 4096, 128, Addend::Nothing), promoted([8, 1, 8, 1], 1)),
         (linear(4096, 4096, 128, Addend::Nothing), promoted([8, 1, 8, 1], 4)),
         (linear(4096, 4096, 128, Addend::Nothing), promoted([16, 1, 6, 1], 1)),
@@ -90,7 +99,7 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         (linear(4096, 4096, 64, Addend::Nothing), promoted([64, 1, 4, 2], 1)),
         (linear(4096, 4096, 128, Addend::Residual), promoted([64, 2, 4, 1], 1)),
         (linear(4096, 4096, 64, Addend::Nothing), promoted([64, 2, 4, 1], 4)),
-        (linear(4096, 4096, 128, Addend::Bias), promoted([128, 1, 4, 1], 4)),
+        (linear(4096, 4096, 128, Addend::Bias(DType::F32)), promoted([128, 1, 4, 1], 4)),
         (linear(4096, 4096, 64, Addend::Nothing), promoted([128, 2, 3, 1], 1)),
         (linear(4096, 4096, 128, Addend::Residual), promoted([128, 2, 4, 1], 4)),
     ];

@@ -35,6 +35,10 @@ pub fn parts(op: &Op, types: &[&Type]) -> Option<Vec<Part>> {
             let normed = list.push(Op::RmsNorm { eps: *eps }, &[In(0), In(1)]);
             list.quantize(to.clone(), Fit::Absmax, normed);
         }
+        Op::LinearBias => {
+            let y = list.push(Op::Linear, &[In(0), In(1)]);
+            list.push(Op::Bias, &[y, In(2)]);
+        }
         Op::LinearAdd => {
             let y = list.push(Op::Linear, &[In(0), In(1)]);
             list.push(Op::Add, &[In(2), y]);

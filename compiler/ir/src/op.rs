@@ -120,6 +120,8 @@ ops! {
     Reshape = "reshape" (x) { rows: usize, cols: usize };
     /// Fused: `quantize(rms_norm(x, weight))`.
     NormQuantize = "norm_quantize" (x, weight) { eps: f32, to: Format };
+    /// Fused: `bias(linear(x, weight), bias)`.
+    LinearBias = "linear_bias" (x, weight, bias);
     /// Fused: `add(residual, linear(x, weight))`.
     LinearAdd = "linear_add" (x, weight, residual);
     /// Fused: `quantize(silu(gate) · up)`, where gate and up are the two halves of `linear(x, weight)`: `weight[2F,K]` → `[T,F]`.

@@ -32,7 +32,7 @@ function change(value) {
 }
 
 const FAMILIES = [
-  ["fused", /^(norm_quantize|linear_add|linear_swiglu|rope_quantize|rope_append|quantize_append)$/],
+  ["fused", /^(norm_quantize|linear_bias|linear_add|linear_swiglu|rope_quantize|rope_append|quantize_append)$/],
   ["linear", /^(linear|bias|concat|slice)$/],
   ["norm", /^(rms_norm|scale|scale_rows)$/],
   ["attention", /^(attention|rope|rope_table)$/],

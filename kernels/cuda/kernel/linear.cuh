@@ -19,26 +19,27 @@ struct Params {
     TensorMap x;                  // [tokens, cols] E4M3 in tiles of TOKENS × 128, swizzled
     const u8* records;            // [channels/64, cols/128] records of codes and scales
     const float* token_scales;    // [tokens]
-    const float* channel_scales;  // [channels]
-    const float* addend;          // [channels] or [tokens, channels], as the epilogue has it
-    float* out;                   // [tokens, channels]
+    const float* channel_scales;  // one for each row of the weight
+    const void* addend;           // [channels] or [tokens, channels], as the epilogue has it
+    void* out;                    // [tokens, channels]
     u32 tokens;
-    u32 channels;  // a multiple of 4
+    u32 channels;  // of the output: as many as 16 bytes hold, or a multiple
     u32 steps;     // of 128 numbers of K
 };
 
 /// What the threads behind the consumers do.
-template <typename Tile>
+template <typename Tile, typename Epilogue>
 __device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 first,
                             u32 end) {
     if constexpr (Tile::TRADES_REGISTERS) give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
     u64 row_records = static_cast<u64>(p.steps) * Tile::RECORD;
-    produce(memory, p.x, p.records + channel / 64 * row_records, row_records, static_cast<i32>(token), first, end);
+    u64 apart = Epilogue::rows_apart(p.channels) / 64 * row_records;
+    produce(memory, p.x, p.records + channel / 64 * row_records, apart, static_cast<i32>(token), first, end);
 }
 
 /// What consumers do.
-template <typename Tile, typename Addend>
+template <typename Tile, typename Epilogue>
 __device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 rank,
                                u32 steps) {
     if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
@@ -53,24 +54,24 @@ __device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p
         synchronize_first<Tile::CONSUMERS>();
     }
     LinearOutput output{p.token_scales, p.channel_scales, p.addend, p.out, p.tokens, p.channels};
-    finish<Tile, Addend>(memory, output, token, channel, rank);
+    Epilogue::template finish<Tile>(memory, output, token, channel, rank);
     // A CTA's shared memory lives until the others have read it.
     if constexpr (Tile::SPLIT > 1) synchronize_cluster();
 }
 
-template <typename Tile, typename Addend>
+template <typename Tile, typename Epilogue>
 __device__ inline void run(const Params& p) {
     extern __shared__ __align__(1024) u8 shared[];
     LinearMemory<Tile> memory{shared};
     u32 rank = Tile::SPLIT > 1 ? cluster_rank() : 0;
-    u32 channel = blockIdx.x / Tile::SPLIT * Tile::CHANNELS, token = blockIdx.y * Tile::TOKENS;
+    u32 channel = blockIdx.x / Tile::SPLIT * Epilogue::template channels<Tile>(), token = blockIdx.y * Tile::TOKENS;
     u32 first = rank * p.steps / Tile::SPLIT, end = (rank + 1) * p.steps / Tile::SPLIT;
     if (threadIdx.x == 0) initialize(memory);
     synchronize();
     if (threadIdx.x >= Tile::CONSUMERS) {
-        load<Tile>(memory, p, token, channel, first, end);
+        load<Tile, Epilogue>(memory, p, token, channel, first, end);
     } else {
-        compute<Tile, Addend>(memory, p, token, channel, rank, end - first);
+        compute<Tile, Epilogue>(memory, p, token, channel, rank, end - first);
     }
 }
 

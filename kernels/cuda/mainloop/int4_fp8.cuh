@@ -38,10 +38,10 @@ __device__ inline void initialize(const LinearMemory<Tile>& memory) {
     publish_barriers();
 }
 
-/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows. `records` are those of the tile's first
-/// 64 rows, `row_records` apart from those of the next.
+/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows. `records` are those of the first warpgroup's
+/// 64 rows, `apart` bytes from those of the next.
 template <typename Tile>
-__device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 row_records,
+__device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 apart,
                                i32 token, u32 first, u32 end) {
     Ring<Tile::STAGES> ring;
     for (u32 step = first; step < end; ++step) {
@@ -50,7 +50,7 @@ __device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap
         arrive_expecting(full, Tile::STEP_BYTES);
 #pragma unroll
         for (u32 w = 0; w < Tile::WARPGROUPS; ++w) {
-            copy_bulk(memory.record(ring.stage, w), records + w * row_records + static_cast<u64>(step) * Tile::RECORD,
+            copy_bulk(memory.record(ring.stage, w), records + w * apart + static_cast<u64>(step) * Tile::RECORD,
                       Tile::RECORD, full);
         }
         copy_tile(memory.tokens(ring.stage), x, static_cast<i32>(step * Tile::STEP), token, full);

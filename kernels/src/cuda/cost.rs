@@ -6,9 +6,9 @@
 //! for all, is not counted.
 //!
 //! ```
-//! use fireq_kernels::cuda::{Addend, Linear, cost::choose};
+//! use fireq_kernels::cuda::{Linear, cost::choose};
 //!
-//! let down = Linear { channels: 4096, cols: 14336, group: 128, addend: Addend::Nothing };
+//! let down = Linear::plain(4096, 14336, 128);
 //! let [one, many] = [1, 4096].map(|tokens| choose(&down, tokens).0);
 //! assert!(one.tokens == 8 && one.split > 1);
 //! assert!(many.tokens >= 128 && many.split == 1);
@@ -109,11 +109,10 @@ pub fn registers(config: &LinearConfig) -> usize {
                 240
             }
         }
-        (..=8, 1) => 80,
+        (..=8, 1) | (32, 0) => 80,
         (..=8, _) => 64,
         (16, 1) => 88,
         (16, _) => 72,
-        (32, 0) => 80,
         (32, _) => 104,
         (64, 0) => 96,
         (64, 1) => 136,
@@ -145,7 +144,7 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
         tensor += waves * steps * tensor_cycles(config, warpgroups);
         decode += waves * steps * decode_cycles(config, linear.group, warpgroups);
         pipeline += waves * steps * arrival_cycles(config, linear.group, ctas);
-        ends += waves * end_cycles(config, ctas);
+        ends += waves * end_cycles(linear, config, ctas);
     }
     let [tensor, decode, pipeline, ends] = [tensor, decode, pipeline, ends].map(|cycles| cycles / CLOCK);
     let memory = memory_seconds(linear, config, tokens);
@@ -178,13 +177,14 @@ fn arrival_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
 
 /// Cycles before the first step of `ctas` CTAs and behind their last: sums go to shared memory, from there, over the
 /// cluster's network where K is split, and out. The rates are estimates.
-fn end_cycles(config: &LinearConfig, ctas: usize) -> f64 {
+fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     if ctas == 0 {
         return 0.0;
     }
     let sums = (ctas * config.tokens * config.channels() * 4) as f64;
+    let out = sums / 4.0 * linear.output.bytes() as f64;
     let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
-    1.5 * LATENCY + sums / 128.0 + gathered + barriers + sums / config.split as f64 / SM_BYTES
+    1.5 * LATENCY + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
 }
 
 /// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
@@ -196,7 +196,7 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
     let channel_tiles = linear.channels.div_ceil(config.channels()) as f64;
     let again = if weights > L2_BYTES { token_tiles } else { 1.0 };
     let x = (tokens * linear.cols) as f64;
-    let out = (4 * tokens * linear.channels) as f64;
+    let out = (linear.output.bytes() * tokens * linear.channels) as f64;
     let from_memory = weights * again + x + out;
     let from_cache = channel_tiles * token_tiles * steps * config.step_bytes(linear.group) as f64;
     (from_memory / MEMORY).max(from_cache / L2)
@@ -214,7 +214,7 @@ fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConf
             })
         })
     });
-    each.filter(|c| c.check().is_ok()).filter(move |c| {
+    each.filter(move |c| linear.check_config(c).is_ok()).filter(move |c| {
         let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
         let room = c.split == 1 || tiles * c.split / 2 < SMS * at_once;

@@ -71,8 +71,13 @@ pub fn elementwise(op: Elementwise, cols: usize, b: DType) -> Result<Unit, Unsup
     })
 }
 
+/// `silu(a)·b`, a structure named `Swiglu`: of gates and ups, wherever they come from.
+pub(super) fn swiglu() -> Result<String, Unsupported> {
+    body("Swiglu", &Expr::A.silu().times(Expr::B))
+}
+
 /// A structure with the expression as its `apply` of two numbers.
-pub(super) fn body(name: &str, expression: &Expr) -> Result<String, Unsupported> {
+fn body(name: &str, expression: &Expr) -> Result<String, Unsupported> {
     let found = expression.check().map_err(|e| Unsupported(e.to_string()))?;
     if found != Scalar::F32 {
         return Err(Unsupported(format!("`{}` is no number", expression.print())));

@@ -207,15 +207,15 @@ params! {
         records: DevicePtr,
         /// `f32[tokens]`.
         token_scales: DevicePtr,
-        /// `f32[channels]`.
+        /// `f32`, one for each row of the weight.
         channel_scales: DevicePtr,
-        /// `f32[channels]` of a bias or `f32[tokens, channels]` of a residual, where the epilogue adds one.
+        /// `[channels]` of a bias or `f32[tokens, channels]` of a residual, where the epilogue adds one.
         addend: DevicePtr,
-        /// `f32[tokens, channels]`.
+        /// `[tokens, channels]`, f32 or bf16 as the epilogue has it.
         out: DevicePtr,
         /// Rows of `x`.
         tokens: u32,
-        /// Rows of the weight.
+        /// Output channels: rows of the weight, or half of them where they are gates and ups.
         channels: u32,
         /// Columns of the weight in units of 128, rounded up.
         steps: u32,

@@ -2,7 +2,7 @@
 
 use fireq_ir::DType;
 
-use super::expression::Expr;
+use super::elementwise::swiglu;
 use super::params;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, chunk, float_name, text};
 
@@ -123,7 +123,7 @@ pub fn quantize(cols: usize) -> Result<Unit, Unsupported> {
 pub fn swiglu_quantize(cols: usize) -> Result<Unit, Unsupported> {
     let tile = RowTile::quantized(cols)?;
     let name = format!("swiglu_quantize_{cols}");
-    let body = super::elementwise::body("Swiglu", &Expr::A.silu().times(Expr::B))?;
+    let body = swiglu()?;
     let text = text::<params::SwigluQuantize>(&Parts {
         name: &name,
         kernel: "swiglu_quantize",

@@ -1,7 +1,7 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
 use fireq_kernels::cuda::params::{self, Params, Quantize};
-use fireq_kernels::cuda::{Addend, LinearConfig, Unit, quantize, sample};
+use fireq_kernels::cuda::{Addend, LinearConfig, Output, Unit, quantize, sample};
 use fireq_runtime::Sampling;
 use fireq_tests::relative_error;
 
@@ -62,7 +62,7 @@ fn bins_that_are_read_before_they_are_full_are_caught() {
 fn product(promote: usize, right: &str, wrong: &str) -> Result<f64, String> {
     let tokens = 20;
     let mut gpu = device().expect("asked before");
-    let (linear, case) = case([128, 1536, 128], Addend::Residual, tokens);
+    let (linear, case) = case([128, 1536, 128], (Addend::Residual, Output::F32), tokens);
     let config = LinearConfig { promote, ..configured([16, 2, 2, 2]) };
     let unit = linear.unit(&config, String::new()).unwrap();
     let params = operands(&mut gpu, &case, &linear, &config, tokens);

@@ -2,27 +2,41 @@
 
 use std::collections::BTreeSet;
 
+use fireq_ir::DType;
 use fireq_ir::interp::Data;
 use fireq_kernels::cuda::cost::regimes;
-use fireq_kernels::cuda::{Addend, Linear, LinearConfig, params};
+use fireq_kernels::cuda::{Addend, Linear, LinearConfig, Output, params, quantize};
 use fireq_kernels::records::records;
 use fireq_tests::relative_error;
+use half::bf16;
 
 use super::device::{Device, UNTOUCHED, device};
-use super::oracle::Case;
+use super::oracle::{Case, parts};
 use super::record::Near;
 
 /// A product with weights in groups of `group`, and the operations that it stands for.
-pub fn case([channels, cols, group]: [usize; 3], addend: Addend, tokens: usize) -> (Linear, Case) {
-    let (more, last) = match addend {
-        Addend::Nothing => (String::new(), 2),
-        Addend::Bias => (
+pub fn case(
+    [channels, cols, group]: [usize; 3],
+    (addend, output): (Addend, Output),
+    tokens: usize,
+) -> (Linear, Case) {
+    let (more, last) = match (addend, output) {
+        (Addend::Nothing, Output::Swiglu) => {
+            let half = channels / 2;
+            let text = format!(
+                "%3 = slice %2 {{start=0, size={half}}} : f32[T,{half}]\n%4 = silu %3 : f32[T,{half}]\n\
+                 %5 = slice %2 {{start={half}, size={half}}} : f32[T,{half}]\n%6 = mul %4, %5 : f32[T,{half}]\n"
+            );
+            (text, 6)
+        }
+        (Addend::Nothing, _) => (String::new(), 2),
+        (Addend::Bias(dtype), _) => (
             format!(
-                "%3 = const {{name=\"addend\"}} : f32[{channels}]\n%4 = bias %2, %3 : f32[T,{channels}]\n"
+                "%3 = const {{name=\"addend\"}} : {dtype}[{channels}]\n%4 = bias %2, %3 : f32[T,{channels}]\n"
             ),
             4,
         ),
-        Addend::Residual => (
+        (Addend::Residual, _) => (
             format!(
                 "%3 = input {{name=\"addend\"}} : f32[T,{channels}]\n%4 = add %3, %2 : f32[T,{channels}]\n"
             ),
@@ -35,7 +49,7 @@ pub fn case([channels, cols, group]: [usize; 3], addend: Addend, tokens: usize) 
          %2 = linear %0, %1 : f32[T,{channels}]\n{more}return %{last}"
     );
     let case = Case::new(&body, [tokens, 0, 1]);
-    (Linear::of(&case.constant_tensor("w").ty, addend).unwrap(), case)
+    (Linear::of(&case.constant_tensor("w").ty, addend, output).unwrap(), case)
 }
 
 /// The operands in memory, and room for the product.
@@ -51,7 +65,7 @@ pub fn operands(
     let codes = gpu.put("x codes", &x[0]);
     let addend = match linear.addend {
         Addend::Nothing => 0,
-        Addend::Bias => gpu.put("bias", &case.constant("addend")),
+        Addend::Bias(_) => gpu.put("bias", &case.constant("addend")),
         Addend::Residual => gpu.put("residual", &case.input("addend")),
     };
     params::Linear {
@@ -60,27 +74,48 @@ pub fn operands(
         token_scales: gpu.put("token scales", &x[1]),
         channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
         addend,
-        out: gpu.space("out", 4 * tokens * linear.channels + 64),
+        out: match linear.output {
+            Output::Bf16 => gpu.space("out bf16", 2 * tokens * linear.channels + 64),
+            _ => gpu.space("out", 4 * tokens * linear.outputs() + 64),
+        },
         tokens: tokens as u32,
-        channels: linear.channels as u32,
+        channels: linear.outputs() as u32,
         steps: linear.steps() as u32,
     }
 }
 
 fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
-    check_configured(sizes, addend, configured(config), tokens);
+    check_configured(sizes, (addend, Output::F32), configured(config), tokens);
 }
 
-fn check_configured(sizes: [usize; 3], addend: Addend, config: LinearConfig, tokens: usize) {
+fn check_configured(sizes: [usize; 3], epilogue: (Addend, Output), config: LinearConfig, tokens: usize) {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Relatively(1e-3);
-    let (linear, case) = case(sizes, addend, tokens);
+    let (linear, case) = case(sizes, epilogue, tokens);
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
-    let elements = tokens * linear.channels;
+    let elements = tokens * linear.outputs();
     let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, elements));
     assert!(error < 1e-6, "{linear:?}, {config:?}, {tokens} tokens: {error:.1e}");
     assert_eq!(gpu.bytes(params.out + 4 * elements as u64, 64), [UNTOUCHED; 64], "behind the output");
+}
+
+/// Outputs are what the interpreter's round to, but where sums that round otherwise lie in the middle of two.
+fn check_bf16(sizes: [usize; 3], addend: Addend, config: LinearConfig, tokens: usize) {
+    let Some(mut gpu) = device() else { return };
+    // Two neighbours are that far apart.
+    gpu.near = Near::Relatively(4e-3);
+    let (linear, case) = case(sizes, (addend, Output::Bf16), tokens);
+    let params = operands(&mut gpu, &case, &linear, &config, tokens);
+    gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
+    let expected: Vec<u16> = case.output(0).to_f32().iter().map(|y| bf16::from_f32(*y).to_bits()).collect();
+    let bytes = gpu.bytes(params.out, 2 * expected.len());
+    let found: Vec<u16> = bytes.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
+    let off: Vec<(u16, u16)> =
+        expected.iter().copied().zip(found).filter(|(wanted, found)| wanted != found).collect();
+    assert!(off.iter().all(|(wanted, found)| wanted.abs_diff(*found) == 1), "{linear:?}: {off:?}");
+    assert!(off.len() * 1000 <= expected.len(), "{linear:?}: {} of {}", off.len(), expected.len());
+    assert_eq!(gpu.bytes(params.out + bytes.len() as u64, 64), [UNTOUCHED; 64], "behind the output");
 }
 
 /// Tokens of a tile, warpgroups, stages, and the CTAs that share out K.
@@ -98,14 +133,14 @@ fn few_tokens_split_k_over_clusters() {
 
 #[test]
 fn more_ctas_than_steps_leave_some_without_any() {
-    check([64, 272, 128], Addend::Bias, [8, 1, 4, 8], 5);
+    check([64, 272, 128], Addend::Bias(DType::F32), [8, 1, 4, 8], 5);
 }
 
 #[test]
 fn many_tokens_fill_tiles_and_leave_tails() {
     check([260, 640, 128], Addend::Residual, [64, 2, 4, 1], 130);
-    check([128, 400, 64], Addend::Bias, [128, 1, 2, 1], 129);
-    check([128, 528, 128], Addend::Bias, [128, 2, 3, 2], 40);
+    check([128, 400, 64], Addend::Bias(DType::F32), [128, 1, 2, 1], 129);
+    check([128, 528, 128], Addend::Bias(DType::F32), [128, 2, 3, 2], 40);
     check([132, 384, 128], Addend::Nothing, [256, 2, 4, 1], 260);
     check([64, 272, 64], Addend::Residual, [256, 1, 2, 1], 77);
 }
@@ -116,12 +151,77 @@ fn sums_are_promoted_every_step_or_every_few() {
     let promoted = |config, promote| LinearConfig { promote, ..configured(config) };
     for (promote, cols) in [(1, 128), (1, 384), (1, 528), (2, 640), (4, 400), (4, 640), (4, 1024), (4, 1168)]
     {
-        check_configured([68, cols, 128], Addend::Nothing, promoted([16, 1, 3, 1], promote), 17);
+        check_configured(
+            [68, cols, 128],
+            (Addend::Nothing, Output::F32),
+            promoted([16, 1, 3, 1], promote),
+            17,
+        );
     }
-    check_configured([132, 1168, 64], Addend::Residual, promoted([128, 2, 3, 1], 4), 130);
-    check_configured([64, 400, 64], Addend::Bias, promoted([128, 1, 3, 1], 1), 40);
-    check_configured([132, 656, 64], Addend::Bias, promoted([64, 2, 4, 2], 1), 70);
-    check_configured([64, 272, 128], Addend::Nothing, promoted([8, 1, 4, 8], 4), 5);
+    check_configured([132, 1168, 64], (Addend::Residual, Output::F32), promoted([128, 2, 3, 1], 4), 130);
+    check_configured([64, 400, 64], (Addend::Bias(DType::F32), Output::F32), promoted([128, 1, 3, 1], 1), 40);
+    check_configured([132, 656, 64], (Addend::Bias(DType::F32), Output::F32), promoted([64, 2, 4, 2], 1), 70);
+    check_configured([64, 272, 128], (Addend::Nothing, Output::F32), promoted([8, 1, 4, 8], 4), 5);
+}
+
+/// Channels that are no multiple of a tile's, tokens neither.
+#[test]
+fn outputs_round_to_bf16() {
+    let promoted = LinearConfig { promote: 4, ..configured([32, 1, 4, 1]) };
+    check_bf16([136, 640, 128], Addend::Nothing, configured([16, 2, 4, 2]), 19);
+    check_bf16([72, 656, 128], Addend::Residual, promoted, 33);
+    check_bf16([200, 272, 64], Addend::Bias(DType::BF16), configured([128, 2, 3, 1]), 129);
+    check_bf16([128, 272, 128], Addend::Nothing, configured([256, 2, 4, 1]), 257);
+}
+
+#[test]
+fn biases_are_read_in_their_own_format() {
+    for dtype in [DType::BF16, DType::F16] {
+        check([68, 272, 128], Addend::Bias(dtype), [16, 1, 3, 2], 9);
+    }
+}
+
+/// Gates and ups of one row of tiles and of several; every tile of tokens, K split and promoted.
+#[test]
+fn gated_products_are_the_interpreters() {
+    let gated = |sizes, config, promote, tokens| {
+        let config = LinearConfig { promote, ..configured(config) };
+        check_configured(sizes, (Addend::Nothing, Output::Swiglu), config, tokens);
+    };
+    gated([128, 1168, 128], [8, 2, 4, 8], 0, 3);
+    gated([384, 528, 128], [16, 2, 3, 2], 0, 17);
+    gated([256, 272, 64], [32, 2, 3, 1], 0, 40);
+    gated([384, 640, 128], [64, 2, 3, 1], 4, 65);
+    gated([256, 656, 64], [128, 2, 3, 1], 4, 130);
+    gated([256, 400, 128], [128, 2, 3, 2], 1, 30);
+    gated([128, 384, 128], [256, 2, 4, 1], 0, 260);
+}
+
+/// Both launches of a fused operation: codes are the interpreter's or their neighbours, as `silu` is approximate.
+#[test]
+fn gated_products_are_quantized_behind() {
+    let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Relatively(1e-3);
+    let ([channels, cols, tokens], config) = ([512, 272, 5], configured([8, 2, 3, 2]));
+    let case = Case::new(
+        &format!(
+            "%0 = input {{name=\"x\"}} : e4m3<row:f32>[T,{cols}]\n\
+             %1 = const {{name=\"w\"}} : i4<g128:e4m3,row:f32>[{channels},{cols}]\n\
+             %2 = linear_swiglu %0, %1 {{to=e4m3<row:f32>}} : e4m3<row:f32>[T,256]\nreturn %2"
+        ),
+        [tokens, 0, 1],
+    );
+    let linear = Linear { output: Output::Swiglu, ..Linear::plain(channels, cols, 128) };
+    let params = operands(&mut gpu, &case, &linear, &config, tokens);
+    gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
+    gpu.near = Near::Approximately;
+    let (codes, scales) = (gpu.space("codes", tokens * 256), gpu.space("scales", 4 * tokens));
+    gpu.launch(&quantize(256).unwrap(), tokens, 0, &params::Quantize { x: params.out, codes, scales });
+    let expected = parts(case.output(0));
+    let found = gpu.bytes(codes, tokens * 256);
+    let off = found.iter().zip(&expected[0]).filter(|(found, wanted)| found != wanted);
+    let off: Vec<u8> = off.map(|(found, wanted)| found.abs_diff(*wanted)).collect();
+    assert!(off.iter().all(|steps| *steps == 1) && off.len() * 100 <= found.len(), "{off:?}");
 }
 
 #[test]
@@ -137,7 +237,7 @@ fn rows_beyond_the_tokens_change_nothing() {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Relatively(1e-3);
     let (tokens, rows, config) = (5, 16, configured([8, 1, 4, 2]));
-    let (linear, case) = case([64, 528, 128], Addend::Nothing, tokens);
+    let (linear, case) = case([64, 528, 128], (Addend::Nothing, Output::F32), tokens);
     let mut codes = case.input("x");
     codes.resize(rows * linear.cols, 0x7f);
     let codes = gpu.put("all codes", &codes);
@@ -154,13 +254,13 @@ fn configurations_for_llama_3_8b_are_right() {
     let shapes = [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
     let chosen: BTreeSet<LinearConfig> = shapes
         .into_iter()
-        .flat_map(|(channels, cols)| regimes(&Linear { channels, cols, group: 128, addend: Addend::Nothing }))
+        .flat_map(|(channels, cols)| regimes(&Linear::plain(channels, cols, 128)))
         .map(|regime| regime.config)
         .collect();
     assert!(chosen.len() >= 6, "{chosen:?}");
     for c in chosen {
         let steps = (c.split * c.stages).min(9).max(2 * c.promote);
         let sizes = [c.channels() + 4, 128 * steps + 16, 128];
-        check_configured(sizes, Addend::Residual, c, c.tokens + 1);
+        check_configured(sizes, (Addend::Residual, Output::F32), c, c.tokens + 1);
     }
 }

@@ -8,9 +8,9 @@
 use std::f64::consts::PI;
 
 use fireq_ir::quant::Quantized;
-use fireq_ir::{Fit, Format, e4m3};
+use fireq_ir::{Fit, Format};
 use fireq_kernels::cuda::cost::promotion;
-use fireq_kernels::cuda::{Addend, Linear, LinearConfig, params};
+use fireq_kernels::cuda::{Linear, LinearConfig, params};
 use fireq_kernels::records::records;
 use fireq_sim::Accumulator;
 use rand::{RngExt, SeedableRng};
@@ -55,12 +55,12 @@ struct Operands {
 impl Operands {
     fn new(cols: usize, signs: Signs) -> Self {
         let outlier = |channel: usize| if channel % OUTLIERS.0 == 37 { OUTLIERS.1 } else { 1.0 };
-        let mut x = normal(TOKENS, cols, 1, outlier);
-        let mut weight = normal(CHANNELS, cols, 2, |_| 0.02);
-        if let Signs::Leaning = signs {
-            x.iter_mut().for_each(|x| *x = x.abs());
-            weight.iter_mut().for_each(|weight| *weight += 0.002);
-        }
+        let leaning = matches!(signs, Signs::Leaning);
+        let x = normal(TOKENS, cols, 1, outlier);
+        let x: Vec<f32> = x.into_iter().map(|x| if leaning { x.abs() } else { x }).collect();
+        let weight = normal(CHANNELS, cols, 2, |_| 0.02);
+        let mean = if leaning { 0.002 } else { 0.0 };
+        let weight: Vec<f32> = weight.into_iter().map(|weight| weight + mean).collect();
         Operands {
             x: Quantized::from_rows(&x, cols, &Format::activation(), Fit::Absmax),
             weight: Quantized::from_rows(&weight, cols, &Format::weight(128), Fit::Signed),
@@ -71,7 +71,7 @@ impl Operands {
     /// The product of the numbers before quantization.
     fn unquantized(&self) -> Vec<f64> {
         let [x, weight] = &self.exact;
-        let rows = |numbers: &[f32]| {
+        let rows = |numbers: &[f32]| -> Vec<Vec<f64>> {
             numbers.chunks(self.x.cols).map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
         };
         product(&rows(x), &rows(weight))
@@ -79,7 +79,7 @@ impl Operands {
 
     /// The contract's product, without a rounding behind the operands' own.
     fn contract(&self) -> Vec<f64> {
-        let rows = |matrix: &Quantized| {
+        let rows = |matrix: &Quantized| -> Vec<Vec<f64>> {
             let row = |row: usize| {
                 let factor = f64::from(matrix.row_factor(row));
                 matrix.mainloop_row(row).iter().map(|x| f64::from(*x) * factor).collect()
@@ -92,7 +92,7 @@ impl Operands {
     /// What the kernel computes with short accumulators.
     fn kernel(&self, promote: usize) -> Vec<f64> {
         let mut gpu = device().expect("asked before");
-        let linear = Linear { channels: CHANNELS, cols: self.x.cols, group: 128, addend: Addend::Nothing };
+        let linear = Linear::plain(CHANNELS, self.x.cols, 128);
         let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promote };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);
@@ -114,7 +114,7 @@ impl Operands {
 }
 
 /// Rows of `x` times rows of `weight`.
-fn product(x: &Vec<Vec<f64>>, weight: &Vec<Vec<f64>>) -> Vec<f64> {
+fn product(x: &[Vec<f64>], weight: &[Vec<f64>]) -> Vec<f64> {
     let dot = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum();
     x.iter().flat_map(|x| weight.iter().map(move |w| dot(x, w))).collect()
 }

@@ -33,7 +33,7 @@ pub enum Near {
     Exactly,
     /// Where approximate instructions take part: scales to a relative 10⁻⁶, one code in a thousand by one step.
     Approximately,
-    /// All that changes is f32, to this relative error of the whole.
+    /// All that changes is f32, or bf16 where its name says so, to this relative error of the whole.
     Relatively(f64),
 }
 
@@ -133,11 +133,12 @@ fn shape_of(map: &TensorMap) -> TensorMapShape {
 
 fn expected(before: &Allocation, after: &Allocation, near: Near) -> Expected {
     let scales = after.name.contains("scales");
+    let numbers = if after.name.contains("bf16") { Dtype::Bf16 } else { Dtype::F32 };
     let (dtype, tolerance) = match near {
         _ if before.bytes == after.bytes => (Dtype::Bytes, Tolerance::Exact),
         Near::Exactly => (Dtype::Bytes, Tolerance::Exact),
         Near::Approximately if scales => (Dtype::F32, Tolerance::Relative(1e-6)),
-        Near::Relatively(error) => (Dtype::F32, Tolerance::Relative(error)),
+        Near::Relatively(error) => (numbers, Tolerance::Relative(error)),
         Near::Approximately => (Dtype::E4m3, Tolerance::Steps(1e-3)),
     };
     Expected { bytes: after.bytes.clone(), dtype, tolerance }

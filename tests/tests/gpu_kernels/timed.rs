@@ -172,10 +172,12 @@ fn rows(tokens: usize) -> Vec<Timed> {
         out: m.space("out", x),
         elements: (tokens * HIDDEN) as u64,
     };
-    let quantized = |m: &mut Memory| params::Quantize {
-        x: m.random("x", Dtype::F32, x),
-        codes: m.space("codes", tokens * HIDDEN),
-        scales: m.space("scales", 4 * tokens),
+    let quantized = |cols: usize| {
+        move |m: &mut Memory| params::Quantize {
+            x: m.random("x", Dtype::F32, 4 * tokens * cols),
+            codes: m.space("codes", tokens * cols),
+            scales: m.space("scales", 4 * tokens),
+        }
     };
     let swiglu = |m: &mut Memory| params::SwigluQuantize {
         x: m.random("x", Dtype::F32, 8 * tokens * FFN),
@@ -191,7 +193,8 @@ fn rows(tokens: usize) -> Vec<Timed> {
         timed(elementwise(Elementwise::Add, HIDDEN, DType::F32).unwrap(), &work, added, |_| {
             ("add", sizes(HIDDEN))
         }),
-        timed(quantize(HIDDEN).unwrap(), &work, quantized, copy),
+        timed(quantize(HIDDEN).unwrap(), &work, quantized(HIDDEN), copy),
+        timed(quantize(FFN).unwrap(), &work, quantized(FFN), copy),
         timed(swiglu_quantize(FFN).unwrap(), &work, swiglu, |_| ("swiglu_quantize", sizes(FFN))),
     ]
 }

@@ -86,6 +86,8 @@ pub enum Kernel {
     Slice { start: usize, size: usize },
     /// RMS norm, quantized.
     NormQuantize { eps: f32, to: Format },
+    /// A linear, and a vector added to each row.
+    LinearBias,
     /// A linear, added to a residual.
     LinearAdd,
     /// A linear, and the product of SiLU of its first half with its second, quantized.
@@ -126,6 +128,7 @@ impl Kernel {
             Op::Dequantize => Kernel::Dequantize,
             Op::Slice { start, size } => Kernel::Slice { start, size },
             Op::NormQuantize { eps, to } => Kernel::NormQuantize { eps, to },
+            Op::LinearBias => Kernel::LinearBias,
             Op::LinearAdd => Kernel::LinearAdd,
             Op::LinearSwiglu { to } => Kernel::LinearSwiglu { to },
             Op::RopeQuantize { to } => Kernel::RopeQuantize { to },
@@ -153,6 +156,7 @@ impl Kernel {
             Kernel::Dequantize => Op::Dequantize,
             Kernel::Slice { start, size } => Op::Slice { start, size },
             Kernel::NormQuantize { eps, to } => Op::NormQuantize { eps, to },
+            Kernel::LinearBias => Op::LinearBias,
             Kernel::LinearAdd => Op::LinearAdd,
             Kernel::LinearSwiglu { to } => Op::LinearSwiglu { to },
             Kernel::RopeQuantize { to } => Op::RopeQuantize { to },

@@ -139,10 +139,12 @@ impl Machine<'_> {
             }
         }
         let queue = std::mem::take(&mut self.warps[w].matrix.queue);
-        let (past, pending) = queue.into_iter().partition(|entry| entry.group < limit);
+        let (past, pending): (VecDeque<Pending>, _) =
+            queue.into_iter().partition(|entry| entry.group < limit);
         self.warps[w].matrix.queue = pending;
-        let past: VecDeque<Pending> = past;
-        past.iter().for_each(|entry| self.retire(w, &entry.step));
+        for entry in &past {
+            self.retire(w, &entry.step);
+        }
         self.progress += 1;
         Next::Follow
     }

@@ -2,7 +2,7 @@
 
 use fireq_gpu::{Dtype, Param};
 use fireq_kernels::cuda::cost::choose;
-use fireq_kernels::cuda::{Addend, Linear, params};
+use fireq_kernels::cuda::{Linear, Output, params};
 use fireq_kernels::records::record_bytes;
 use serde_json::json;
 
@@ -16,13 +16,17 @@ const PRODUCTS: [[usize; 2]; 4] = [[6144, HIDDEN], [HIDDEN, HIDDEN], [2 * FFN, H
 /// Products with INT4 weights, as the cost model configures them.
 pub fn at(tokens: usize) -> Vec<Timed> {
     // Sums of gate and up for the most tokens are gigabytes that no model asks for at once.
-    let wanted = PRODUCTS.into_iter().filter(|[channels, _]| tokens * channels < 1 << 28);
-    wanted.map(|[channels, cols]| product(channels, cols, tokens)).collect()
+    let bf16 =
+        |[channels, cols]: [usize; 2]| Linear { output: Output::Bf16, ..Linear::plain(channels, cols, 128) };
+    let gated = Linear { output: Output::Swiglu, ..Linear::plain(2 * FFN, HIDDEN, 128) };
+    let all = PRODUCTS.into_iter().map(bf16).chain([gated]);
+    all.filter(|linear| tokens * linear.channels < 1 << 28).map(|linear| product(&linear, tokens)).collect()
 }
 
-fn product(channels: usize, cols: usize, tokens: usize) -> Timed {
-    let linear = Linear { channels, cols, group: 128, addend: Addend::Nothing };
-    let (config, _) = choose(&linear, tokens);
+/// `PyTorch`'s writes bf16, too, and leaves gates and ups apart.
+fn product(linear: &Linear, tokens: usize) -> Timed {
+    let Linear { channels, cols, .. } = *linear;
+    let (config, _) = choose(linear, tokens);
     let records = channels / 64 * linear.steps() * record_bytes(linear.group);
     let operands = |m: &mut Memory| {
         m.random("x codes", Dtype::E4m3, tokens * cols);
@@ -33,9 +37,9 @@ fn product(channels: usize, cols: usize, tokens: usize) -> Timed {
             records: m.random("records", Dtype::E4m3, records),
             token_scales: m.random("token scales", Dtype::F32, 4 * tokens),
             channel_scales: m.random("channel scales", Dtype::F32, 4 * channels),
-            out: m.space("out", 4 * tokens * channels),
+            out: m.space("out", linear.output.bytes() * tokens * channels),
             tokens: tokens as u32,
-            channels: channels as u32,
+            channels: linear.outputs() as u32,
             steps: linear.steps() as u32,
             ..params::Linear::default()
         }
