@@ -18,21 +18,21 @@ fn tiles(tokens: usize, stages: usize) -> LinearFp8Config {
 }
 
 /// A product on `ctas` CTAs in bands of `band` token tiles.
-struct Product {
-    linear: Linear,
-    config: LinearFp8Config,
-    tokens: usize,
-    ctas: usize,
-    band: usize,
+pub struct Product {
+    pub linear: Linear,
+    pub config: LinearFp8Config,
+    pub tokens: usize,
+    pub ctas: usize,
+    pub band: usize,
 }
 
 impl Product {
-    fn unit(&self) -> Unit {
+    pub fn unit(&self) -> Unit {
         LinearFp8::from(self.linear).unit(&self.config, self.ctas, "a test".into()).unwrap()
     }
 
     /// The operands in memory, and room for the product.
-    fn operands(&self, gpu: &mut Device, case: &Case) -> params::LinearFp8 {
+    pub fn operands(&self, gpu: &mut Device, case: &Case) -> params::LinearFp8 {
         let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
         let linear = LinearFp8::from(self.linear);
         let x = case.input_parts("x");
