@@ -16,6 +16,7 @@
 
 mod argmax;
 pub mod cost;
+pub mod cost_fp8;
 mod decode_weight;
 mod elementwise;
 pub mod expression;
