@@ -106,7 +106,8 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     assert!(refusal.starts_with("error: the artifact is compiled for sm_90a only"), "{refusal}");
 }
 
-/// Each launch of a product has one kernel for any number of tokens, and gated products have another kernel behind them.
+/// Each launch of a product has one kernel for any number of tokens, in front of which is one that decodes the weight, where the
+/// product has it decoded; and gated products have another kernel behind them.
 #[track_caller]
 fn products_are_there_for_every_number_of_tokens(cuda: &CudaCode) {
     let products: BTreeSet<&str> = cuda
@@ -123,7 +124,17 @@ fn products_are_there_for_every_number_of_tokens(cuda: &CudaCode) {
                 let holds = kernel.tokens.is_some_and(|range| range.holds(tokens));
                 holds && kernel.launches.iter().any(|launch| launch == symbol)
             };
-            assert_eq!(cuda.kernels.iter().filter(serves).count(), 1, "{symbol}, {tokens} tokens");
+            let names: Vec<&str> = cuda.kernels.iter().filter(serves).map(|kernel| &*kernel.name).collect();
+            match names[..] {
+                [product] => assert!(!product.starts_with("linear_fp8"), "{symbol}, {tokens}: {names:?}"),
+                [decoder, product] => {
+                    assert!(
+                        decoder.starts_with("decode_weight_g") && product.starts_with("linear_fp8"),
+                        "{names:?}"
+                    );
+                }
+                _ => panic!("{symbol}, {tokens} tokens: {names:?}"),
+            }
         }
     }
     let swiglu = cuda.kernels.iter().find(|kernel| kernel.name == "swiglu_quantize_96").unwrap();
@@ -211,6 +222,24 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
         // Slices are read where they are: what they are slices of is not overwritten before.
         verify_plan(&plan).unwrap();
     }
+}
+
+/// For many tokens, weights of some of a Llama-3-8B's products are decoded once, right in front of the product.
+#[test]
+fn weights_are_decoded_in_front_of_products_of_many_tokens() {
+    let choices = select(&plan(&llama(), "full"));
+    let of = |kernel: &CudaKernel| (kernel.launches.clone(), kernel.tokens);
+    let products = choices.windows(2).filter(|pair| pair[1].kernel.name.starts_with("linear_fp8"));
+    let mut found = 0;
+    for pair in products {
+        let [decoder, product] = [&pair[0].kernel, &pair[1].kernel];
+        assert!(decoder.name.starts_with("decode_weight_g128"), "{decoder:?} is in front of {product:?}");
+        assert_eq!(of(decoder), of(product));
+        assert!(product.tokens.is_some_and(|range| range.from > 256 && range.to.is_none()), "{product:?}");
+        assert!(product.reason.contains("decoding the weight once"), "{product:?}");
+        found += 1;
+    }
+    assert!(found > 0);
 }
 
 #[test]

@@ -57,7 +57,8 @@ pub(super) struct Missing {
 
 const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
 
-/// What a launch runs, in order; of neighbours with numbers of tokens, one.
+/// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
+/// weight and a product.
 fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
     let found = |unit: Result<Unit, Unsupported>| {

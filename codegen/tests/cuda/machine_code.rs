@@ -79,7 +79,7 @@ fn stores_are_as_wide_as_reasons_say() {
 }
 
 /// Mnemonics of the innermost loop around eight products, of two steps: from a label that a branch behind them leads back to.
-fn product_loop(sass: &str) -> Vec<&str> {
+pub fn product_loop(sass: &str) -> Vec<&str> {
     let mut all: Vec<&str> = vec![];
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     let mut loops = vec![];

@@ -11,6 +11,8 @@ use fireq_kernels::cuda::{
     norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
+use super::linear_fp8;
+
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
     let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
@@ -54,7 +56,8 @@ pub fn units() -> Vec<Unit> {
             .unwrap(),
     ];
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
-    rows.into_iter().chain(linears).collect()
+    let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();
+    rows.into_iter().chain(linears).chain(decoded).collect()
 }
 
 /// Products as the cost model has them for Llama-3-8B, and in groups of 64 and with a bias.

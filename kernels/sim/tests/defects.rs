@@ -2,7 +2,7 @@
 
 mod fixture;
 
-use fireq_sim::{Fault, FaultKind, Launch, Memory, Params, Swizzle, TensorMap};
+use fireq_sim::{Fault, FaultKind, Launch, Memory, Module, Options, Params, Swizzle, TensorMap, run};
 use fixture::{faults, launch, module, ptx, with, without};
 
 /// Line of the CUDA source that contains the text.
@@ -102,6 +102,36 @@ fn a_consumer_that_never_arrives_is_a_deadlock_with_every_position() {
         let warps: std::collections::BTreeSet<u32> = waiting.iter().map(|w| w.position.warp).collect();
         assert_eq!(warps, (0..5).collect());
         assert!(waiting.iter().all(|w| w.reason.contains("mbarrier")), "{fault}");
+    }
+}
+
+/// However many warps poll: the looks of all are counted over their turns.
+#[test]
+fn many_warps_that_poll_for_what_never_comes_are_a_deadlock() {
+    let text = "
+        .version 8.0
+        .target sm_90a
+        .address_size 64
+        .visible .entry poll() {
+            .shared .align 8 .b64 barrier;
+            .reg .b32 %r<3>;
+            .reg .pred %p<3>;
+            mov.u32 %r1, barrier;
+            mov.u32 %r2, %tid.x;
+            setp.ne.u32 %p1, %r2, 0;
+            @%p1 bra READY;
+            mbarrier.init.shared::cta.b64 [%r1], 1;
+            READY: bar.sync 0;
+            AGAIN: mbarrier.try_wait.parity.shared::cta.b64 %p2, [%r1], 0;
+            @!%p2 bra AGAIN;
+            ret;
+        }";
+    let module = Module::parse(text).unwrap();
+    for options in fixture::options() {
+        let options = Options { budget: 1 << 20, ..options };
+        let launch = launch("poll", [1; 3], [1024, 1, 1], vec![]);
+        let fault = run(&module, &launch, &mut Memory::new(), &options).unwrap_err();
+        assert!(matches!(fault.kind, FaultKind::Deadlock(_)), "{fault}");
     }
 }
 

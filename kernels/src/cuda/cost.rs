@@ -21,23 +21,23 @@ pub use super::promotion::promotion;
 use crate::records::{COLS, record_bytes};
 
 /// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
-const CLOCK: f64 = 1.83e9;
+pub(super) const CLOCK: f64 = 1.83e9;
 /// Bytes per second from memory (H200).
-const MEMORY: f64 = 4.8e12;
+pub(super) const MEMORY: f64 = 4.8e12;
 /// Bytes per second from the L2 cache: 5120 a cycle, as for A100, since H100 has no such number.
-const L2: f64 = 5120.0 * CLOCK;
+pub(super) const L2: f64 = 5120.0 * CLOCK;
 /// Bytes of weights that stay in the L2 cache from one tile of tokens to the next: half of it.
 const L2_BYTES: f64 = 25e6;
 /// Streaming multiprocessors.
-const SMS: usize = 132;
+pub(super) const SMS: usize = 132;
 /// SMs that clusters of four or more can use: GPCs have 16 or 18, and no cluster leaves its GPC.
 const CLUSTERED_SMS: usize = 128;
 /// Bytes that an SM takes from the L2 cache in a cycle.
-const SM_BYTES: f64 = 64.0;
+pub(super) const SM_BYTES: f64 = 64.0;
 /// Cycles from asking for bytes to having them: an estimate.
-const LATENCY: f64 = 1000.0;
+pub(super) const LATENCY: f64 = 1000.0;
 /// Cycles of a product of 64 × 32 weights for each token (8192 FP8 operations a cycle), and the least: an estimate.
-const PRODUCT_PER_TOKEN: f64 = 0.5;
+pub(super) const PRODUCT_PER_TOKEN: f64 = 0.5;
 const PRODUCT_LEAST: f64 = 16.0;
 /// Registers of each of an SM's four schedulers, which warps take turns to belong to; the SM's threads, its shared memory,
 /// and what each CTA takes of it beside its own.
@@ -224,7 +224,7 @@ fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConf
 
 /// Configurations this close to the quickest are as good: the one with the least split, the smallest tile of tokens and the
 /// most stages is taken.
-const AS_GOOD: f64 = 1.02;
+pub(super) const AS_GOOD: f64 = 1.02;
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many.
 pub fn choose(linear: &Linear, tokens: usize) -> (LinearConfig, Estimate) {
@@ -250,7 +250,7 @@ pub struct Regime {
 }
 
 /// The token counts at whose configurations regimes end; beyond the last, the configuration is that for [`MANY`].
-const ENDS: [usize; 9] = [8, 16, 32, 64, 128, 256, 512, 1024, 2048];
+pub(super) const ENDS: [usize; 9] = [8, 16, 32, 64, 128, 256, 512, 1024, 2048];
 /// Tokens that stand for any number of them.
 pub const MANY: usize = 4096;
 

@@ -15,6 +15,7 @@
 //!   are the hardware's. On the simulator, which rounds once per instruction, a relative L2 error below 10⁻⁶.
 
 pub mod cost;
+pub mod cost_fp8;
 mod decode_weight;
 mod elementwise;
 pub mod expression;

@@ -15,12 +15,19 @@ pub struct Device {
     allocations: Vec<Allocation>,
     /// How near a GPU has to come to what is found here.
     pub near: Near,
+    /// How tensor cores add up products of eight bits.
+    pub accumulator: Accumulator,
 }
 
 /// A device, or none where there is no NVRTC, which is said.
 pub fn device() -> Option<Device> {
     match version() {
-        Ok(_) => Some(Device { memory: Memory::new(), allocations: vec![], near: Near::Exactly }),
+        Ok(_) => Some(Device {
+            memory: Memory::new(),
+            allocations: vec![],
+            near: Near::Exactly,
+            accumulator: Accumulator::Exact,
+        }),
         Err(NvrtcFailure::Missing) => {
             eprintln!("skipped: GPU kernels: no NVRTC (cargo xtask setup)");
             None
@@ -87,7 +94,8 @@ impl Device {
         let late = self.state();
         let differs = early.iter().zip(&late).find(|(early, late)| early.bytes != late.bytes);
         assert!(differs.is_none(), "{}: `{}` depends on timing", launch.kernel, differs.unwrap().0.name);
-        if let Some(folder) = folder() {
+        // What is found with sums of few bits is a model's guess, and no case.
+        if let Some(folder) = folder().filter(|_| self.accumulator == Accumulator::Exact) {
             record(&folder, (unit, &compiled), launch, (&before, &late), self.near);
         }
     }
@@ -124,7 +132,7 @@ impl Device {
     }
 
     fn run(&mut self, module: &Module, launch: &Launch, timing: Timing) {
-        let options = Options { timing, ..Options::default() };
+        let options = Options { timing, accumulator: self.accumulator, ..Options::default() };
         run(module, launch, &mut self.memory, &options)
             .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
     }

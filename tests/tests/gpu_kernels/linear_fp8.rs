@@ -1,10 +1,14 @@
 //! Products with weights that were decoded before: the decoding to the bit, then every tile, schedule and cluster.
 
+use std::collections::BTreeSet;
+
 use fireq_ir::interp::Data;
 use fireq_ir::quant::Quantized;
 use fireq_ir::{Format, e4m3};
+use fireq_kernels::cuda::cost_fp8::{PROMOTION, choose};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, Schedule, Unit, params};
 use fireq_kernels::records::records;
+use fireq_sim::Accumulator;
 use fireq_tests::relative_error;
 
 use super::device::{Device, UNTOUCHED, device};
@@ -18,21 +22,21 @@ fn tiles(tokens: usize, stages: usize) -> LinearFp8Config {
 }
 
 /// A product on `ctas` CTAs in bands of `band` token tiles.
-struct Product {
-    linear: Linear,
-    config: LinearFp8Config,
-    tokens: usize,
-    ctas: usize,
-    band: usize,
+pub struct Product {
+    pub linear: Linear,
+    pub config: LinearFp8Config,
+    pub tokens: usize,
+    pub ctas: usize,
+    pub band: usize,
 }
 
 impl Product {
-    fn unit(&self) -> Unit {
+    pub fn unit(&self) -> Unit {
         LinearFp8::from(self.linear).unit(&self.config, self.ctas, "a test".into()).unwrap()
     }
 
     /// The operands in memory, and room for the product.
-    fn operands(&self, gpu: &mut Device, case: &Case) -> params::LinearFp8 {
+    pub fn operands(&self, gpu: &mut Device, case: &Case) -> params::LinearFp8 {
         let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
         let linear = LinearFp8::from(self.linear);
         let x = case.input_parts("x");
@@ -168,4 +172,71 @@ fn warpgroups_take_turns() {
     check((324, 784, Addend::Residual), alternately(256, 2, 0), 300, [2, 8]);
     check((260, 1040, Addend::Bias), alternately(192, 2, 1), 200, [4, 1]);
     check((64, 16, Addend::Nothing), alternately(128, 1, 0), 300, [1, 2]);
+}
+
+/// The two launches of a product of many tokens, one after the other on one memory.
+#[test]
+fn what_is_decoded_is_what_is_multiplied() {
+    let Some(mut gpu) = device() else { return };
+    gpu.near = Near::Relatively(1e-3);
+    let tokens = 150;
+    let (linear, case) = case([196, 400, 64], Addend::Residual, tokens);
+    let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
+    let config = LinearFp8Config { cluster: 2, ..tiles(128, 3) };
+    let product = Product { linear, config, tokens, ctas: 2, band: 2 };
+    let params = product.operands(&mut gpu, &case);
+    let [rows, cols] = LinearFp8::from(linear).workspace();
+    let workspace = gpu.space("workspace", rows * cols);
+    let decoding = params::DecodeWeight {
+        records: gpu.put("records", &records(&weight).unwrap()),
+        rows: workspace,
+        steps: linear.steps() as u32,
+    };
+    gpu.near = Near::Exactly;
+    gpu.launch(&linear.decode_unit("a test".into()).unwrap(), tokens, 0, &decoding);
+    gpu.near = Near::Relatively(1e-3);
+    let weight = Device::map(workspace, &LinearFp8::from(linear).weight(&config));
+    gpu.launch(&product.unit(), tokens, 0, &params::LinearFp8 { weight, ..params });
+    let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * linear.channels));
+    assert!(error < 1e-6, "{error:.1e}");
+}
+
+/// Every configuration that the cost model chooses for Llama-3-8B, on a shape with tails in all directions.
+#[test]
+fn configurations_for_llama_3_8b_are_right() {
+    let shapes = [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336)];
+    let chosen: BTreeSet<LinearFp8Config> = shapes
+        .into_iter()
+        .flat_map(|(channels, cols)| {
+            let linear = LinearFp8 { channels, cols, addend: Addend::Nothing };
+            [512, 4096, 16384].map(|tokens| choose(&linear, tokens).0)
+        })
+        .collect();
+    for config in chosen {
+        let channels = config.channels() * config.cluster + 4;
+        let cols = 128 * (config.stages + 2) + 16;
+        check((channels, cols, Addend::Residual), config, config.tokens + 1, [2 * config.cluster, 8]);
+    }
+}
+
+/// If tensor cores keep thirteen bits of sums, as Hopper's are reported to, sums of 4096 products are off by so much;
+/// promotion makes them better. What is quantized to four bits is off by more than a tenth, of which a tenth is allowed.
+#[test]
+fn sums_of_few_bits_are_near_enough() {
+    let (tokens, channels) = (40, 64);
+    let (linear, case) = case([channels, 4096, 128], Addend::Nothing, tokens);
+    let error = |promotion| {
+        let mut gpu = device()?;
+        gpu.accumulator = Accumulator::Truncated { fraction_bits: 13 };
+        let config = LinearFp8Config { promotion, ..tiles(128, 4) };
+        let product = Product { linear, config, tokens, ctas: 1, band: 1 };
+        let params = product.operands(&mut gpu, &case);
+        gpu.launch(&product.unit(), tokens, 0, &params);
+        Some(relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * channels)))
+    };
+    let [Some(never), Some(of_512), Some(of_128)] = [0, 4, 1].map(error) else { return };
+    eprintln!("promoted never: {never:.1e}, every 512 columns: {of_512:.1e}, every 128: {of_128:.1e}");
+    assert!(of_128 < of_512 && of_512 < never, "promotion after fewer columns is nearer");
+    let default = if PROMOTION == 0 { never } else { of_512 };
+    assert!(default < 0.01, "{default:.1e}");
 }

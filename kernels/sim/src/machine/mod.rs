@@ -40,6 +40,8 @@ pub(crate) struct Machine<'m> {
     cluster: ClusterBarrier,
     /// Counts everything that may let a waiting warp go on.
     progress: u64,
+    /// Looks that those who poll had without progress, and since which.
+    stalls: (u64, u32),
     rng: ChaCha8Rng,
 }
 
@@ -85,6 +87,7 @@ impl<'m> Machine<'m> {
             transfers: vec![],
             cluster: ClusterBarrier::new(agents),
             progress: 0,
+            stalls: (0, 0),
             rng: ChaCha8Rng::seed_from_u64(seed),
         }
     }
@@ -108,7 +111,6 @@ impl<'m> Machine<'m> {
 
     fn take_turns(&mut self) -> Result<State, Fault> {
         let mut able = vec![];
-        let mut stalls = (0, 0);
         for _ in 0..TURNS {
             able.clear();
             let progress = self.progress;
@@ -122,7 +124,8 @@ impl<'m> Machine<'m> {
                 self.complete(next)?;
             } else if self.warps.iter().all(|w| w.live == 0) {
                 return Ok(State::Done);
-            } else if !self.ask_again(&mut stalls) {
+            } else if !self.ask_again() {
+                self.stalls = (0, 0);
                 return Ok(State::Stuck);
             }
         }
@@ -131,7 +134,8 @@ impl<'m> Machine<'m> {
 
     /// Lets fragments that found nothing to do look again, a few times without progress: not every one that asks
     /// for a state waits for it.
-    fn ask_again(&mut self, (since, times): &mut (u64, u32)) -> bool {
+    fn ask_again(&mut self) -> bool {
+        let (since, times) = &mut self.stalls;
         *times = if *since == self.progress { *times + 1 } else { 0 };
         *since = self.progress;
         let fragments = self.warps.iter_mut().flat_map(|w| &mut w.fragments);
