@@ -3,8 +3,8 @@
 use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits,
-    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {

@@ -4,8 +4,8 @@ use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{DType, Dim, Format, Type};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize,
-    quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize,
+    rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 use super::heads::heads;

@@ -7,8 +7,8 @@ use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits,
-    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 use super::linear_fp8;

@@ -5,9 +5,9 @@
 //!
 //! ```
 //! use fireq_kernels::cuda::cost_fp8::{Way, choose, decode_seconds, paths};
-//! use fireq_kernels::cuda::{Addend, Linear, LinearFp8};
+//! use fireq_kernels::cuda::{Linear, LinearFp8};
 //!
-//! let up = Linear { channels: 28672, cols: 4096, group: 128, addend: Addend::Nothing };
+//! let up = Linear::plain(28672, 4096, 128);
 //! let (config, estimate) = choose(&LinearFp8::from(up), 16384);
 //! assert!(config.cluster == 2 && decode_seconds(&up) < 0.05 * estimate.seconds);
 //! assert!(matches!(paths(&up)[0].way, Way::Records(..)), "few tokens are not worth a workspace");
@@ -16,7 +16,7 @@
 use super::cost::{
     self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SM_BYTES, SMS,
 };
-use super::linear::{Linear, LinearConfig, MOST_SHARED};
+use super::linear::{Linear, LinearConfig, MOST_SHARED, Output};
 use super::linear_fp8::{LinearFp8, LinearFp8Config, Schedule, tile_place};
 use super::{Addend, TOKEN_TILES};
 use crate::records::{COLS, ROWS, record_bytes};
@@ -227,7 +227,8 @@ pub fn paths(linear: &Linear) -> Vec<Path> {
         let (config, estimate) = choose(&LinearFp8::from(*linear), tokens);
         let workspace = Way::Workspace(config, estimate, decode);
         // A workspace takes memory: it has to be worth that.
-        let worth = tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
+        let can = linear.output == Output::F32 && !matches!(linear.addend, Addend::Bias(_));
+        let worth = can && tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
         push(&mut paths, to, if worth { workspace } else { records });
     }
     paths

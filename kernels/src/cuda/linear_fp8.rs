@@ -114,7 +114,7 @@ impl LinearFp8 {
     /// The unit for launches of at most `ctas` CTAs, as many as run at a time, with the reason for its configuration.
     pub fn unit(&self, config: &LinearFp8Config, ctas: usize, reason: String) -> Result<Unit, Unsupported> {
         let LinearFp8Config { tokens, cluster, .. } = *config;
-        Linear { channels: self.channels, cols: self.cols, group: COLS, addend: self.addend }.check()?;
+        Linear { addend: self.addend, ..Linear::plain(self.channels, self.cols, COLS) }.check()?;
         if tokens == 256 && config.promotion > 0 {
             return Err(Unsupported("two sets of sums of 256 tokens: registers hold one".into()));
         }
@@ -154,7 +154,7 @@ impl LinearFp8 {
         let LinearFp8Config { tokens, stages, cluster, promotion, schedule } = *config;
         let (kind, addend) = match self.addend {
             Addend::Nothing => ("linear_fp8", "Nothing"),
-            Addend::Bias => ("linear_fp8_bias", "Bias"),
+            Addend::Bias(_) => ("linear_fp8_bias", "Bias"),
             Addend::Residual => ("linear_fp8_add", "Residual"),
         };
         let (turns, schedule) = match schedule {

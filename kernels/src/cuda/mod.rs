@@ -36,8 +36,8 @@ mod unit;
 
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
-pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output, TOKEN_TILES};
+pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, value_position};
 pub use qkv::{BLOCK, Qkv};

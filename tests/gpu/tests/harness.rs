@@ -11,7 +11,7 @@ use fireq_gpu::{Buffer, Case, Cost, Dtype, Expected, Init, Param, Tolerance};
 use fireq_ir::quant::Quantized;
 use fireq_ir::{Fit, Format};
 use fireq_kernels::cuda::params::{self, Params};
-use fireq_kernels::cuda::{Addend, Linear, LinearConfig, Unit, quantize};
+use fireq_kernels::cuda::{Linear, LinearConfig, Unit, quantize};
 use fireq_kernels::records::records;
 use serde_json::Value;
 
@@ -135,8 +135,8 @@ fn product() -> (Unit, Case) {
     };
     let out: Vec<f32> =
         (0..tokens).flat_map(|t| (0..channels).map(move |n| (t, n))).map(|(t, n)| dot(t, n)).collect();
-    let linear = Linear { channels, cols, group: 128, addend: Addend::Nothing };
-    let config = LinearConfig { tokens: 8, warpgroups: 1, stages: 3, split: 2 };
+    let linear = Linear::plain(channels, cols, 128);
+    let config = LinearConfig { tokens: 8, warpgroups: 1, stages: 3, split: 2, promote: 0 };
     let unit = linear.unit(&config, String::new()).unwrap();
     let at = |field: &str| params::Linear::FIELDS.iter().find(|(name, _)| *name == field).unwrap().1;
     let buffers = vec![

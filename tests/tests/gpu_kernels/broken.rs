@@ -118,7 +118,7 @@ fn promotions_without_a_wait_or_a_new_beginning_are_caught() {
 fn decoded(schedule: Schedule, changes: &[(&str, &str)]) -> Result<f64, String> {
     let mut gpu = device().expect("asked before");
     let (tokens, channels) = (140, 388);
-    let (linear, case) = case([channels, 720, 128], Addend::Residual, tokens);
+    let (linear, case) = case([channels, 720, 128], (Addend::Residual, Output::F32), tokens);
     let config = LinearFp8Config { tokens: 128, stages: 2, cluster: 2, promotion: 4, schedule };
     let product = Product { linear, config, tokens, ctas: 2, band: 1 };
     let (unit, params) = (product.unit(), product.operands(&mut gpu, &case));

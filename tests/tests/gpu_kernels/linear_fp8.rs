@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use fireq_ir::interp::Data;
 use fireq_ir::quant::Quantized;
-use fireq_ir::{Format, e4m3};
+use fireq_ir::{DType, Format, e4m3};
 use fireq_kernels::cuda::cost_fp8::{PROMOTION, choose};
-use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, Schedule, Unit, params};
+use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, Output, Schedule, Unit, params};
 use fireq_kernels::records::records;
 use fireq_sim::Accumulator;
 use fireq_tests::relative_error;
@@ -44,7 +44,7 @@ impl Product {
         let decoded = gpu.put("decoded weight", &workspace(&self.linear, &weight));
         let addend = match linear.addend {
             Addend::Nothing => 0,
-            Addend::Bias => gpu.put("bias", &case.constant("addend")),
+            Addend::Bias(_) => gpu.put("bias", &case.constant("addend")),
             Addend::Residual => gpu.put("residual", &case.input("addend")),
         };
         params::LinearFp8 {
@@ -71,7 +71,7 @@ fn check(
 ) {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Relatively(1e-3);
-    let (linear, case) = case([channels, cols, 128], addend, tokens);
+    let (linear, case) = case([channels, cols, 128], (addend, Output::F32), tokens);
     let product = Product { linear, config, tokens, ctas, band };
     let params = product.operands(&mut gpu, &case);
     gpu.launch(&product.unit(), tokens, 0, &params);
@@ -115,7 +115,7 @@ fn check_decoding(linear: &Linear, weight: &Quantized) {
 #[test]
 fn weights_are_decoded_to_the_numbers_of_the_contract() {
     for sizes in [[64, 16, 128], [132, 272, 128], [196, 400, 64], [260, 1168, 128]] {
-        let (linear, case) = case(sizes, Addend::Nothing, 1);
+        let (linear, case) = case(sizes, (Addend::Nothing, Output::F32), 1);
         let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
         check_decoding(&linear, &weight);
     }
@@ -132,21 +132,21 @@ fn every_code_is_decoded_under_every_scale() {
         codes: (0..channels * cols).map(|i| ((i + i / 16) % 16) as i8 - 8).collect(),
         scales: vec![scales, vec![1.0; channels]],
     };
-    check_decoding(&Linear { channels, cols, group: 128, addend: Addend::Nothing }, &weight);
+    check_decoding(&Linear::plain(channels, cols, 128), &weight);
 }
 
 #[test]
 fn a_cta_takes_tile_after_tile() {
     check((260, 400, Addend::Nothing), tiles(128, 2), 300, [2, 2]);
     check((196, 272, Addend::Residual), tiles(256, 3), 513, [4, 1]);
-    check((68, 1040, Addend::Bias), tiles(192, 4), 200, [1, 8]);
+    check((68, 1040, Addend::Bias(DType::F32)), tiles(192, 4), 200, [1, 8]);
 }
 
 #[test]
 fn pairs_of_ctas_share_tokens() {
     let pair = |tokens, stages| LinearFp8Config { cluster: 2, ..tiles(tokens, stages) };
     check((388, 400, Addend::Residual), pair(128, 2), 300, [2, 2]);
-    check((512, 784, Addend::Bias), pair(256, 3), 260, [4, 1]);
+    check((512, 784, Addend::Bias(DType::F32)), pair(256, 3), 260, [4, 1]);
     check((64, 144, Addend::Nothing), pair(192, 2), 50, [2, 1]);
 }
 
@@ -170,7 +170,7 @@ fn warpgroups_take_turns() {
     };
     check((260, 400, Addend::Nothing), alternately(128, 1, 0), 300, [2, 2]);
     check((324, 784, Addend::Residual), alternately(256, 2, 0), 300, [2, 8]);
-    check((260, 1040, Addend::Bias), alternately(192, 2, 1), 200, [4, 1]);
+    check((260, 1040, Addend::Bias(DType::F32)), alternately(192, 2, 1), 200, [4, 1]);
     check((64, 16, Addend::Nothing), alternately(128, 1, 0), 300, [1, 2]);
 }
 
@@ -180,7 +180,7 @@ fn what_is_decoded_is_what_is_multiplied() {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Relatively(1e-3);
     let tokens = 150;
-    let (linear, case) = case([196, 400, 64], Addend::Residual, tokens);
+    let (linear, case) = case([196, 400, 64], (Addend::Residual, Output::F32), tokens);
     let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
     let config = LinearFp8Config { cluster: 2, ..tiles(128, 3) };
     let product = Product { linear, config, tokens, ctas: 2, band: 2 };
@@ -224,7 +224,7 @@ fn configurations_for_llama_3_8b_are_right() {
 #[test]
 fn sums_of_few_bits_are_near_enough() {
     let (tokens, channels) = (40, 64);
-    let (linear, case) = case([channels, 4096, 128], Addend::Nothing, tokens);
+    let (linear, case) = case([channels, 4096, 128], (Addend::Nothing, Output::F32), tokens);
     let error = |promotion| {
         let mut gpu = device()?;
         gpu.accumulator = Accumulator::Truncated { fraction_bits: 13 };

@@ -27,7 +27,8 @@ pub fn at(tokens: usize) -> Vec<Timed> {
         |[channels, cols]: [usize; 2]| Linear { output: Output::Bf16, ..Linear::plain(channels, cols, 128) };
     let gated = Linear { output: Output::Swiglu, ..Linear::plain(2 * FFN, HIDDEN, 128) };
     let all = PRODUCTS.into_iter().map(bf16).chain([gated]);
-    let records = all.filter(|linear| tokens * linear.channels < 1 << 28).map(|linear| product(&linear, tokens));
+    let records =
+        all.filter(|linear| tokens * linear.channels < 1 << 28).map(|linear| product(&linear, tokens));
     records.chain(decoding).chain(decoded).collect()
 }
 
