@@ -7,7 +7,8 @@ fn linears() -> impl Iterator<Item = Linear> {
     let shapes =
         [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (57344, 8192), (64, 64), (132, 1040)];
     shapes.into_iter().flat_map(|(channels, cols)| {
-        [Addend::Nothing, Addend::Residual].map(|addend| Linear { channels, cols, group: 128, addend })
+        [Addend::Nothing, Addend::Residual]
+            .map(|addend| Linear { addend, ..Linear::plain(channels, cols, 128) })
     })
 }
 
@@ -70,7 +71,7 @@ fn ways_for_llama_3_8b() {
         ("down", 4096, 14336, Addend::Residual),
     ];
     for (name, channels, cols, addend) in products {
-        for path in paths(&Linear { channels, cols, group: 128, addend }) {
+        for path in paths(&Linear { addend, ..Linear::plain(channels, cols, 128) }) {
             let tokens = path.to.map_or("more".into(), |to| to.to_string());
             let way = match path.way {
                 Way::Records(c, _) => format!("records, {} × {}", c.channels(), c.tokens),

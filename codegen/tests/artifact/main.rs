@@ -7,9 +7,7 @@ use std::fs;
 use std::path::Path;
 
 use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
-use fireq_ir::artifact::{
-    CPU_LIBRARY, CUDA_KERNELS, CudaCode, MANIFEST, Manifest, ModelFacts, PLAN, Target, WEIGHTS,
-};
+use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Lowered, Storage, lower, parse_plan, unpack};
 use fireq_ir::text::parse_graph;
 use fireq_ir::{ConstData, DType, Fit, Format, Graph, Op, Shape, Type};

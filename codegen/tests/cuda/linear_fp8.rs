@@ -1,6 +1,7 @@
 //! Gates on the machine code of products whose weights are decoded before.
 
 use fireq_codegen::cuda::cubin::resources;
+use fireq_ir::DType;
 use fireq_kernels::cuda::{Addend, FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, Unit};
 
 use super::machine_code::{count, disassemble, product_loop};
@@ -10,7 +11,7 @@ use super::units::compiled;
 pub fn linears() -> Vec<(LinearFp8, LinearFp8Config)> {
     use Schedule::{Alternately, Together};
     let linear = |addend| LinearFp8 { channels: 4096, cols: 4096, addend };
-    let [nothing, bias, residual] = [Addend::Nothing, Addend::Bias, Addend::Residual].map(linear);
+    let [nothing, bias, residual] = [Addend::Nothing, Addend::Bias(DType::F32), Addend::Residual].map(linear);
     let config = |[tokens, stages, cluster, promotion]: [usize; 4], schedule| LinearFp8Config {
         tokens,
         stages,
@@ -94,7 +95,7 @@ fn tokens_of_pairs_are_multicast_and_sums_go_out_in_16_bytes() {
         // Each thread has a quad of sums for every eight tokens, and reads as many of a residual.
         let quads = config.tokens / 8;
         assert_eq!([count(&sass, "STG.E.128"), count(&sass, "STG")], [quads; 2], "{name}");
-        let factors = if linear.addend == Addend::Bias { 2 } else { 1 };
+        let factors = if linear.addend == Addend::Bias(DType::F32) { 2 } else { 1 };
         let read = if linear.addend == Addend::Residual { quads } else { 0 };
         assert_eq!(count(&sass, "LDG.E.128"), read + factors, "{name}");
         assert_eq!(count(&sass, "LDG"), read + factors + config.tokens.div_ceil(128), "{name}: token scales");

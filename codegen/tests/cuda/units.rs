@@ -48,12 +48,8 @@ pub fn units() -> Vec<Unit> {
         logits(37, 33, DType::BF16, 8).unwrap(),
         sample(128_256),
         sample(33),
-        Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Nothing }
-            .decode_unit(String::new())
-            .unwrap(),
-        Linear { channels: 132, cols: 400, group: 64, addend: Addend::Nothing }
-            .decode_unit(String::new())
-            .unwrap(),
+        Linear::plain(4096, 4096, 128).decode_unit(String::new()).unwrap(),
+        Linear::plain(132, 400, 64).decode_unit(String::new()).unwrap(),
     ];
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
     let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();

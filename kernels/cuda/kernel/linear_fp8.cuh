@@ -77,8 +77,8 @@ struct Fp8Output {
     }
 
     __device__ void ask_factors() {
-        load_four(output.channel_scales + known_quad(), channel_scales);
-        if constexpr (ADDS_BIAS) load_four(output.addend + known_quad(), bias);
+        load_chunk(output.channel_scales + known_quad(), channel_scales);
+        if constexpr (ADDS_BIAS) load_chunk(static_cast<const float*>(output.addend) + known_quad(), bias);
 #pragma unroll
         for (u32 n = 0; n < Tile::TOKENS; n += WARPGROUP) {
             token_scales[n / WARPGROUP] = output.token_scales[min(token + n + thread(), output.tokens - 1)];
@@ -91,7 +91,7 @@ struct Fp8Output {
 #pragma unroll
         for (u32 n = 0; n < ROWS; ++n) {
             rows[n] = {};
-            if (exists(chunk, n)) rows[n] = *reinterpret_cast<const float4*>(output.addend + place(chunk, n));
+            if (exists(chunk, n)) rows[n] = *reinterpret_cast<const float4*>(static_cast<const float*>(output.addend) + place(chunk, n));
         }
     }
 
@@ -121,7 +121,7 @@ struct Fp8Output {
                 if constexpr (ADDS_BIAS) y[i] += bias[i];
                 if constexpr (ADDS_RESIDUAL) y[i] = r4[i] + y[i];
             }
-            if (exists(chunk, n)) store_four(output.out + place(chunk, n), y);
+            if (exists(chunk, n)) store_chunk(static_cast<float*>(output.out) + place(chunk, n), y);
         }
     }
 
