@@ -9,6 +9,7 @@ use fireq_codegen::llvm::{Cpu, generate};
 use fireq_ir::Graph;
 use fireq_ir::artifact::Manifest;
 use fireq_ir::plan::{LowerError, Lowered, lower, lower_fused};
+use fireq_kernels::cuda::tuning::Tuning;
 
 use crate::compile::{CompileError, facts, kept_files};
 use crate::import::Model;
@@ -24,6 +25,8 @@ pub struct BuildOptions {
     pub emit_llvm: bool,
     /// Where compiled GPU kernels are kept.
     pub cache: Cache,
+    /// What GPU kernels were measured to be quickest with.
+    pub tuning: Tuning,
     /// Threads that pack weights.
     pub threads: usize,
 }
@@ -96,7 +99,10 @@ pub fn build(
 
 /// Code for every kind of machine.
 fn code(plans: &Plans, options: &BuildOptions, dir: &Path) -> Result<Code, ArtifactError> {
-    let cuda = plans.cuda.as_ref().map(|(_, lowered)| cuda::generate(&lowered.plan, &options.cache, dir));
+    let cuda = plans
+        .cuda
+        .as_ref()
+        .map(|(_, lowered)| cuda::generate(&lowered.plan, &options.tuning, &options.cache, dir));
     let cuda = cuda.transpose().map_err(|e| ArtifactError::Code(Box::new(e)))?;
     let code =
         plans.cpu.as_ref().map_or_else(|| Ok(Code::default()), |lowered| cpu_code(lowered, options, dir))?;

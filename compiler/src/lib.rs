@@ -19,5 +19,6 @@ pub mod reproducer;
 pub mod source;
 pub mod summary;
 pub mod tokens;
+pub mod tune;
 pub mod view;
 pub mod watch;

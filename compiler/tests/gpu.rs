@@ -209,7 +209,7 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
         (qwen3, Some("rms_norm_bf16_128")),
     ] {
         let plan = plan(&config, "full");
-        let choices = select(&plan);
+        let choices = select(&plan, &Tuning::default());
         let mut missing: Vec<&str> =
             choices.iter().filter(|c| c.unit.is_none()).map(|c| c.kernel.shape.as_str()).collect();
         missing.sort_unstable();
@@ -227,7 +227,7 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
 /// For many tokens, weights of some of a Llama-3-8B's products are decoded once, right in front of the product.
 #[test]
 fn weights_are_decoded_in_front_of_products_of_many_tokens() {
-    let choices = select(&plan(&llama(), "full"));
+    let choices = select(&plan(&llama(), "full"), &Tuning::default());
     let of = |kernel: &CudaKernel| (kernel.launches.clone(), kernel.tokens);
     let products = choices.windows(2).filter(|pair| pair[1].kernel.name.starts_with("linear_fp8"));
     let mut found = 0;
@@ -279,7 +279,7 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
     let cache = Cache::new(Some(temp.path().join("cache")));
     let seconds = |out: &str| {
         let began = Instant::now();
-        let code = generate(&plan, &cache, &temp.path().join(out)).unwrap();
+        let code = generate(&plan, &Tuning::default(), &cache, &temp.path().join(out)).unwrap();
         (code, began.elapsed().as_secs_f64())
     };
     let ((first, cold), (second, warm)) = (seconds("first"), seconds("second"));

@@ -1,43 +1,73 @@
-//! The kernels of products with INT4 weights and E4M3 tokens: for each number of tokens those that the cost models find
-//! quickest. For many tokens that may be two, of which the first decodes the weight into a workspace: E4M3, of the sizes
-//! that [`LinearFp8::workspace`] has, in scratch beside the plan's, and free again behind the second.
+//! The kernels of products with INT4 weights and E4M3 tokens: for each number of tokens those that were found quickest, by
+//! the cost models or on a GPU. For many tokens that may be two, of which the first decodes the weight into a workspace:
+//! E4M3, of the sizes that [`LinearFp8::workspace`] has, in scratch beside the plan's, and free again behind the second.
 
-use fireq_ir::Format;
 use fireq_ir::artifact::TokenRange;
-use fireq_ir::plan::{Launch, Plan, Storage};
-use fireq_kernels::cuda::cost_fp8::{CTAS, Path, Way, paths};
+use fireq_ir::plan::{Kernel, Launch, Plan, Storage};
+use fireq_ir::{DType, Format};
+use fireq_kernels::cuda::cost_fp8::CTAS;
+use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
-/// The units of a product whose operands are the launch's first two, by rising numbers of tokens; or why it has none.
-pub(super) fn linears(
-    plan: &Plan,
-    launch: &Launch,
-    addend: Addend,
-    output: Output,
-) -> Result<Vec<(Unit, TokenRange)>, String> {
+/// Every product of a plan that has kernels, in the order of first need.
+pub fn products(plan: &Plan) -> Vec<Linear> {
+    let mut found: Vec<Linear> = vec![];
+    for launch in &plan.launches {
+        let Some((addend, output)) = epilogue(plan, launch) else { continue };
+        let linear =
+            product(plan, launch, addend, output).or_else(|_| product(plan, launch, addend, Output::F32));
+        found.extend(linear.ok().filter(|linear| !found.contains(linear)));
+    }
+    found
+}
+
+/// What a product's epilogue adds and makes of it; none for launches that are no products.
+fn epilogue(plan: &Plan, launch: &Launch) -> Option<(Addend, Output)> {
+    let third = launch.inputs.get(2).map(|b| plan.buffers[*b].ty.dtype);
+    match (&launch.kernel, third) {
+        (Kernel::Linear, _) => Some((Addend::Nothing, Output::F32)),
+        (Kernel::LinearBias, Some(bias)) => Some((Addend::Bias(bias), Output::F32)),
+        (Kernel::LinearAdd, Some(DType::F32)) => Some((Addend::Residual, Output::F32)),
+        (Kernel::LinearSwiglu { .. }, _) => Some((Addend::Nothing, Output::Swiglu)),
+        _ => None,
+    }
+}
+
+/// The product of a launch's first two operands, or why there is no kernel for it.
+fn product(plan: &Plan, launch: &Launch, addend: Addend, output: Output) -> Result<Linear, String> {
     let [x, weight] = [0, 1].map(|n| &plan.buffers[launch.inputs[n]]);
     if x.ty.format() != Format::activation() || weight.storage != Storage::Records {
         return Err(format!("no kernel yet: products of {} and {}", x.ty.format(), weight.ty.format()));
     }
-    let refused = |e: Unsupported| format!("no kernel: {e}");
-    let linear = Linear::of(&weight.ty, addend, output).map_err(refused)?;
+    Linear::of(&weight.ty, addend, output).map_err(|e| format!("no kernel: {e}"))
+}
+
+/// The units of a product whose operands are the launch's first two, by rising numbers of tokens; or why it has none.
+pub(super) fn linears(
+    plan: &Plan,
+    tuning: &Tuning,
+    launch: &Launch,
+    addend: Addend,
+    output: Output,
+) -> Result<Vec<(Unit, TokenRange)>, String> {
+    let linear = product(plan, launch, addend, output)?;
     let mut found = vec![];
-    for path in paths(&linear) {
-        let tokens = TokenRange { from: path.from, to: path.to };
-        found.extend(units(&linear, &path).map_err(refused)?.into_iter().map(|unit| (unit, tokens)));
+    for Chosen { from, to, method, reason } in tuning.choose(&linear) {
+        let units = units(&linear, &method, reason).map_err(|e| format!("no kernel: {e}"))?;
+        found.extend(units.into_iter().map(|unit| (unit, TokenRange { from, to })));
     }
     Ok(found)
 }
 
-/// What runs for the tokens of a path, in order.
-fn units(linear: &Linear, path: &Path) -> Result<Vec<Unit>, Unsupported> {
-    match &path.way {
-        Way::Records(config, _) => Ok(vec![linear.unit(config, path.reason())?]),
-        Way::Workspace(config, ..) => Ok(vec![
+/// What runs for a method, in order.
+pub fn units(linear: &Linear, method: &Method, reason: String) -> Result<Vec<Unit>, Unsupported> {
+    match method {
+        Method::Records(config) => Ok(vec![linear.unit(config, reason)?]),
+        Method::Workspace(config) => Ok(vec![
             linear.decode_unit(
                 "the product behind it reads each weight for every tile of tokens, 16-byte loads".into(),
             )?,
-            LinearFp8::from(*linear).unit(config, CTAS, path.reason())?,
+            LinearFp8::from(*linear).unit(config, CTAS, reason)?,
         ]),
     }
 }

@@ -5,7 +5,7 @@
 pub mod cache;
 pub mod cubin;
 mod heads;
-mod linear;
+pub mod linear;
 pub mod nvrtc;
 pub mod select;
 pub mod toolkit;
@@ -19,6 +19,7 @@ use fireq_ir::artifact::{CUDA_KERNELS, CudaCode};
 use fireq_ir::plan::Plan;
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::include::IncludeError;
+use fireq_kernels::cuda::tuning::Tuning;
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -45,9 +46,10 @@ pub enum CudaError {
     },
 }
 
-/// Compiles the kernels of a plan of fused launches into the artifact directory `dir`, and says what they are.
-pub fn generate(plan: &Plan, cache: &Cache, dir: &Path) -> Result<CudaCode, CudaError> {
-    let choices = select(plan);
+/// Compiles the kernels of a plan of fused launches into the artifact directory `dir`, and says what they are. Products are
+/// configured as `tuning` has it.
+pub fn generate(plan: &Plan, tuning: &Tuning, cache: &Cache, dir: &Path) -> Result<CudaCode, CudaError> {
+    let choices = select(plan, tuning);
     let folder = dir.join(CUDA_KERNELS);
     fs::create_dir_all(&folder).map_err(|source| CudaError::Io { path: folder.clone(), source })?;
     let units: BTreeMap<&str, &Unit> =

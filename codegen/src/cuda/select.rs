@@ -3,6 +3,7 @@
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{DType, Dim, Format, Type};
+use fireq_kernels::cuda::tuning::Tuning;
 use fireq_kernels::cuda::{
     Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize,
     rms_norm, rope_table, sample, swiglu_quantize,
@@ -26,10 +27,10 @@ const LOGITS: [(usize, TokenRange); 2] =
     [(1, TokenRange { from: 1, to: Some(1) }), (8, TokenRange { from: 2, to: None })];
 
 /// Every kernel that a plan of fused launches needs, in the order of first need. What is read in place needs none.
-pub fn select(plan: &Plan) -> Vec<Choice> {
+pub fn select(plan: &Plan, tuning: &Tuning) -> Vec<Choice> {
     let mut choices = Choices(vec![]);
     for launch in &plan.launches {
-        for found in kernels_of(plan, launch) {
+        for found in kernels_of(plan, tuning, launch) {
             choices.add(launch, found);
         }
     }
@@ -59,13 +60,14 @@ const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
 
 /// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
 /// weight and a product.
-fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
+fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
     let found = |unit: Result<Unit, Unsupported>| {
         unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
     };
-    let products =
-        |addend| products(plan, launch, addend, Output::F32).unwrap_or_else(|reason| vec![missing(&reason)]);
+    let products = |addend| {
+        products(plan, tuning, launch, addend, Output::F32).unwrap_or_else(|reason| vec![missing(&reason)])
+    };
     let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
     let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
     match (&launch.kernel, &types[..]) {
@@ -91,7 +93,8 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
         (Kernel::LinearAdd, [_, _, residual]) if residual.dtype == DType::F32 => products(Addend::Residual),
         // What lies between the two, f32[T, cols] or f32[T, 2·cols], has scratch beside the plan's.
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
-            let (mut both, rows) = match self::products(plan, launch, Addend::Nothing, Output::Swiglu) {
+            let (mut both, rows) = match self::products(plan, tuning, launch, Addend::Nothing, Output::Swiglu)
+            {
                 Ok(gated) => (gated, quantize(cols)),
                 Err(reason) => (products(Addend::Nothing), apart(swiglu_quantize(cols), &reason)),
             };
@@ -108,8 +111,14 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
 }
 
 /// The kernels of a product, by rising numbers of tokens; or why there are none.
-fn products(plan: &Plan, launch: &Launch, addend: Addend, output: Output) -> Result<Vec<Found>, String> {
-    let units = linears(plan, launch, addend, output)?;
+fn products(
+    plan: &Plan,
+    tuning: &Tuning,
+    launch: &Launch,
+    addend: Addend,
+    output: Output,
+) -> Result<Vec<Found>, String> {
+    let units = linears(plan, tuning, launch, addend, output)?;
     Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect())
 }
 

@@ -204,7 +204,7 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
 
 /// Every configuration that a product could have. K is split only as long as SMs have room
 /// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
-fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
+pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
     let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
         let promote = promotion(linear.steps().div_ceil(split) * COLS);

@@ -161,7 +161,7 @@ fn deepest(config: LinearFp8Config) -> LinearFp8Config {
 }
 
 /// Every configuration that a product could have.
-fn candidates() -> impl Iterator<Item = LinearFp8Config> {
+pub(super) fn candidates() -> impl Iterator<Item = LinearFp8Config> {
     let schedules = [Schedule::Together, Schedule::Alternately];
     schedules.into_iter().flat_map(|schedule| {
         [2, 1].into_iter().flat_map(move |cluster| {
@@ -216,19 +216,30 @@ const MORE_ENDS: [usize; 2] = [4096, 8192];
 /// See [`Path::way`].
 pub const VERY_MANY: usize = 16384;
 
+/// Whether a product can be done in a workspace.
+pub(super) fn has_workspace(linear: &Linear) -> bool {
+    linear.output == Output::F32 && !matches!(linear.addend, Addend::Bias(_))
+}
+
+/// The numbers of tokens at whose ways ranges end; beyond the last, the way is that for [`VERY_MANY`].
+pub fn ends() -> impl Iterator<Item = usize> {
+    ENDS.into_iter().chain(MORE_ENDS)
+}
+
 /// The ways of a product, by rising numbers of tokens; neighbours differ.
 pub fn paths(linear: &Linear) -> Vec<Path> {
     let decode = decode_seconds(linear);
     let mut paths: Vec<Path> = vec![];
-    for to in ENDS.into_iter().chain(MORE_ENDS).map(Some).chain([None]) {
+    for to in ends().map(Some).chain([None]) {
         let tokens = to.unwrap_or(VERY_MANY);
         let (config, estimate) = cost::choose(linear, tokens);
         let records = Way::Records(config, estimate);
         let (config, estimate) = choose(&LinearFp8::from(*linear), tokens);
         let workspace = Way::Workspace(config, estimate, decode);
         // A workspace takes memory: it has to be worth that.
-        let can = linear.output == Output::F32 && !matches!(linear.addend, Addend::Bias(_));
-        let worth = can && tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
+        let worth = has_workspace(linear)
+            && tokens > TOKEN_TILES[0]
+            && workspace.seconds() * AS_GOOD < records.seconds();
         push(&mut paths, to, if worth { workspace } else { records });
     }
     paths

@@ -1,6 +1,9 @@
 //! The product of INT4 weights and E4M3 tokens: `x · weightᵀ`, with what an epilogue adds.
 
+use std::fmt;
+
 use fireq_ir::{DType, Type};
+use serde::{Deserialize, Serialize};
 
 use super::elementwise::swiglu;
 use super::params;
@@ -9,7 +12,8 @@ use crate::records::{COLS, group, record_bytes};
 use crate::{Swizzle, TensorMapShape};
 
 /// How a product is cut into tiles; mirrored by `LinearTile` in `kernels/cuda/tile/linear.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LinearConfig {
     /// Tokens of a tile: 8, 16, 32, 64, 128 or 256.
     pub tokens: usize,
@@ -48,7 +52,12 @@ impl LinearConfig {
 
     /// Whether there is such a kernel: an error with the reason where there is none.
     pub fn check(&self) -> Result<(), Unsupported> {
-        let LinearConfig { tokens, promote, .. } = *self;
+        let LinearConfig { tokens, warpgroups, stages, split, promote } = *self;
+        let there =
+            TOKEN_TILES.contains(&tokens) && matches!(warpgroups, 1 | 2) && matches!(split, 1 | 2 | 4 | 8);
+        if !there || !(2..=16).contains(&stages) {
+            return Err(Unsupported(format!("no kernel has {self:?}")));
+        }
         if promote > 1 && !promote.is_multiple_of(2) {
             return Err(Unsupported(format!("sums promoted every {promote} steps: 1 and even numbers do")));
         }
@@ -117,6 +126,23 @@ pub struct Linear {
     pub addend: Addend,
     /// What is written.
     pub output: Output,
+}
+
+impl fmt::Display for Linear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Linear { channels, cols, group, addend, output } = *self;
+        write!(f, "{channels} × {cols} in groups of {group}")?;
+        match addend {
+            Addend::Nothing => Ok(()),
+            Addend::Bias(dtype) => write!(f, " with a bias in {dtype}"),
+            Addend::Residual => write!(f, " and a residual"),
+        }?;
+        match output {
+            Output::F32 => Ok(()),
+            Output::Bf16 => write!(f, " to bf16"),
+            Output::Swiglu => write!(f, ", gated"),
+        }
+    }
 }
 
 impl Linear {

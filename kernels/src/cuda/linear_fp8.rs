@@ -1,6 +1,8 @@
 //! The product of E4M3 weights and E4M3 tokens: `x · weightᵀ` for large prefills, whose INT4 weights were decoded into a
 //! workspace before, once for all tokens. Both operands lie in shared memory, and CTAs take one tile after another.
 
+use serde::{Deserialize, Serialize};
+
 use super::params;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
 use super::{Addend, Linear};
@@ -8,7 +10,8 @@ use crate::records::COLS;
 use crate::{Swizzle, TensorMapShape};
 
 /// How the two consumer warpgroups of a CTA share out tiles.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Each has 64 of a tile's 128 channels.
     Together,
@@ -17,7 +20,8 @@ pub enum Schedule {
 }
 
 /// How a product is cut into tiles; mirrored by `LinearFp8Tile` in `kernels/cuda/tile/linear_fp8.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct LinearFp8Config {
     /// Tokens of a tile: 128, 192 or 256.
     pub tokens: usize,
@@ -38,6 +42,19 @@ pub const FP8_THREADS: usize = 384;
 const STAGED: usize = 4 * 16 * (64 + 4) * 4;
 
 impl LinearFp8Config {
+    /// Whether there is such a kernel: an error with the reason where there is none.
+    pub fn check(&self) -> Result<(), Unsupported> {
+        let LinearFp8Config { tokens, stages, cluster, promotion, .. } = *self;
+        let there = matches!(tokens, 128 | 192 | 256) && matches!(cluster, 1 | 2) && promotion <= 1 << 10;
+        if !there || !(2..=8).contains(&stages) {
+            return Err(Unsupported(format!("no kernel has {self:?}")));
+        }
+        if tokens == 256 && promotion > 0 {
+            return Err(Unsupported("two sets of sums of 256 tokens: registers hold one".into()));
+        }
+        Ok(())
+    }
+
     /// Output channels of a tile.
     pub fn channels(&self) -> usize {
         match self.schedule {
@@ -115,9 +132,7 @@ impl LinearFp8 {
     pub fn unit(&self, config: &LinearFp8Config, ctas: usize, reason: String) -> Result<Unit, Unsupported> {
         let LinearFp8Config { tokens, cluster, .. } = *config;
         Linear { addend: self.addend, ..Linear::plain(self.channels, self.cols, COLS) }.check()?;
-        if tokens == 256 && config.promotion > 0 {
-            return Err(Unsupported("two sets of sums of 256 tokens: registers hold one".into()));
-        }
+        config.check()?;
         let cta = Cta { threads: FP8_THREADS, cluster, dynamic_shared: config.shared() };
         let (name, text) = self.text(config, cta);
         let promoted = match config.promotion {

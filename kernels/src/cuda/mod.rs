@@ -33,6 +33,7 @@ mod rope_table;
 mod row;
 mod sample;
 pub mod sources;
+pub mod tuning;
 mod unit;
 
 pub use elementwise::{Elementwise, elementwise};

@@ -1,0 +1,213 @@
+//! Products of an artifact on a GPU: every method that a cost model finds promising is timed, and the quickest kept.
+
+mod operands;
+
+use fireq_codegen::cuda::cache::Cache;
+use fireq_codegen::cuda::linear::units;
+use fireq_codegen::cuda::nvrtc::NvrtcFailure;
+use fireq_kernels::LaunchShape;
+use fireq_kernels::cuda::include::IncludeError;
+use fireq_kernels::cuda::tuning::{Method, Tuning, Winner, candidates};
+use fireq_kernels::cuda::{Linear, Output, Unit, Unsupported, cost_fp8};
+use fireq_runtime::cuda::{CudaError, DeviceBytes, Function, Gpu};
+use rayon::prelude::*;
+use thiserror::Error;
+
+use operands::Operands;
+
+/// The file of an artifact that holds its measurements.
+pub const FILE: &str = "tuning.json";
+
+/// What is tried.
+#[derive(Clone, Debug)]
+pub struct TuneOptions {
+    /// Numbers of tokens at whose configurations ranges end; beyond the last there is no limit.
+    pub tokens: Vec<usize>,
+    /// Methods for each product and number of tokens.
+    pub candidates: usize,
+    /// Launches that are timed; the median counts.
+    pub launches: usize,
+    /// Where compiled kernels are kept.
+    pub cache: Cache,
+}
+
+/// Why nothing was measured.
+#[derive(Debug, Error)]
+pub enum TuneError {
+    /// The GPU.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
+    /// The compiler of kernels.
+    #[error(transparent)]
+    Nvrtc(#[from] NvrtcFailure),
+    /// A building block is missing.
+    #[error(transparent)]
+    Include(#[from] IncludeError),
+    /// A method that there is no kernel for.
+    #[error(transparent)]
+    Unsupported(#[from] Unsupported),
+    /// A kernel is wrong.
+    #[error(
+        "{product}, {tokens} tokens: {method:?} gives something else than the others: relative error {error:.1e}"
+    )]
+    Wrong {
+        /// The product.
+        product: String,
+        /// Its tokens.
+        tokens: usize,
+        /// The method.
+        method: Method,
+        /// How far it is off.
+        error: f64,
+    },
+}
+
+/// The numbers of tokens at which the cost models change their mind.
+pub fn token_counts() -> Vec<usize> {
+    cost_fp8::ends().collect()
+}
+
+/// Measures these products. `progress` is told how many of how many measurements are done.
+pub fn tune(
+    gpu: &Gpu,
+    products: &[Linear],
+    options: &TuneOptions,
+    progress: &mut dyn FnMut(usize, usize),
+) -> Result<Tuning, TuneError> {
+    let facts = gpu.facts()?;
+    let mut flush = gpu.allocate(2 * usize::try_from(facts.l2).unwrap_or(0))?;
+    let mut tuning = Tuning { device: facts.name, ..Tuning::default() };
+    let ends: Vec<Option<usize>> = options.tokens.iter().copied().map(Some).chain([None]).collect();
+    for (n, linear) in products.iter().enumerate() {
+        let mut winners = vec![];
+        for (m, to) in ends.iter().enumerate() {
+            winners.push(winner(gpu, linear, *to, options, &mut flush)?);
+            progress(n * ends.len() + m + 1, products.len() * ends.len());
+        }
+        tuning.products.insert(linear.to_string(), winners);
+    }
+    Ok(tuning)
+}
+
+/// The quickest method for tokens up to `to`. What the models choose is the first candidate.
+fn winner(
+    gpu: &Gpu,
+    linear: &Linear,
+    to: Option<usize>,
+    options: &TuneOptions,
+    flush: &mut DeviceBytes,
+) -> Result<Winner, TuneError> {
+    let tokens = to.unwrap_or(cost_fp8::VERY_MANY);
+    let methods = candidates(linear, tokens, options.candidates);
+    let kernels = methods.iter().map(|m| units(linear, m, String::new())).collect::<Result<Vec<_>, _>>()?;
+    compile(&kernels, &options.cache)?;
+    let operands = Operands::new(gpu, linear, tokens)?;
+    let (mut seconds, mut expected) = (vec![], None);
+    for (method, units) in methods.iter().zip(&kernels) {
+        let loaded = Loaded::new(gpu, &options.cache, units, tokens, operands.params(method)?)?;
+        seconds.push(loaded.time(gpu, flush, options.launches)?);
+        agrees(linear, tokens, *method, &operands, &mut expected)?;
+    }
+    let quickest = (0..methods.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
+    let quickest = quickest.ok_or_else(|| Unsupported(format!("{linear}: no kernel fits")))?;
+    Ok(Winner {
+        to,
+        method: methods[quickest],
+        seconds: seconds[quickest],
+        model: seconds[0],
+        tried: methods.len(),
+    })
+}
+
+/// Compiles what is not in the cache, on all cores.
+fn compile(kernels: &[Vec<Unit>], cache: &Cache) -> Result<(), TuneError> {
+    kernels.par_iter().flatten().try_for_each(|unit| {
+        cache.compile(&unit.name, &unit.source()?)?;
+        Ok(())
+    })
+}
+
+/// Outputs that are compared; beyond, reading them takes longer than the product.
+const COMPARED: usize = 64 << 20;
+/// The relative error that another order of sums, or other promotions of short ones, may make.
+const TOLERANCE: f64 = 1e-2;
+
+/// Compares a method's output with that of the first.
+fn agrees(
+    linear: &Linear,
+    tokens: usize,
+    method: Method,
+    operands: &Operands,
+    expected: &mut Option<Vec<f32>>,
+) -> Result<(), TuneError> {
+    if operands.output_bytes() > COMPARED {
+        return Ok(());
+    }
+    let found = floats(&operands.output()?, linear.output);
+    let Some(expected) = expected else {
+        *expected = Some(found);
+        return Ok(());
+    };
+    let square = |x: f32| f64::from(x).powi(2);
+    let difference: f64 = found.iter().zip(&*expected).map(|(a, b)| square(a - b)).sum();
+    let error = (difference / expected.iter().map(|x| square(*x)).sum::<f64>()).sqrt();
+    if error <= TOLERANCE {
+        return Ok(());
+    }
+    Err(TuneError::Wrong { product: linear.to_string(), tokens, method, error })
+}
+
+fn floats(bytes: &[u8], output: Output) -> Vec<f32> {
+    match output {
+        Output::Bf16 => bytes
+            .as_chunks()
+            .0
+            .iter()
+            .map(|b| f32::from_bits(u32::from(u16::from_le_bytes(*b)) << 16))
+            .collect(),
+        _ => bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+    }
+}
+
+/// The kernels of a method on a GPU, with what they take.
+struct Loaded(Vec<(Function, LaunchShape, Vec<u8>)>);
+
+impl Loaded {
+    fn new(
+        gpu: &Gpu,
+        cache: &Cache,
+        units: &[Unit],
+        tokens: usize,
+        params: Vec<Vec<u8>>,
+    ) -> Result<Self, TuneError> {
+        let load = |(unit, params): (&Unit, Vec<u8>)| {
+            let compiled = cache.compile(&unit.name, &unit.source()?)?;
+            let function = gpu.load(&compiled.cubin)?.function(&unit.name)?;
+            Ok((function, unit.launch(tokens, 0), params))
+        };
+        units.iter().zip(params).map(load).collect::<Result<_, TuneError>>().map(Loaded)
+    }
+
+    fn launch(&self) -> Result<(), CudaError> {
+        self.0.iter().try_for_each(|(function, shape, params)| {
+            // SAFETY: parameters are those of the unit, and hold addresses of operands of the product's sizes, which outlive
+            // the measurement.
+            unsafe { function.launch(shape, params) }
+        })
+    }
+
+    /// The median of some launches, each behind a write of more than the level-2 cache holds.
+    fn time(&self, gpu: &Gpu, flush: &mut DeviceBytes, launches: usize) -> Result<f64, CudaError> {
+        let timer = gpu.timer()?;
+        self.launch()?;
+        let mut once = || {
+            flush.fill(0)?;
+            timer.start()?;
+            self.launch()?;
+            timer.stop()
+        };
+        let mut times = (0..launches.max(1)).map(|_| once()).collect::<Result<Vec<_>, _>>()?;
+        times.sort_by(f64::total_cmp);
+        Ok(times[times.len() / 2])
+    }
+}
