@@ -14,6 +14,7 @@ use fireq_kernels::cuda::tuning::Tuning;
 use crate::compile::{CompileError, facts, kept_files};
 use crate::import::Model;
 use crate::report::{self, Report};
+use crate::tune;
 
 /// How an artifact is built; none of it changes what the artifact computes.
 #[derive(Clone, Debug)]
@@ -91,10 +92,17 @@ pub fn build(
         recipe,
         model: facts(model),
         copies: kept_files(&model.dir),
-        texts: report.map(|report| (report::FILE, report.to_json())).into_iter().collect(),
+        texts: texts(report, &options.tuning),
         threads: options.threads,
     };
     Ok(write(&build, out, |dir| code(plans, options, dir), progress)?)
+}
+
+/// Files that say what was measured.
+fn texts(report: Option<&Report>, tuning: &Tuning) -> Vec<(&'static str, String)> {
+    let report = report.map(|report| (report::FILE, report.to_json()));
+    let tuning = (!tuning.products.is_empty()).then(|| (tune::FILE, tuning.to_json()));
+    report.into_iter().chain(tuning).collect()
 }
 
 /// Code for every kind of machine.

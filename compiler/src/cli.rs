@@ -40,6 +40,8 @@ pub enum Command {
     Inspect(Inspect),
     /// Measure tokens per second of an artifact.
     Bench(Bench),
+    /// Measure on a GPU which kernels an artifact's products are quickest with, and keep those.
+    Tune(Tune),
     /// Say what of CPU, LLVM, linker and GPU is usable here, and how to get the rest.
     Doctor(Doctor),
     /// List the passes.
@@ -70,6 +72,9 @@ pub struct Compile {
     /// The instruction sets to compile for.
     #[arg(long, value_enum, default_value_t = CpuLevel::Host)]
     pub cpu: CpuLevel,
+    /// What GPU kernels were measured to be quickest with: an artifact that `fireq tune` measured, or its tuning.json.
+    #[arg(long, value_name = "FILE")]
+    pub tuning: Option<PathBuf>,
     /// Only say what the artifact would hold and take.
     #[arg(long)]
     pub dry_run: bool,
@@ -233,6 +238,26 @@ pub struct Bench {
     #[arg(long, default_value_t = 5)]
     pub repeat: usize,
     /// Print the result as one JSON object.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `tune`.
+#[derive(Debug, Args)]
+pub struct Tune {
+    /// An artifact with code for GPUs, which gets the quickest kernels and a tuning.json.
+    pub artifact: PathBuf,
+    /// Tokens of a step at which kernels may change, rising, separated by commas; the last stands for more, too. By default
+    /// where the cost models look.
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub tokens: Option<Vec<usize>>,
+    /// Kernels to try for each product and number of tokens.
+    #[arg(long, default_value_t = 12, value_name = "N")]
+    pub candidates: usize,
+    /// Launches to time for each; the median counts.
+    #[arg(long, default_value_t = 11, value_name = "N")]
+    pub launches: usize,
+    /// Print what was found as one JSON object.
     #[arg(long)]
     pub json: bool,
 }

@@ -10,6 +10,7 @@ use fireq::engine::EngineError;
 use fireq::import::ImportError;
 use fireq::source::SourceError;
 use fireq::tokens::TokensError;
+use fireq::tune::TuneError;
 use fireq::watch::WatchError;
 use fireq_runtime::RuntimeError;
 
@@ -101,6 +102,13 @@ impl From<SourceError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         Failure::from_error(&error).hint(error.hint())
+    }
+}
+
+impl From<TuneError> for Failure {
+    fn from(error: TuneError) -> Self {
+        Failure::from_error(&error)
+            .hint("the artifact is as it was; `fireq doctor` says what of the GPU is usable")
     }
 }
 

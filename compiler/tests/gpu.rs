@@ -18,6 +18,7 @@ use fireq_ir::artifact::{CudaCode, CudaKernel, Manifest};
 use fireq_ir::plan::{
     Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, verify_plan,
 };
+use fireq_kernels::cuda::tuning::Tuning;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

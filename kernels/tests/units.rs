@@ -2,9 +2,10 @@
 
 use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
+use fireq_kernels::cuda::cost_fp8::{CTAS, choose};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits, norm_quantize,
-    quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Linear, LinearConfig, LinearFp8, Output, Qkv, Unit, elementwise, gather, logits,
+    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -33,6 +34,8 @@ fn units_are_instantiations() {
     check("sample", &sample(128_256));
     let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual, output: Output::F32 };
     check("decode_weight", &o.decode_unit("a test".into()).unwrap());
+    let many = LinearFp8::from(o);
+    check("linear_fp8_add", &many.unit(&choose(&many, 16384).0, CTAS, "a test".into()).unwrap());
     let few = regimes(&o)[0];
     check("linear_add", &o.unit(&few.config, few.reason()).unwrap());
     let gated = Linear { output: Output::Swiglu, ..Linear::plain(28672, 4096, 128) };

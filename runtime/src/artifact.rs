@@ -54,6 +54,11 @@ impl Artifact {
         Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
     }
 
+    /// The verified plan for GPUs.
+    pub fn cuda_plan(&self) -> Result<Plan, RuntimeError> {
+        plan(&self.dir, CUDA_PLAN, CUDA_WEIGHTS)
+    }
+
     /// Maps the weights.
     pub fn weights(&self) -> Result<Weights, RuntimeError> {
         Weights::open(&self.dir.join(WEIGHTS))

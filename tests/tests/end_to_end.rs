@@ -11,6 +11,7 @@ use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::llvm::Cpu;
 use fireq_ir::Op;
 use fireq_ir::interp::{Tensor, interpret};
+use fireq_kernels::cuda::tuning::Tuning;
 use fireq_runtime::{Artifact, Limits, Select, Session};
 use fireq_tests::{Tensors, relative_error};
 
@@ -68,7 +69,13 @@ fn check(recipe: &str, tolerance: f64) {
     let dir = tempfile::tempdir().unwrap();
     for cpu in [Cpu::Host, Cpu::Baseline] {
         let out = dir.path().join(format!("{cpu:?}.fireq"));
-        let options = BuildOptions { cpu, emit_llvm: false, cache: Cache::new(None), threads: 2 };
+        let options = BuildOptions {
+            cpu,
+            emit_llvm: false,
+            cache: Cache::new(None),
+            tuning: Tuning::default(),
+            threads: 2,
+        };
         build(&model, &plans, recipe, None, &options, &out, &|_, _| ()).unwrap();
         let artifact = Artifact::open(&out).unwrap();
         // One prefill longer than a step of the session, then single tokens.

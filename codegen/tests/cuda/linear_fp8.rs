@@ -2,6 +2,7 @@
 
 use fireq_codegen::cuda::cubin::resources;
 use fireq_ir::DType;
+use fireq_kernels::cuda::cost_fp8::DECODE_INSTRUCTIONS;
 use fireq_kernels::cuda::{Addend, FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, Unit};
 
 use super::machine_code::{count, disassemble, product_loop};
@@ -117,5 +118,6 @@ fn weights_are_read_and_written_in_16_bytes() {
         assert_eq!(count(&sass, "SHFL"), 8, "{name}: two for each sixteen columns of a lane");
         let lines = sass.lines().filter(|line| line.contains("*/") && line.contains(';')).count();
         eprintln!("{name}: {lines} instructions for a lane's 64 weights");
+        assert!(lines <= DECODE_INSTRUCTIONS, "{name}: {lines}");
     }
 }

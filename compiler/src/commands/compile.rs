@@ -22,7 +22,7 @@ use super::open::set_threads;
 use super::output::{bytes, emit, emit_json, progress};
 use super::recipe::{Chosen, chosen, text};
 use super::targets::{build_options, targets};
-use super::{gpu_kernels, partial, quantized};
+use super::{gpu_kernels, partial, quantized, tuning};
 use crate::cli::Compile;
 use crate::failure::Outcome;
 
@@ -70,6 +70,9 @@ pub fn compile(options: &Compile) -> Outcome {
 /// What to compile for, and the recipe; what is wrong with the options is said before the work, not after it.
 fn checked(options: &Compile) -> Outcome<(Targets, Chosen)> {
     let targets = targets(options)?;
+    if let Some(path) = &options.tuning {
+        tuning::read(path)?;
+    }
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
     }
@@ -119,7 +122,8 @@ fn build(
 ) -> Outcome<Option<CudaCode>> {
     let Some(out) = &options.output else { return Ok(None) };
     let bar = progress("weights", 0);
-    let build = build_options(options.cpu, options.emit_llvm, options.threads);
+    let tuning = options.tuning.as_deref().map(tuning::read).transpose()?.unwrap_or_default();
+    let build = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
     let manifest = fireq::build::build(model, plans, recipe, report, &build, out, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);

@@ -22,6 +22,8 @@ mod recipe;
 mod reference;
 mod run;
 mod targets;
+mod tune;
+mod tuning;
 mod worst;
 
 use crate::cli::{Cli, Command};
@@ -37,6 +39,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Opt(options) => opt::opt(&options),
         Command::Inspect(options) => inspect::inspect(&options),
         Command::Bench(options) => bench::bench(&options),
+        Command::Tune(options) => tune::tune(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Passes(options) => passes::passes(&options),
     }

@@ -3,6 +3,7 @@
 use fireq::build::{Plans, Targets, build};
 use fireq::compile::CompileError;
 use fireq::import::Model;
+use fireq_kernels::cuda::tuning::Tuning;
 use fireq_runtime::Artifact;
 use tempfile::TempDir;
 
@@ -17,7 +18,7 @@ pub fn compile(mut model: Model, options: &Executed) -> Outcome<(Artifact, TempD
     let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: false })?;
     let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
     let out = temporary.path().join("reference.fireq");
-    let build_options = build_options(CpuLevel::Host, false, options.threads);
+    let build_options = build_options(CpuLevel::Host, false, options.threads, Tuning::default());
     build(&model, &plans, "none", None, &build_options, &out, &|_, _| ())?;
     Ok((Artifact::open(&out)?, temporary))
 }

@@ -5,6 +5,8 @@ use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::{ARCHITECTURE, NvrtcFailure, version};
 use fireq_codegen::cuda::toolkit::HOW_TO_INSTALL;
 
+use fireq_kernels::cuda::tuning::Tuning;
+
 use crate::cli::{Compile, CpuLevel};
 use crate::failure::{Failure, Outcome};
 
@@ -35,7 +37,12 @@ pub fn targets(options: &Compile) -> Outcome<Targets> {
 }
 
 /// Build options as the command line gives them.
-pub fn build_options(level: CpuLevel, emit_llvm: bool, threads: Option<usize>) -> BuildOptions {
+pub fn build_options(
+    level: CpuLevel,
+    emit_llvm: bool,
+    threads: Option<usize>,
+    tuning: Tuning,
+) -> BuildOptions {
     #[cfg(not(feature = "llvm"))]
     let _ = level;
     BuildOptions {
@@ -43,6 +50,7 @@ pub fn build_options(level: CpuLevel, emit_llvm: bool, threads: Option<usize>) -
         cpu: cpu(level),
         emit_llvm,
         cache: Cache::of_user(),
+        tuning,
         threads: threads.unwrap_or_else(rayon::current_num_threads).max(1),
     }
 }

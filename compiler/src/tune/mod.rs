@@ -21,7 +21,7 @@ pub const FILE: &str = "tuning.json";
 /// What is tried.
 #[derive(Clone, Debug)]
 pub struct TuneOptions {
-    /// Numbers of tokens at whose configurations ranges end; beyond the last there is no limit.
+    /// Numbers of tokens at which ranges end; the last stands for more, too.
     pub tokens: Vec<usize>,
     /// Methods for each product and number of tokens.
     pub candidates: usize,
@@ -62,9 +62,9 @@ pub enum TuneError {
     },
 }
 
-/// The numbers of tokens at which the cost models change their mind.
+/// The numbers of tokens at which the cost models look.
 pub fn token_counts() -> Vec<usize> {
-    cost_fp8::ends().collect()
+    cost_fp8::ends().chain([cost_fp8::VERY_MANY]).collect()
 }
 
 /// Measures these products. `progress` is told how many of how many measurements are done.
@@ -77,27 +77,26 @@ pub fn tune(
     let facts = gpu.facts()?;
     let mut flush = gpu.allocate(2 * usize::try_from(facts.l2).unwrap_or(0))?;
     let mut tuning = Tuning { device: facts.name, ..Tuning::default() };
-    let ends: Vec<Option<usize>> = options.tokens.iter().copied().map(Some).chain([None]).collect();
+    let counts = options.tokens.len();
     for (n, linear) in products.iter().enumerate() {
         let mut winners = vec![];
-        for (m, to) in ends.iter().enumerate() {
-            winners.push(winner(gpu, linear, *to, options, &mut flush)?);
-            progress(n * ends.len() + m + 1, products.len() * ends.len());
+        for (m, tokens) in options.tokens.iter().enumerate() {
+            winners.push(winner(gpu, linear, *tokens, options, &mut flush)?);
+            progress(n * counts + m + 1, products.len() * counts);
         }
         tuning.products.insert(linear.to_string(), winners);
     }
     Ok(tuning)
 }
 
-/// The quickest method for tokens up to `to`. What the models choose is the first candidate.
+/// The quickest method for so many tokens. What the models choose is the first candidate.
 fn winner(
     gpu: &Gpu,
     linear: &Linear,
-    to: Option<usize>,
+    tokens: usize,
     options: &TuneOptions,
     flush: &mut DeviceBytes,
 ) -> Result<Winner, TuneError> {
-    let tokens = to.unwrap_or(cost_fp8::VERY_MANY);
     let methods = candidates(linear, tokens, options.candidates);
     let kernels = methods.iter().map(|m| units(linear, m, String::new())).collect::<Result<Vec<_>, _>>()?;
     compile(&kernels, &options.cache)?;
@@ -111,7 +110,7 @@ fn winner(
     let quickest = (0..methods.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
     let quickest = quickest.ok_or_else(|| Unsupported(format!("{linear}: no kernel fits")))?;
     Ok(Winner {
-        to,
+        tokens,
         method: methods[quickest],
         seconds: seconds[quickest],
         model: seconds[0],

@@ -16,9 +16,8 @@
 use super::cost::{
     self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SM_BYTES, SMS,
 };
-use super::linear::{Linear, LinearConfig, MOST_SHARED, Output};
+use super::linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output};
 use super::linear_fp8::{LinearFp8, LinearFp8Config, Schedule, tile_place};
-use super::{Addend, TOKEN_TILES};
 use crate::records::{COLS, ROWS, record_bytes};
 
 /// CTAs of a launch: one for each SM of an H100 or H200. GPCs have even numbers of SMs, so that pairs find room on all.
@@ -237,9 +236,7 @@ pub fn paths(linear: &Linear) -> Vec<Path> {
         let (config, estimate) = choose(&LinearFp8::from(*linear), tokens);
         let workspace = Way::Workspace(config, estimate, decode);
         // A workspace takes memory: it has to be worth that.
-        let worth = has_workspace(linear)
-            && tokens > TOKEN_TILES[0]
-            && workspace.seconds() * AS_GOOD < records.seconds();
+        let worth = has_workspace(linear) && workspace.seconds() * AS_GOOD < records.seconds();
         push(&mut paths, to, if worth { workspace } else { records });
     }
     paths

@@ -3,6 +3,10 @@
 //! A unit has no logic: an include, a few names, and one instantiation with a C name. Sizes, formats and tiles are
 //! template arguments, chosen here; the C++ is in `kernels/cuda`, in layers of which each includes only lower ones.
 //!
+//! Products with INT4 weights have two kernels: [`Linear::unit`] decodes weights while it multiplies them; for many tokens
+//! [`Linear::decode_unit`] decodes them once into a workspace, and [`LinearFp8::unit`] multiplies E4M3 by E4M3.
+//! [`cost_fp8::paths`] says which does it for how many tokens.
+//!
 //! Numbers are the interpreter's. Divisions are IEEE's, nothing is contracted, rotations are carried in f64 and norms in
 //! pairs of f32, so that scales, codes, caches and workspaces have its bits. It differs
 //!

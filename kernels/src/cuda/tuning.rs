@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::cost_fp8::{self, Path, VERY_MANY, Way, paths};
+use super::cost_fp8::{self, Path, Way, paths};
 use super::{Linear, LinearConfig, LinearFp8, LinearFp8Config, Unsupported, cost};
 
 /// How a product is done, without what a model thinks of it.
@@ -53,9 +53,8 @@ pub struct Chosen {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Winner {
-    /// The most tokens that it is for, and the number that it was measured with; none where there is no limit, and
-    /// [`VERY_MANY`] were taken.
-    pub to: Option<usize>,
+    /// The tokens that it was measured with: the most that it is for, but for the last of a product, which is for more, too.
+    pub tokens: usize,
     /// The method.
     pub method: Method,
     /// Seconds that it took.
@@ -87,9 +86,10 @@ impl Tuning {
 
     fn measured(&self, winners: &[Winner]) -> Vec<Chosen> {
         let mut chosen: Vec<Chosen> = vec![];
-        for winner in winners {
+        for (n, winner) in winners.iter().enumerate() {
             let from = chosen.last().and_then(|last| last.to).map_or(1, |last| last + 1);
-            let (to, method, reason) = (winner.to, winner.method, self.reason(winner));
+            let to = (n + 1 < winners.len()).then_some(winner.tokens);
+            let (method, reason) = (winner.method, self.reason(winner));
             match chosen.last_mut() {
                 Some(last) if last.method == method => (last.to, last.reason) = (to, reason),
                 _ => chosen.push(Chosen { from, to, method, reason }),
@@ -105,20 +105,24 @@ impl Tuning {
             winner.tried,
             self.device,
             micro(winner.seconds),
-            winner.to.unwrap_or(VERY_MANY),
+            winner.tokens,
             micro(winner.model)
         )
     }
 
-    /// Whether this says something useful: numbers of tokens rise, the last has no limit, methods exist, and times are times.
+    /// As JSON, the same bytes for the same content.
+    pub fn to_json(&self) -> String {
+        let text = serde_json::to_string_pretty(self).expect("strings and numbers have a JSON form");
+        text + "\n"
+    }
+
+    /// Whether this says something useful: numbers of tokens rise, methods exist, and times are times.
     pub fn check(&self) -> Result<(), String> {
         for (product, winners) in &self.products {
-            let ends: Vec<usize> = winners.iter().map(|winner| winner.to.unwrap_or(usize::MAX)).collect();
-            let rises = ends.first().is_some_and(|first| *first > 0) && ends.is_sorted_by(|a, b| a < b);
-            if !rises || ends.last() != Some(&usize::MAX) {
-                return Err(format!(
-                    "{product}: numbers of tokens do not rise to the last, which has no limit"
-                ));
+            let rises = winners.first().is_some_and(|first| first.tokens > 0)
+                && winners.is_sorted_by(|a, b| a.tokens < b.tokens);
+            if !rises {
+                return Err(format!("{product}: numbers of tokens do not rise from 1 on"));
             }
             if let Some(refused) = winners.iter().find_map(|winner| winner.method.check().err()) {
                 return Err(format!("{product}: {refused}"));
@@ -135,7 +139,7 @@ fn modelled(path: &Path) -> Chosen {
     Chosen { from: path.from, to: path.to, method: path.way.into(), reason: path.reason() }
 }
 
-/// At most `most` methods for so many tokens, those that the cost models find quickest first.
+/// At most `most` methods for so many tokens: what the cost models choose, then what they find quickest.
 pub fn candidates(linear: &Linear, tokens: usize, most: usize) -> Vec<Method> {
     let records = cost::candidates(linear, tokens)
         .map(|c| (Method::Records(c), cost::estimate(linear, &c, tokens).seconds));
@@ -146,8 +150,10 @@ pub fn candidates(linear: &Linear, tokens: usize, most: usize) -> Vec<Method> {
         .map(|c| (Method::Workspace(c), before + cost_fp8::estimate(&decoded, &c, tokens).seconds));
     let mut all: Vec<(Method, f64)> = records.chain(workspace).collect();
     all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
-    all.truncate(most);
-    all.into_iter().map(|(method, _)| method).collect()
+    let holds = |path: &Path| path.from <= tokens && path.to.is_none_or(|to| tokens <= to);
+    let first: Option<Method> = paths(linear).into_iter().find(holds).map(|path| path.way.into());
+    let others = all.into_iter().map(|(method, _)| method).filter(|method| Some(*method) != first);
+    first.into_iter().chain(others).take(most).collect()
 }
 
 #[cfg(test)]
@@ -158,8 +164,8 @@ mod tests {
         Linear::plain(28672, 4096, 128)
     }
 
-    fn winner(to: Option<usize>, method: Method) -> Winner {
-        Winner { to, method, seconds: 2e-6, model: 3e-6, tried: 4 }
+    fn winner(tokens: usize, method: Method) -> Winner {
+        Winner { tokens, method, seconds: 2e-6, model: 3e-6, tried: 4 }
     }
 
     #[test]
@@ -173,7 +179,7 @@ mod tests {
     #[test]
     fn winners_are_for_the_tokens_up_to_theirs_and_neighbours_that_agree_are_one() {
         let [a, b] = [16, 256].map(|tokens| candidates(&up(), tokens, 1)[0]);
-        let winners = vec![winner(Some(8), a), winner(Some(64), a), winner(None, b)];
+        let winners = vec![winner(8, a), winner(64, a), winner(512, b)];
         let products = [(up().to_string(), winners)].into();
         let tuning = Tuning { device: "a GPU".into(), products };
         tuning.check().unwrap();
@@ -189,9 +195,9 @@ mod tests {
     }
 
     #[test]
-    fn tables_that_end_or_go_back_are_refused() {
+    fn tables_that_are_empty_or_go_back_are_refused() {
         let method = candidates(&up(), 16, 1)[0];
-        for ends in [&[][..], &[Some(8)], &[Some(8), Some(8), None], &[None, Some(8)], &[Some(0), None]] {
+        for ends in [&[][..], &[8, 8], &[16, 8], &[0, 8]] {
             let winners = ends.iter().map(|to| winner(*to, method)).collect();
             let tuning = Tuning { device: String::new(), products: [("p".to_string(), winners)].into() };
             assert!(tuning.check().is_err(), "{ends:?}");

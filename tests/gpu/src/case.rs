@@ -133,14 +133,16 @@ pub enum CaseError {
 const DESCRIPTION: &str = "case";
 
 impl Case {
-    /// Writes a safetensors file that holds everything.
+    /// Writes a safetensors file that holds everything; what a launch leaves as it was, once.
     pub fn save(&self, path: &Path) -> Result<(), CaseError> {
         let tensors = self.buffers.iter().enumerate().flat_map(|(n, buffer)| {
             let before = if let Init::Data(bytes) = &buffer.init { Some(("before", bytes)) } else { None };
             let after = buffer.expected.as_ref().map(|expected| ("after", &expected.bytes));
+            let after = after.filter(|(_, after)| before.is_none_or(|(_, before)| before != *after));
             before.into_iter().chain(after).map(move |(when, bytes)| (format!("{when}.{n}"), bytes))
         });
-        let tensors = tensors.map(|(name, bytes)| view(name, bytes)).collect::<Result<Vec<_>, _>>()?;
+        let view = |(name, bytes)| Ok((name, TensorView::new(Stored::U8, vec![Vec::len(bytes)], bytes)?));
+        let tensors = tensors.map(view).collect::<Result<Vec<_>, CaseError>>()?;
         let metadata = HashMap::from([(DESCRIPTION.to_string(), serde_json::to_string(self)?)]);
         Ok(safetensors::serialize_to_file(tensors, Some(metadata), path)?)
     }
@@ -161,7 +163,7 @@ impl Case {
                 *bytes = of("before", n)?;
             }
             if let Some(expected) = &mut buffer.expected {
-                expected.bytes = of("after", n)?;
+                expected.bytes = of("after", n).or_else(|_| of("before", n))?;
             }
         }
         case.verify()?;
@@ -207,11 +209,6 @@ impl Case {
     }
 }
 
-/// A tensor of bytes.
-fn view(name: String, bytes: &[u8]) -> Result<(String, TensorView<'_>), CaseError> {
-    Ok((name, TensorView::new(Stored::U8, vec![bytes.len()], bytes)?))
-}
-
 impl Param {
     /// Bytes that it takes in the structure.
     fn size(&self) -> usize {
@@ -244,8 +241,10 @@ mod tests {
     use super::*;
 
     fn case() -> Case {
-        let expected = Expected { bytes: vec![7; 8], dtype: Dtype::Bytes, tolerance: Tolerance::Exact };
+        let all = |byte| Expected { bytes: vec![byte; 8], dtype: Dtype::Bytes, tolerance: Tolerance::Exact };
         let buffer = |init, expected| Buffer { name: "x".into(), len: 8, init, expected };
+        let (short, poison) = (buffer(Init::Data(vec![1, 2, 3]), None), buffer(Init::Poison, Some(all(7))));
+        let of_fives = |after| buffer(Init::Data(vec![5; 8]), Some(all(after)));
         Case {
             name: "copy of 8".into(),
             unit: "copy".into(),
@@ -253,7 +252,7 @@ mod tests {
             shape: LaunchShape::row(2, 32),
             params: vec![0; 24],
             fills: vec![(8, Param::Address { buffer: 1, byte: 4 })],
-            buffers: vec![buffer(Init::Data(vec![1, 2, 3]), None), buffer(Init::Poison, Some(expected))],
+            buffers: [short, poison].into_iter().chain([5, 6].map(of_fives)).collect(),
             cost: None,
         }
     }
