@@ -25,17 +25,21 @@ pub enum Sampling {
     },
 }
 
+/// Temperatures up to this one take the most likely token.
+const COLDEST: f32 = 1e-30;
+
 impl Sampling {
     /// What decides the token of a step, as kernels take it.
     pub fn draw(self, step: u32) -> Draw {
         match self {
-            Sampling::Greedy => Draw::default(),
-            Sampling::Random { temperature, top_p, seed } => Draw {
+            // Of logits that are so much apart the largest is certain, and products with the scale stay finite otherwise.
+            Sampling::Random { temperature, top_p, seed } if temperature > COLDEST => Draw {
                 seed,
                 mass: if top_p < 1.0 { (f64::from(top_p) * 2f64.powi(64)) as u64 } else { 0 },
                 step,
                 scale: std::f32::consts::LOG2_E / temperature,
             },
+            _ => Draw::default(),
         }
     }
 }
@@ -158,7 +162,11 @@ mod tests {
 
     #[test]
     fn low_temperature_is_greedy() {
-        let mut sampler = Sampler::new(Sampling::Random { temperature: 1e-3, top_p: 1.0, seed: 1 });
-        assert!((0..50).all(|_| sampler.pick(&[0.0, 1.0, 0.9]) == 1));
+        for temperature in [1e-3, 1e-20, 1e-44] {
+            for top_p in [1.0, 0.5] {
+                let mut sampler = Sampler::new(Sampling::Random { temperature, top_p, seed: 1 });
+                assert!((0..50).all(|_| sampler.pick(&[0.0, 1.0, 0.9, -1e4]) == 1), "{temperature}");
+            }
+        }
     }
 }
