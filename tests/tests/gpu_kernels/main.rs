@@ -12,6 +12,7 @@ mod linear;
 mod linear_fp8;
 mod oracle;
 mod plain;
+mod pool;
 mod prefill;
 mod promotion;
 mod record;
