@@ -46,13 +46,14 @@ __device__ inline void keys_of(const Params& p, const u8* tile, Rows& rows, u32 
     decode_keys<Page>(tile, block, thread, key_scales<Page>(tile, thread), a);
     stage(rows, position, position + 1, {{4 * t, 16 + 4 * t}, {32 + 4 * t, 48 + 4 * t}}, a);
     synchronize();
+    constexpr u32 CHUNK = Page::HEAD % 16 == 0 ? 16 : 4, CHUNKS = 64 / CHUNK;
     u64 pitch = static_cast<u64>(gridDim.y) * Page::HEAD;
-    for (u32 n = thread; n < 64 * 4; n += blockDim.x) {
-        u32 key = blockIdx.x * Page::TILE + n / 4, channel = block * 64 + n % 4 * 16;
+    for (u32 n = thread; n < 64 * CHUNKS; n += blockDim.x) {
+        u32 key = blockIdx.x * Page::TILE + n / CHUNKS, column = n % CHUNKS * CHUNK, channel = block * 64 + column;
         if (key >= p.keys || channel >= Page::HEAD) continue;
-        u32 words[4];
+        u32 words[CHUNK / 4];
 #pragma unroll
-        for (u32 i = 0; i < 4; ++i) words[i] = *reinterpret_cast<const u32*>(&rows[n / 4][n % 4 * 16 + 4 * i]);
+        for (u32 i = 0; i < CHUNK / 4; ++i) words[i] = *reinterpret_cast<const u32*>(&rows[n / CHUNKS][column + 4 * i]);
         store_words(p.k_workspace + key * pitch + blockIdx.y * Page::HEAD + channel, words);
     }
 }

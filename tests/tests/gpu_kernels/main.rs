@@ -6,7 +6,9 @@
 
 mod broken;
 mod conformance;
+mod decode_attention;
 mod device;
+mod gather_pages;
 mod heads;
 mod linear;
 mod linear_fp8;

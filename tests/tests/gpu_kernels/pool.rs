@@ -2,7 +2,9 @@
 
 use std::ops::Range;
 
-use fireq_ir::interp::Tensor;
+use fireq_ir::interp::{Data, Tensor};
+use fireq_ir::quant::Quantized;
+use fireq_ir::{Fit, Format, Type};
 use fireq_kernels::pages::{At, Pages, Part};
 
 use super::device::UNTOUCHED;
@@ -52,4 +54,14 @@ impl Pool {
     pub fn table_bytes(&self) -> Vec<u8> {
         self.tables.iter().flat_map(|page| page.to_le_bytes()).collect()
     }
+}
+
+/// Rows of a plain cache: numbers below 1 of either sign, of which none repeats soon, quantized as the contract has it.
+pub fn rows(count: usize, layout: Pages, seed: usize) -> Tensor {
+    let Pages { kv_heads, head, .. } = layout;
+    let number = |i: usize| ((i * i % 8191 + i * 31 + seed * 7919) as f32 * 0.618).sin();
+    let x: Vec<f32> = (0..count * kv_heads * head).map(number).collect();
+    let format = Format::kv(head);
+    let quantized = Quantized::from_rows(&x, kv_heads * head, &format, Fit::Signed);
+    Tensor { ty: Type::f32(count, kv_heads * head).with_format(&format), data: Data::Quant(quantized) }
 }
