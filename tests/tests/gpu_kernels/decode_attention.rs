@@ -13,6 +13,9 @@ use super::oracle::{Case, parts};
 use super::pool::Pool;
 use super::record::Near;
 
+/// What pages hold behind the last key: codes of −1, scales that are NaN.
+const NOTHING: u8 = 0xff;
+
 /// A token of each of several sequences.
 pub struct Step {
     of: DecodeAttention,
@@ -83,7 +86,7 @@ return %3, %8"
     }
 
     /// Probabilities rounded as the kernel's are.
-    fn rounded(&self) -> Vec<f32> {
+    pub fn rounded(&self) -> Vec<f32> {
         self.formula(|_, below| f64::from(e4m3::round((below.exp2() * 448.0) as f32)))
     }
 
@@ -91,7 +94,7 @@ return %3, %8"
     pub fn params(&self, gpu: &mut Device, split: Split) -> params::DecodeAttention {
         let DecodeAttention { heads, kv_heads, head, .. } = self.of;
         let (count, elements) = (self.cases.len(), self.cases.len() * heads * head);
-        let mut pool = Pool::new(self.of.pages(), &self.keys);
+        let mut pool = Pool::new(self.of.pages(), &self.keys, NOTHING);
         for (n, (case, keys)) in self.cases.iter().zip(&self.keys).enumerate() {
             pool.write(n, Part::Keys, case.cache("k.0"), 0..*keys);
             pool.write(n, Part::Values, case.cache("v.0"), 0..*keys);
@@ -188,7 +191,7 @@ fn check(sizes: [usize; 4], keys: &[usize], scale: f32, tiles: usize) {
 }
 
 /// No split.
-const WHOLE: usize = 1 << 20;
+pub const WHOLE: usize = 1 << 20;
 
 #[test]
 fn lengths_from_one_key_on_and_odd_tails() {

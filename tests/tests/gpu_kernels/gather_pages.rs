@@ -18,7 +18,7 @@ fn check(layout: Pages, keys: usize) {
     let what = format!("{layout:?}, {keys} keys");
     let (context, kv) = (keys.next_multiple_of(16) + 16, layout.kv_heads * layout.head);
     let [k, v] = [1, 2].map(|seed| rows(keys + 5, layout, seed));
-    let mut pool = Pool::new(layout, &[keys + 5]);
+    let mut pool = Pool::new(layout, &[keys + 5], UNTOUCHED);
     pool.write(0, Part::Keys, &k, 0..keys + 5);
     pool.write(0, Part::Values, &v, 0..keys + 5);
     let params = params::GatherPages {

@@ -84,7 +84,7 @@ impl<'a> Step<'a> {
     fn new(heads: &'a Heads, spans: &'a [Span]) -> Self {
         let Qkv { kv_heads, head, page, .. } = heads.qkv;
         let cases: Vec<Case> = spans.iter().zip(7..).map(|(span, seed)| heads.case(*span, seed)).collect();
-        let pool = || Pool::new(Pages { kv_heads, head, keys: page }, &vec![CONTEXT; spans.len()]);
+        let pool = || Pool::new(Pages { kv_heads, head, keys: page }, &vec![CONTEXT; spans.len()], UNTOUCHED);
         let (mut before, mut after) = (pool(), pool());
         for (n, (case, span)) in cases.iter().zip(spans).enumerate() {
             for (name, part) in [("k.0", Part::Keys), ("v.0", Part::Values)] {

@@ -7,13 +7,12 @@ use fireq_ir::quant::Quantized;
 use fireq_ir::{Fit, Format, Type};
 use fireq_kernels::pages::{At, Pages, Part};
 
-use super::device::UNTOUCHED;
 use super::oracle::parts;
 
 /// The cache of a layer, as the host fills it.
 pub struct Pool {
     pub layout: Pages,
-    /// Pages, of which every other belongs to nobody; what is not written is [`UNTOUCHED`].
+    /// Pages, of which every other belongs to nobody.
     pub bytes: Vec<u8>,
     /// For each sequence as many pages as the longest has.
     pub tables: Vec<u32>,
@@ -22,14 +21,14 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// A pool with room for this many positions of each sequence. Pages lie in no order.
-    pub fn new(layout: Pages, contexts: &[usize]) -> Self {
+    /// A pool of bytes `fill` with room for this many positions of each sequence. Pages lie in no order.
+    pub fn new(layout: Pages, contexts: &[usize], fill: u8) -> Self {
         let stride = contexts.iter().map(|context| layout.count(*context)).max().unwrap();
         let count = 2 * contexts.len() * stride;
         let place = |n: usize| (count - 1 - 2 * n) as u32;
         let of_sequence = |sequence| (0..stride).map(move |page| place(page * contexts.len() + sequence));
         let tables = (0..contexts.len()).flat_map(of_sequence).collect();
-        Pool { layout, bytes: vec![UNTOUCHED; count * layout.bytes()], tables, stride }
+        Pool { layout, bytes: vec![fill; count * layout.bytes()], tables, stride }
     }
 
     fn at(&self, sequence: usize, position: usize, kv_head: usize) -> At {
