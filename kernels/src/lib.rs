@@ -6,6 +6,7 @@ pub mod cpu;
 pub mod cuda;
 mod launch;
 pub mod layout;
+pub mod pages;
 mod tile;
 
 pub use fireq_ir::plan::records;

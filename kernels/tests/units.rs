@@ -4,8 +4,8 @@ use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::cost_fp8::{CTAS, choose};
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, LinearFp8, Output, Qkv, Unit, elementwise, gather, logits,
-    norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, DecodeAttention, Elementwise, Linear, LinearConfig, LinearFp8, Output, Qkv, Unit, elementwise,
+    gather, gather_pages, logits, norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -27,9 +27,12 @@ fn units_are_instantiations() {
     check("bias", &elementwise(Elementwise::Bias, 6144, DType::BF16).unwrap());
     check("rope_table", &rope_table(128).unwrap());
     let clipped = Fit::Clipped;
-    let qkv =
-        Qkv { q_heads: 32, kv_heads: 8, head: 128, k_fit: clipped, v_fit: clipped, scales: DType::E4M3 };
+    let qkv = Qkv { q_heads: 32, kv_heads: 8, head: 128, k_fit: clipped, v_fit: clipped, page: 64 };
     check("qkv", &qkv.unit().unwrap());
+    let attention = DecodeAttention { heads: 32, kv_heads: 8, head: 128, page: 64 };
+    check("decode_attention", &attention.unit().unwrap());
+    check("combine", &attention.combine().unwrap());
+    check("gather_pages", &gather_pages(attention.pages()).unwrap());
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
     check("sample", &sample(128_256));
     let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual, output: Output::F32 };
@@ -51,14 +54,7 @@ fn units_are_instantiations() {
 fn what_no_unit_can_hold_is_refused() {
     let error = norm_quantize(1 << 20, DType::BF16).unwrap_err().to_string();
     assert!(error.contains("do not fit into registers"), "{error}");
-    let wide = Qkv {
-        q_heads: 1,
-        kv_heads: 1,
-        head: 512,
-        k_fit: Fit::Absmax,
-        v_fit: Fit::Absmax,
-        scales: DType::E4M3,
-    };
+    let wide = Qkv { q_heads: 1, kv_heads: 1, head: 512, k_fit: Fit::Absmax, v_fit: Fit::Absmax, page: 64 };
     assert!(wide.unit().unwrap_err().to_string().contains("heads of 512 channels"));
     assert!(elementwise(Elementwise::Add, 4, DType::BF16).is_err());
     assert!(gather(4, DType::I32).is_err());

@@ -3,8 +3,12 @@
 use fireq_ir::plan::{Kernel, Launch, Plan};
 use fireq_ir::{DType, Format, Level, Per, Type};
 use fireq_kernels::cuda::Qkv;
+use fireq_kernels::pages::TILE;
 
 use super::select::{Found, Missing, cols};
+
+/// Positions of a page.
+pub(super) const PAGE: usize = TILE;
 
 /// The kernel that serves one of an attention's three producers, or why it does not.
 pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
@@ -45,8 +49,10 @@ fn of_attention(plan: &Plan, attention: &Launch) -> Result<Qkv, String> {
     let [Some(scales), Some(v_scales)] = scales else {
         return Err("a cache is not INT4 with one scale per head".into());
     };
-    require(scales == v_scales, || "the caches have scales of different formats".into())?;
-    Ok(Qkv { q_heads: heads, kv_heads, head, k_fit: *k_fit, v_fit: *v_fit, scales })
+    for scales in [scales, v_scales] {
+        require(scales == DType::E4M3, || format!("pages of the cache have E4M3 scales, and not {scales}"))?;
+    }
+    Ok(Qkv { q_heads: heads, kv_heads, head, k_fit: *k_fit, v_fit: *v_fit, page: PAGE })
 }
 
 /// The format of scales of an INT4 cache that has one for each head.

@@ -7,16 +7,17 @@ use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather, logits, norm_quantize,
-    quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, DecodeAttention, Elementwise, Linear, LinearConfig, Output, Qkv, Unit, elementwise, gather,
+    gather_pages, logits, norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
+use fireq_kernels::pages::Pages;
 
 use super::linear_fp8;
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
-    let qkv = |q_heads, kv_heads, head, k_fit, v_fit, scales| {
-        Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }.unit().unwrap()
+    let qkv = |q_heads, kv_heads, head, k_fit, v_fit, page| {
+        Qkv { q_heads, kv_heads, head, k_fit, v_fit, page }.unit().unwrap()
     };
     let rows = vec![
         gather(4096, DType::BF16).unwrap(),
@@ -38,11 +39,13 @@ pub fn units() -> Vec<Unit> {
         elementwise(Elementwise::Bias, 896, DType::BF16).unwrap(),
         elementwise(Elementwise::Scale, 64, DType::F32).unwrap(),
         rope_table(128).unwrap(),
-        qkv(32, 8, 128, Fit::Clipped, Fit::Clipped, DType::E4M3),
-        qkv(14, 2, 64, Fit::Signed, Fit::Absmax, DType::E4M3),
-        qkv(4, 4, 256, Fit::Absmax, Fit::Signed, DType::E4M3),
-        qkv(3, 1, 80, Fit::Clipped, Fit::Clipped, DType::BF16),
-        qkv(3, 1, 20, Fit::Clipped, Fit::Clipped, DType::E4M3),
+        qkv(32, 8, 128, Fit::Clipped, Fit::Clipped, 64),
+        qkv(14, 2, 64, Fit::Signed, Fit::Absmax, 64),
+        qkv(4, 4, 256, Fit::Absmax, Fit::Signed, 128),
+        qkv(3, 1, 80, Fit::Clipped, Fit::Clipped, 64),
+        qkv(3, 1, 20, Fit::Clipped, Fit::Clipped, 64),
+        gather_pages(Pages { kv_heads: 8, head: 128, keys: 64 }).unwrap(),
+        gather_pages(Pages { kv_heads: 1, head: 80, keys: 128 }).unwrap(),
         logits(4096, 128_256, DType::BF16, 1).unwrap(),
         logits(4096, 128_256, DType::BF16, 8).unwrap(),
         logits(37, 33, DType::BF16, 8).unwrap(),
@@ -53,7 +56,14 @@ pub fn units() -> Vec<Unit> {
     ];
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
     let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();
-    rows.into_iter().chain(linears).chain(decoded).collect()
+    let attention = attention().into_iter().flat_map(|of| [of.unit().unwrap(), of.combine().unwrap()]);
+    rows.into_iter().chain(linears).chain(decoded).chain(attention).collect()
+}
+
+/// Decode attention of Llama-3-8B, and with few or many channels and query heads.
+pub fn attention() -> Vec<DecodeAttention> {
+    let of = |heads, kv_heads, head, page| DecodeAttention { heads, kv_heads, head, page };
+    vec![of(32, 8, 128, 64), of(14, 2, 64, 64), of(16, 1, 128, 128), of(8, 4, 256, 64), of(16, 1, 64, 64)]
 }
 
 /// Products as the cost model has them for Llama-3-8B, and in groups of 64 and with a bias.

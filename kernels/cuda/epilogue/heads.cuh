@@ -32,48 +32,20 @@ __device__ inline void quantize_query(const float (&x)[2 * Group::PAIRS], bool a
     store_e4m3(codes + Group::HALF + Group::lane() * Group::PAIRS, high, by);
 }
 
-/// Both halves of a head as INT4 codes, two to a byte: a lane's sixteen of each are 8 bytes, so that of two neighbours one
-/// stores what both have of the first half, the other the second.
-template <typename Group>
-__device__ inline void store_halves(u8* codes, const float (&low)[Group::PAIRS], const float (&high)[Group::PAIRS],
-                                    bool active) {
-    if constexpr (Group::PAIRS == 16 && Group::ACTIVE % 2 == 0) {
-        u32 first[2], second[2], both[4];
-        pack_int4(low, first);
-        pack_int4(high, second);
-        bool odd = Group::lane() % 2 == 1;
+/// Codes of a head under the scale that is returned. `x` becomes the numbers that the codes stand for.
+template <Fit FIT, typename Group>
+__device__ inline float quantize_head(float (&x)[2 * Group::PAIRS], float (&codes)[2 * Group::PAIRS]) {
+    float scale = int4_scale<FIT, e4m3, Group>(x);
+    Divisor by = divisor(scale);
 #pragma unroll
-        for (int n = 0; n < 2; ++n) {
-            u32 other = exchange(odd ? first[n] : second[n], 1);
-            both[n] = odd ? other : first[n];
-            both[n + 2] = odd ? second[n] : other;
-        }
-        int channel = Group::lane() / 2 * 2 * Group::PAIRS + (odd ? Group::HALF : 0);
-        if (active) store_words(codes + channel / 2, both);
-    } else if (active) {
-        store_int4(codes + Group::lane() * Group::PAIRS / 2, low);
-        store_int4(codes + (Group::HALF + Group::lane() * Group::PAIRS) / 2, high);
+    for (int n = 0; n < 2 * Group::PAIRS; ++n) {
+        codes[n] = int4_code(x[n], by);
+        x[n] = int4_element<e4m3>(codes[n], scale);
     }
+    return scale;
 }
 
-/// Codes of a head and its scale into a cache. `x` becomes the numbers that the codes stand for.
-template <Fit FIT, typename Group, typename S>
-__device__ inline void append(float (&x)[2 * Group::PAIRS], bool active, u8* codes, S* scale) {
-    float s = int4_scale<FIT, S, Group>(x);
-    Divisor by = divisor(s);
-    float low[Group::PAIRS], high[Group::PAIRS];
-#pragma unroll
-    for (int n = 0; n < Group::PAIRS; ++n) {
-        low[n] = int4_code(x[n], by);
-        high[n] = int4_code(x[n + Group::PAIRS], by);
-        x[n] = int4_element<S>(low[n], s);
-        x[n + Group::PAIRS] = int4_element<S>(high[n], s);
-    }
-    if (active && Group::lane() == 0) store_scale(scale, s);
-    store_halves<Group>(codes, low, high, active);
-}
-
-/// The numbers of a head as E4M3 under no scale, which is exact for elements under E4M3 scales.
+/// The numbers of a head as E4M3 under no scale, which is exact for what INT4 codes stand for.
 template <typename Group>
 __device__ inline void store_elements(const float (&x)[2 * Group::PAIRS], bool active, e4m3* to) {
     constexpr int PAIRS = Group::PAIRS;

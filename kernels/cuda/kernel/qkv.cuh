@@ -1,15 +1,25 @@
 #pragma once
 #include "epilogue/heads.cuh"
+#include "epilogue/page.cuh"
 #include "mainloop/head.cuh"
 
 // Between the projections and attention: rope, a scale and a shift per channel, then FP8 for queries, and INT4 into the
-// caches for keys and values. For prefill, keys and values also go, dequantized, into an FP8 workspace: keys as they are,
-// values transposed and behind the last token zero until its block of sixteen ends. One CTA for a head and the tokens of BLOCK positions that start at a multiple of BLOCK.
+// pages of the cache for keys and values. For prefill of one sequence, keys and values also go, dequantized, into an FP8
+// workspace: keys as they are, values transposed and behind the last token zero until its block of sixteen ends. One CTA for
+// a head and a run.
 
 namespace fireq::qkv {
 
-/// Positions of a CTA: sixteen codes of a channel of transposed values are one store.
+/// Positions of a CTA, at most: values of a channel are 16 bytes of the workspace, and of two channels 16 bytes of a page.
 inline constexpr int BLOCK = 16;
+
+/// Neighbouring tokens of a sequence whose positions lie in one block.
+struct Run {
+    u32 sequence;
+    u32 token;     // the first
+    u32 position;  // of the first
+    u32 count;
+};
 
 struct Params {
     const float* q;        // [tokens, q_stride]: Q_HEADS heads
@@ -20,64 +30,73 @@ struct Params {
     const float* q_shift;
     const float* k_scale;
     const float* k_shift;
-    e4m3* q_codes;       // [tokens, Q_HEADS·HEAD]
-    float* q_scales;     // [tokens, Q_HEADS]
-    u8* k_codes;         // [context, KV_HEADS·HEAD/2]
-    void* k_scales;      // [context, KV_HEADS]
-    u8* v_codes;         // as for keys
-    void* v_scales;
-    e4m3* k_workspace;   // [context, KV_HEADS·HEAD], or null
-    e4m3* v_workspace;   // [KV_HEADS·HEAD, workspace_stride], blocks of positions permuted, or null
+    e4m3* q_codes;         // [tokens, Q_HEADS·HEAD]
+    float* q_scales;       // [tokens, Q_HEADS]
+    const Run* runs;
+    const u32* tables;     // [sequences, table_stride]: pages of a sequence, in order
+    u8* pages;             // page n begins n·page_stride bytes on
+    e4m3* k_workspace;     // [context, KV_HEADS·HEAD], or null
+    e4m3* v_workspace;     // [KV_HEADS·HEAD, workspace_stride], blocks of positions permuted, or null
+    u32 page_stride;
+    u32 table_stride;
     u32 workspace_stride;  // a multiple of BLOCK
     u32 q_stride;
     u32 k_stride;
     u32 v_stride;
-    u32 past;
-    u32 tokens;
 };
 
-/// The token of this thread's group; negative or from `tokens` on where the CTA's positions are not of this step.
-template <typename Group>
-__device__ inline int token_of(const Params& p) {
-    int block = static_cast<int>(p.past / BLOCK + blockIdx.x);
-    return block * BLOCK + static_cast<int>(threadIdx.x) / Group::LANES - static_cast<int>(p.past);
+/// Where the positions of a run lie.
+template <typename Page>
+__device__ inline PageBlock page_block(const Params& p, const Run& run, u32 kv_head) {
+    u32 tile = run.position / Page::TILE, first = run.position % BLOCK;
+    u64 page = p.tables[static_cast<u64>(run.sequence) * p.table_stride + tile / Page::TILES];
+    u8* at = p.pages + page * p.page_stride + Page::tile_at(kv_head, tile % Page::TILES);
+    return {at, run.position % Page::TILE / BLOCK, static_cast<i32>(first), static_cast<i32>(first + run.count)};
 }
 
-template <typename Group, int Q_HEADS, int KV_HEADS, Fit K_FIT, Fit V_FIT, typename K_SCALE, typename V_SCALE>
+template <typename Group, int Q_HEADS, int KV_HEADS, Fit K_FIT, Fit V_FIT, int PAGE>
 __device__ inline void run(const Params& p) {
+    using Page = PageTile<Group::HEAD, PAGE>;
     constexpr int ROW = KV_HEADS * Group::HEAD;
-    int token = token_of<Group>(p), head = static_cast<int>(blockIdx.y);
-    bool active = Group::active() && token >= 0 && token < static_cast<int>(p.tokens);
-    i64 at = active ? token : 0, position = p.past + at;
-    float x[2 * Group::PAIRS];
+    Run run = p.runs[blockIdx.x];
+    int first = static_cast<int>(run.position % BLOCK), slot = static_cast<int>(threadIdx.x) / Group::LANES;
+    int head = static_cast<int>(blockIdx.y), n = slot - first;
+    bool active = Group::active() && n >= 0 && n < static_cast<int>(run.count);
+    i64 token = run.token + (active ? n : 0), position = run.position + (active ? n : 0);
+    float x[2 * Group::PAIRS], codes[2 * Group::PAIRS];
     if (head < Q_HEADS) {
-        load_head<Group>(p.q + at * p.q_stride + head * Group::HEAD, active, x);
-        turn<Group>(p.table + at * Group::HEAD, active, x);
+        load_head<Group>(p.q + token * p.q_stride + head * Group::HEAD, active, x);
+        turn<Group>(p.table + token * Group::HEAD, active, x);
         scale_and_shift<Group>(p.q_scale, p.q_shift, head, active, x);
-        i64 unit = at * Q_HEADS + head;
+        i64 unit = token * Q_HEADS + head;
         quantize_query<Group>(x, active, p.q_codes + unit * Group::HEAD, p.q_scales + unit);
         return;
     }
     head -= Q_HEADS;
     if (head < KV_HEADS) {
-        load_head<Group>(p.k + at * p.k_stride + head * Group::HEAD, active, x);
-        turn<Group>(p.table + at * Group::HEAD, active, x);
+        load_head<Group>(p.k + token * p.k_stride + head * Group::HEAD, active, x);
+        turn<Group>(p.table + token * Group::HEAD, active, x);
         scale_and_shift<Group>(p.k_scale, p.k_shift, head, active, x);
-        auto* scales = static_cast<K_SCALE*>(p.k_scales) + position * KV_HEADS + head;
-        append<K_FIT, Group>(x, active, p.k_codes + (position * ROW + head * Group::HEAD) / 2, scales);
+        PageBlock block = page_block<Page>(p, run, static_cast<u32>(head));
+        float scale = quantize_head<K_FIT, Group>(x, codes);
+        store_keys<Page, Group>(codes, block);
+        u8* scales = block.tile + Page::KEY_SCALES_AT;
+        if (active && Group::lane() == 0) store_scale(reinterpret_cast<e4m3*>(scales) + position % Page::TILE, scale);
         if (p.k_workspace != nullptr) {
             store_elements<Group>(x, active, p.k_workspace + position * ROW + head * Group::HEAD);
         }
         return;
     }
     head -= KV_HEADS;
-    load_head<Group>(p.v + at * p.v_stride + head * Group::HEAD, active, x);
-    auto* scales = static_cast<V_SCALE*>(p.v_scales) + position * KV_HEADS + head;
-    append<V_FIT, Group>(x, active, p.v_codes + (position * ROW + head * Group::HEAD) / 2, scales);
+    load_head<Group>(p.v + token * p.v_stride + head * Group::HEAD, active, x);
+    PageBlock block = page_block<Page>(p, run, static_cast<u32>(head));
+    float scale = quantize_head<V_FIT, Group>(x, codes);
+    store_values<Page, Group>(codes, block);
+    u8* scales = block.tile + Page::VALUE_SCALES_AT;
+    if (active && Group::lane() == 0) store_scale(reinterpret_cast<e4m3*>(scales) + position % Page::TILE, scale);
     if (p.v_workspace != nullptr) {
-        int start = static_cast<int>(p.past / BLOCK + blockIdx.x) * BLOCK;
-        e4m3* channels = p.v_workspace + static_cast<i64>(head) * Group::HEAD * p.workspace_stride + start;
-        store_transposed<Group, BLOCK>(x, channels, p.workspace_stride, static_cast<int>(p.past) - start);
+        e4m3* channels = p.v_workspace + static_cast<i64>(head) * Group::HEAD * p.workspace_stride;
+        store_transposed<Group, BLOCK>(x, channels + (run.position - first), p.workspace_stride, first);
     }
 }
 

@@ -33,6 +33,8 @@ __device__ inline float of_lane(float x, u32 lane) {
     return float_of_bits(y);
 }
 
+__device__ inline u32 of_lane(u32 x, u32 lane) { return bits_of_float(of_lane(float_of_bits(x), lane)); }
+
 __device__ inline u64 of_lane(u64 x, u32 lane) {
     u32 low, high;
     asm volatile("shfl.sync.idx.b32 %0, %1, %2, 0x1f, 0xffffffff;" : "=r"(low) : "r"(static_cast<u32>(x)), "r"(lane));

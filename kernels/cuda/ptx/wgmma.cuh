@@ -23,6 +23,14 @@ __device__ inline u64 swizzled_rows(u32 place) {
     return static_cast<u64>(SWIZZLE | EIGHT_ROWS) << 32 | (UNUSED_STRIDE | place);
 }
 
+/// What B is: blocks of eight rows of 16 bytes, 128 bytes each, without a swizzle. Those of the next 16 bytes of the rows lie
+/// `columns_apart`, those of the next eight rows behind each other.
+template <int COLUMNS_APART>
+__device__ inline u64 core_matrices(u32 place) {
+    constexpr u32 EIGHT_ROWS = matrix_bytes(128);
+    return static_cast<u64>(EIGHT_ROWS) << 32 | (matrix_bytes(COLUMNS_APART) << 16 | place);
+}
+
 /// Registers of each thread of this warpgroup from now on: fewer leave some for others, more wait until they are there.
 template <int COUNT>
 __device__ inline void give_registers_up_to() {

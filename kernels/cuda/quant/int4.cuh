@@ -108,29 +108,4 @@ __device__ inline float int4_scale(const float (&x)[N]) {
     return scale;
 }
 
-/// `N` codes two to a byte, low nibble first.
-template <int N>
-__device__ inline void pack_int4(const float (&codes)[N], u32 (&packed)[(N + 7) / 8]) {
-#pragma unroll
-    for (int n = 0; n < N; ++n) {
-        u32 code = (static_cast<u32>(to_int(codes[n])) & 15u) << (4 * (n % 8));
-        packed[n / 8] = n % 8 == 0 ? code : packed[n / 8] | code;
-    }
-}
-
-/// Packed codes to an address aligned to all of them.
-template <int N>
-__device__ inline void store_int4(u8* to, const float (&codes)[N]) {
-    static_assert(N == 2 || N == 4 || N % 8 == 0, "a lane writes one byte, two, or whole words");
-    u32 packed[(N + 7) / 8];
-    pack_int4(codes, packed);
-    if constexpr (N % 8 == 0) {
-        store_words(to, packed);
-    } else if constexpr (N == 4) {
-        *reinterpret_cast<u16*>(to) = static_cast<u16>(packed[0]);
-    } else {
-        *to = static_cast<u8>(packed[0]);
-    }
-}
-
 }  // namespace fireq

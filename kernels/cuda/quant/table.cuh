@@ -1,5 +1,6 @@
 #pragma once
 #include "ptx/types.cuh"
+#include "ptx/halves.cuh"
 
 // INT4 codes to E4M3 numbers by table: code q under scale σ stands for rn8(q·σ), which is looked up and not computed.
 
@@ -25,25 +26,6 @@ __device__ inline u32 and_or(u32 x, u32 mask, u32 bits) {
     return y;
 }
 
-/// Two halves times two: exact here, since a scale has 4 bits and a factor at most 4.
-__device__ inline u32 multiply_halves(u32 a, u32 b) {
-    u32 product;
-    asm("mul.f16x2 %0, %1, %2;" : "=r"(product) : "r"(a), "r"(b));
-    return product;
-}
-
-/// Four E4M3 codes of four halves.
-__device__ inline u32 round_halves(u32 low, u32 high) {
-    u32 codes;
-    asm("{\n.reg .b16 l, h;\n"
-        "cvt.rn.satfinite.e4m3x2.f16x2 l, %1;\n"
-        "cvt.rn.satfinite.e4m3x2.f16x2 h, %2;\n"
-        "mov.b32 %0, {l, h};\n}"
-        : "=r"(codes)
-        : "r"(low), "r"(high));
-    return codes;
-}
-
 /// The table of a scale that both halves hold. Eight products suffice: the numbers of −q and q differ in their sign.
 __device__ inline Table table_of(u32 scale) {
     constexpr u32 ONE_TWO = 0x40003c00, THREE_FOUR = 0x44004200, FIVE_SIX = 0x46004500, SEVEN_EIGHT = 0x48004700;
@@ -56,8 +38,7 @@ __device__ inline Table table_of(u32 scale) {
 
 /// Tables of the scales of two rows, E4M3 in one word's low bytes.
 __device__ inline void tables_of(u16 scales, Table& first, Table& second) {
-    u32 halves;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(scales));
+    u32 halves = halves_of(scales);
     first = table_of(bytes(halves, 0, 0x1010));
     second = table_of(bytes(halves, 0, 0x3232));
 }

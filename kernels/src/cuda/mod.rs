@@ -17,14 +17,17 @@
 //! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`;
 //! * in products with INT4 weights, whose sums tensor cores take: products and numbers are exact, the bits that sums keep
 //!   are the hardware's until they move to f32 registers, as often as [`cost::promotion`] says. On the simulator, which
-//!   rounds once per instruction, a relative L2 error below 10⁻⁶; with it, gated products have `silu`'s.
+//!   rounds once per instruction, a relative L2 error below 10⁻⁶; with it, gated products have `silu`'s;
+//! * in attention, which rounds probabilities under a maximum that is a whole number, and sees keys tile by tile.
 
 pub mod cost;
 pub mod cost_fp8;
+mod decode_attention;
 mod decode_weight;
 mod elementwise;
 pub mod expression;
 mod gather;
+mod gather_pages;
 pub mod include;
 mod linear;
 mod linear_fp8;
@@ -37,17 +40,20 @@ mod rope_table;
 mod row;
 mod sample;
 pub mod sources;
+pub mod splits;
 pub mod tuning;
 mod unit;
 
 pub use elementwise::{Elementwise, elementwise};
 pub use gather::gather;
+pub use gather_pages::gather_pages;
 pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output, TOKEN_TILES};
 pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, value_position};
-pub use qkv::{BLOCK, Qkv};
+pub use qkv::{BLOCK, Qkv, Span, runs};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
 pub use sample::sample;
+pub use splits::DecodeAttention;
 pub use unit::{Cta, Grid, Unit, Unsupported};

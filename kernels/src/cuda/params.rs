@@ -58,6 +58,10 @@ macro_rules! params {
     )* };
 }
 
+mod attention;
+
+pub use attention::{Combine, DecodeAttention, GatherPages, Prefill, Qkv, Run};
+
 params! {
     /// Of the kernel that gathers rows of a table.
     Gather = "fireq::gather::Params" {
@@ -138,54 +142,6 @@ params! {
         /// Rows of the table.
         tokens: u32,
     }
-    /// Of what stands between projections and attention.
-    Qkv = "fireq::qkv::Params" {
-        /// `f32[tokens, q_stride]`, from the first query channel on.
-        q: DevicePtr,
-        /// `f32[tokens, k_stride]`, from the first key channel on.
-        k: DevicePtr,
-        /// `f32[tokens, v_stride]`, from the first value channel on.
-        v: DevicePtr,
-        /// `f32[tokens, head]`: cosines, then sines.
-        table: DevicePtr,
-        /// `f32[q_heads·head]` that rotated queries are multiplied with, or 0.
-        q_scale: DevicePtr,
-        /// `f32[q_heads·head]` that is added then, or 0.
-        q_shift: DevicePtr,
-        /// `f32[kv_heads·head]` that rotated keys are multiplied with, or 0.
-        k_scale: DevicePtr,
-        /// `f32[kv_heads·head]` that is added then, or 0.
-        k_shift: DevicePtr,
-        /// `e4m3[tokens, q_heads·head]`.
-        q_codes: DevicePtr,
-        /// `f32[tokens, q_heads]`.
-        q_scales: DevicePtr,
-        /// `i4[context, kv_heads·head]`, two to a byte, low nibble first.
-        k_codes: DevicePtr,
-        /// `[context, kv_heads]` in the cache's scale format.
-        k_scales: DevicePtr,
-        /// As for keys.
-        v_codes: DevicePtr,
-        /// As for keys.
-        v_scales: DevicePtr,
-        /// `e4m3[context, kv_heads·head]`: dequantized keys for prefill, or 0.
-        k_workspace: DevicePtr,
-        /// `e4m3[kv_heads·head, workspace_stride]`: dequantized values, transposed, each sixteen positions in the order of
-        /// [`crate::cuda::value_position`], or 0.
-        v_workspace: DevicePtr,
-        /// Positions from one channel to the next: a multiple of 16.
-        workspace_stride: u32,
-        /// Numbers from one row of `q` to the next.
-        q_stride: u32,
-        /// Numbers from one row of `k` to the next.
-        k_stride: u32,
-        /// Numbers from one row of `v` to the next.
-        v_stride: u32,
-        /// Positions before this step.
-        past: u32,
-        /// Positions of this step.
-        tokens: u32,
-    }
     /// Of a product with float weights.
     Logits = "fireq::logits::Params" {
         /// `f32[tokens, cols]`.
@@ -251,29 +207,6 @@ params! {
         steps: u32,
         /// Token tiles of a band: [`crate::cuda::LinearFp8Config::band`].
         band: u32,
-    }
-    /// Of attention over FP8 keys and values.
-    Prefill = "fireq::prefill::Params" {
-        /// `e4m3[tokens, heads·head]`, as [`crate::cuda::Prefill::q`] describes it.
-        q: TensorMap,
-        /// `e4m3[keys, kv_heads·head]`, as [`crate::cuda::Prefill::k`] describes it.
-        k: TensorMap,
-        /// `e4m3[kv_heads·head, keys]`, as [`crate::cuda::Prefill::v`] describes it.
-        v: TensorMap,
-        /// `f32[tokens, heads]`.
-        q_scales: DevicePtr,
-        /// `f32[tokens, heads·head]`.
-        out: DevicePtr,
-        /// The attention's scale times log2(e).
-        factor: f32,
-        /// Queries.
-        tokens: u32,
-        /// Keys before the first query's own.
-        past: u32,
-        /// Query heads.
-        heads: u32,
-        /// Query heads of a kv head.
-        repeats: u32,
     }
     /// Of the choice of a token.
     Sample = "fireq::sample::Params" {

@@ -1,12 +1,39 @@
 //! The kernel between projections and attention.
 
-use fireq_ir::{DType, Fit};
+use fireq_ir::Fit;
 
-use super::params;
-use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, text};
+use super::params::{self, Run};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, layout, text};
+use crate::pages::Pages;
 
-/// Positions of a CTA.
+/// Positions of a CTA, at most.
 pub const BLOCK: usize = 16;
+
+/// The tokens of a sequence in a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    /// Positions before them.
+    pub past: usize,
+    /// How many.
+    pub tokens: usize,
+}
+
+/// The runs of a step whose n-th sequence has the n-th span, tokens in the order of sequences: as many as the launch has rows.
+pub fn runs(spans: &[Span]) -> Vec<Run> {
+    let mut runs = vec![];
+    let mut token = 0;
+    for (sequence, Span { past, tokens }) in spans.iter().enumerate() {
+        let (mut position, end) = (*past, past + tokens);
+        while position < end {
+            let count = (BLOCK - position % BLOCK).min(end - position);
+            let [sequence, token_at, position_at, count_of] =
+                [sequence, token, position, count].map(|n| n as u32);
+            runs.push(Run { sequence, token: token_at, position: position_at, count: count_of });
+            (position, token) = (position + count, token + count);
+        }
+    }
+    runs
+}
 
 /// What the kernel is specialized for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,14 +48,15 @@ pub struct Qkv {
     pub k_fit: Fit,
     /// How scales of values are chosen.
     pub v_fit: Fit,
-    /// The format of scales in the caches.
-    pub scales: DType,
+    /// Positions of a page.
+    pub page: usize,
 }
 
 impl Qkv {
     /// The unit; heads need a multiple of 4 channels, and at most 256.
     pub fn unit(&self) -> Result<Unit, Unsupported> {
-        let Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales } = *self;
+        let Qkv { q_heads, kv_heads, head, k_fit, v_fit, page } = *self;
+        Pages { kv_heads, head, keys: page }.check()?;
         let half = head / 2;
         // Sixteen E4M3 codes are one store; a warp has at least two lanes for each of its tokens.
         let fits = |pairs: &usize| half.is_multiple_of(*pairs) && half >= 2 * pairs;
@@ -40,37 +68,49 @@ impl Qkv {
         }
         let lanes = (half / pairs).next_power_of_two();
         let threads = BLOCK * lanes;
-        let scale = match scales {
-            DType::E4M3 => "e4m3",
-            DType::BF16 => "bf16",
-            DType::F32 => "float",
-            other => return Err(Unsupported(format!("scales of {other} in a cache"))),
-        };
-        let name = format!("qkv_{q_heads}x{kv_heads}x{head}_{}_{}_{scales}", k_fit.name(), v_fit.name());
+        let name = format!("qkv_{q_heads}x{kv_heads}x{head}_{}_{}_p{page}", k_fit.name(), v_fit.name());
         let group = format!("using Head = HeadGroup<{head}, {pairs}, {lanes}>;");
         let [k, v] = [k_fit, v_fit].map(|fit| format!("Fit::{}", fit.name().to_uppercase()));
-        let arguments = format!("Head, {q_heads}, {kv_heads}, {k}, {v}, {scale}, {scale}");
+        let arguments = format!("Head, {q_heads}, {kv_heads}, {k}, {v}, {page}");
+        let run = format!("using Run = qkv::Run;\n{}", layout::<Run>("Run").trim_end());
         let text = text::<params::Qkv>(&Parts {
             name: &name,
             kernel: "qkv",
-            names: &[group],
+            names: &[group, run],
             arguments: &arguments,
             cta: Cta::of(threads),
         });
         Ok(Unit {
             shape: format!("{q_heads} query and {kv_heads} key heads of {head}"),
             config: format!(
-                "{threads} threads for a head of {BLOCK} tokens, {lanes} lanes a head, {pairs} pairs a lane"
+                "{threads} threads for a head of {BLOCK} positions, {lanes} lanes a head, {pairs} pairs a lane, pages of {page}"
             ),
             reason: format!(
-                "bound by memory: {}, stores of {} bytes of INT4 and {pairs} of FP8; one pass writes codes, caches and the FP8 workspace, 16 values of a channel at once",
-                access(4 * pairs),
-                if pairs == 16 && (half / pairs).is_multiple_of(2) { 16 } else { pairs / 2 }
+                "bound by memory: {}, stores of 16 bytes of pages and {pairs} of FP8; one pass writes codes, pages and the FP8 workspace, 16 values of a channel at once",
+                access(4 * pairs)
             ),
             cta: Cta::of(threads),
-            grid: Grid::Heads(q_heads + 2 * kv_heads),
+            grid: Grid::RowParts(q_heads + 2 * kv_heads),
             name,
             text,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_end_where_blocks_do() {
+        let found = runs(&[
+            Span { past: 14, tokens: 19 },
+            Span { past: 5, tokens: 0 },
+            Span { past: 16, tokens: 1 },
+            Span { past: 0, tokens: 16 },
+        ]);
+        let run = |[sequence, token, position, count]: [u32; 4]| Run { sequence, token, position, count };
+        let expected = [[0, 0, 14, 2], [0, 2, 16, 16], [0, 18, 32, 1], [2, 19, 16, 1], [3, 20, 0, 16]];
+        assert_eq!(found, expected.map(run));
     }
 }

@@ -5,8 +5,9 @@ use thiserror::Error;
 
 use super::include::{IncludeError, resolve};
 use super::params::Params;
-use super::qkv::BLOCK;
+use super::splits::DecodeAttention;
 use crate::LaunchShape;
+use crate::pages::TILE;
 
 /// One kernel as it is compiled.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,7 @@ impl Cta {
 pub enum Grid {
     /// One for each row; for norms of runs, one for each run.
     Rows,
-    /// This many in y for each row.
+    /// This many in y for each row; for the kernel before attention, for each [`Run`](super::params::Run).
     RowParts(usize),
     /// One for every `per_cta` numbers of rows of `cols`.
     Elements {
@@ -66,8 +67,15 @@ pub enum Grid {
         /// Query heads.
         heads: usize,
     },
-    /// This many heads in y for every block of positions that the step touches.
-    Heads(usize),
+    /// One in x for every kv head, one in y for every row, and in z as many as its keys are split among.
+    Splits(DecodeAttention),
+    /// One in x for every 64 positions before the step, `heads` in y, `parts` in z.
+    Tiles64 {
+        /// Heads of keys and values.
+        heads: usize,
+        /// CTAs that share the channels of a head.
+        parts: usize,
+    },
     /// This many in x and y, whatever the rows.
     Fixed([usize; 2]),
     /// This many in x for every `tokens` rows.
@@ -93,20 +101,21 @@ pub enum Grid {
 impl Grid {
     /// The CTAs in x, y and z of a launch on `rows` rows behind `past` positions; rows are at least one.
     pub fn ctas(self, rows: usize, past: usize) -> [u32; 3] {
-        let [x, y] = match self {
-            Grid::Rows => [rows, 1],
-            Grid::RowParts(parts) => [rows, parts],
-            Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1],
-            Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads],
-            Grid::Heads(heads) => [(past + rows).div_ceil(BLOCK) - past / BLOCK, heads],
-            Grid::Fixed(ctas) => ctas,
-            Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens)],
+        let [x, y, z] = match self {
+            Grid::Rows => [rows, 1, 1],
+            Grid::RowParts(parts) => [rows, parts, 1],
+            Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1, 1],
+            Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads, 1],
+            Grid::Splits(of) => [of.kv_heads, rows, of.split(&vec![past + 1; rows]).parts],
+            Grid::Tiles64 { heads, parts } => [past.div_ceil(TILE), heads, parts],
+            Grid::Fixed([x, y]) => [x, y, 1],
+            Grid::Tiles { channels, tokens } => [channels, rows.div_ceil(tokens), 1],
             Grid::Persistent { channels, tokens, cluster, ctas } => {
                 let clusters = (channels * rows.div_ceil(tokens)).min(ctas / cluster).max(1);
-                [clusters * cluster, 1]
+                [clusters * cluster, 1, 1]
             }
         };
-        [x as u32, y as u32, 1]
+        [x as u32, y as u32, z as u32]
     }
 }
 

@@ -5,6 +5,7 @@ use fireq_kernels::cuda::{Addend, LinearConfig, LinearFp8Config, Output, Schedul
 use fireq_runtime::Sampling;
 use fireq_tests::relative_error;
 
+use super::decode_attention::{self, Step, WHOLE};
 use super::device::device;
 use super::linear::{case, configured, operands};
 use super::linear_fp8::Product;
@@ -209,4 +210,63 @@ fn products_with_decoded_weights_without_a_wait_or_a_peer_are_caught() {
     assert!(early.as_ref().map_or(true, |error| *error > 1e-3), "{early:?}");
     let forgotten = decoded(Schedule::Together, &[("sums[n] += part[n];", "sums[n] = part[n];")]).unwrap();
     assert!(forgotten > 1e-3, "other sums give other outputs: {forgotten:.1e}");
+}
+
+/// The relative error of decode attention by a broken kernel, or what the simulator says of it: eight tiles go through four
+/// stages.
+fn attention(right: &str, wrong: &str) -> Result<f64, String> {
+    let mut gpu = device().expect("asked before");
+    let (of, keys) = (decode_attention::of([2, 1, 256, 64]), [500]);
+    let step = Step::new(of, &keys, 0.1);
+    let params = step.params(&mut gpu, decode_attention::split(&keys, WHOLE));
+    let unit = of.unit().unwrap();
+    gpu.attempt(&unit, &broken(&unit, right, wrong), 1, &params)?;
+    Ok(relative_error(&step.rounded(), &gpu.f32s(params.out, 2 * 256)))
+}
+
+#[test]
+fn attention_without_a_fence_a_wait_or_patience_is_caught() {
+    if device().is_none() {
+        return;
+    }
+    let full = "wait(memory.full(stage(tile)), parity(tile));";
+    assert!(attention(full, full).unwrap() < 5e-4);
+    let refused = |right: &str, wrong: &str, said: &str| {
+        let fault = attention(right, wrong).unwrap_err();
+        assert!(fault.contains(said), "without `{}`: {fault}", right.trim());
+    };
+    refused(full, "", "shared");
+    refused("wait(memory.empty(ring.stage), ring.parity ^ 1);", "", "shared");
+    refused("scales, now);\n                fence_products();\n", "scales, now);\n", "no wgmma.fence");
+    refused("const {\n        fence_products();\n", "const {\n", "no wgmma.fence");
+    refused(
+        "        wait_for_products<0>();\n        keep_in_place(sum);",
+        "",
+        "register of a wgmma in flight",
+    );
+    refused("        publish_writes();\n    }\n};", "    }\n};", "fence");
+    let together = "synchronize_first<Tile::CONSUMERS>();\n";
+    for then in [
+        "        softmax.raise(",
+        "#pragma unroll\n        for (int tile = 0; tile < TILES; ++tile) {\n            from",
+    ] {
+        refused(&format!("{together}{then}"), then, "shared");
+    }
+}
+
+#[test]
+fn attention_with_other_numbers_is_caught() {
+    if device().is_none() {
+        return;
+    }
+    let wrong = |right: &str, wrong: &str| {
+        let error = attention(right, wrong).unwrap();
+        assert!(error.is_nan() || error > 1e-2, "`{wrong}` gives other outputs: {error:.1e}");
+    };
+    wrong("FROM_72 = 0x54805480", "FROM_72 = 0x54005400");
+    wrong("0xd480d480", "0xd400d400");
+    wrong("multiply_add(o[block][n], rescale[Tile::column(n)],", "multiply_add(o[block][n], 1.0f,");
+    wrong("bool seen = first", "bool seen = true || first");
+    wrong("if (visible < Page::TILE) {", "if (false) {");
+    wrong("return g / 2 * 16 + warp * 4 + g % 2 * 2;", "return warp * 16 + g * 2;");
 }

@@ -1,10 +1,13 @@
-//! The kernel between projections and attention: queries, caches and workspaces to the bit.
+//! The kernel between projections and attention: queries, pages and workspaces to the bit.
 
-use fireq_ir::{DType, Fit};
-use fireq_kernels::cuda::{BLOCK, Qkv, params, value_position};
+use fireq_ir::Fit;
+use fireq_kernels::cuda::params::{self, Params};
+use fireq_kernels::cuda::{BLOCK, Qkv, Span, runs, value_position};
+use fireq_kernels::pages::{Pages, Part};
 
 use super::device::{Device, UNTOUCHED, device};
 use super::oracle::{Case, elements_e4m3, parts};
+use super::pool::Pool;
 
 /// A case: what the kernel is specialized for, and whether there are scales and shifts behind rope.
 struct Heads {
@@ -13,15 +16,15 @@ struct Heads {
     shifted: bool,
 }
 
-/// Rows that a cache has room for.
-const CONTEXT: usize = 64;
+/// Positions that workspaces and tables have room for.
+const CONTEXT: usize = 144;
 
 impl Heads {
     /// The operations that the kernel stands for, one by one.
-    fn case(&self, tokens: usize, past: usize) -> Case {
-        let Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales } = self.qkv;
+    fn case(&self, Span { past, tokens }: Span, seed: u64) -> Case {
+        let Qkv { q_heads, kv_heads, head, k_fit, v_fit, .. } = self.qkv;
         let (q, kv) = (q_heads * head, kv_heads * head);
-        let cache = format!("i4<g{head}:{scales}>");
+        let cache = format!("i4<g{head}:e4m3>");
         let mut lines = vec![
             format!("input {{name=\"q\"}} : f32[T,{q}]"),
             format!("input {{name=\"k\"}} : f32[T,{kv}]"),
@@ -51,90 +54,116 @@ impl Heads {
         });
         let mut body: String = lines.iter().enumerate().map(|(n, line)| format!("%{n} = {line}\n")).collect();
         body += &format!("return %{query}, %{}, %{}", appended[0], appended[1]);
-        Case::new(&body, [tokens, past, 1])
+        Case::seeded(&body, [tokens, past, 1], seed)
     }
 }
 
-/// Rows of a merged projection: queries, keys and values side by side.
-fn merged(case: &Case, tokens: usize) -> Vec<f32> {
-    let all = ["q", "k", "v"].map(|name| case.input_f32(name));
-    let row = |t: usize| {
-        let part = move |x: &Vec<f32>| x[x.len() / tokens * t..][..x.len() / tokens].to_vec();
-        all.iter().flat_map(part).collect::<Vec<_>>()
+/// Rows of a merged projection of all sequences: queries, keys and values side by side.
+fn merged(cases: &[Case], spans: &[Span]) -> Vec<f32> {
+    let rows = |(case, span): (&Case, &Span)| {
+        let all = ["q", "k", "v"].map(|name| case.input_f32(name));
+        let cols = all.each_ref().map(|x| x.len() / span.tokens);
+        let row =
+            |t: usize| (0..3).flat_map(|n| all[n][cols[n] * t..][..cols[n]].to_vec()).collect::<Vec<_>>();
+        (0..span.tokens).flat_map(row).collect::<Vec<_>>()
     };
-    (0..tokens).flat_map(row).collect()
+    cases.iter().zip(spans).flat_map(rows).collect()
 }
 
-/// The parts of a cache with room for [`CONTEXT`] rows, the first of them filled.
-fn cache(gpu: &mut Device, name: &str, before: &[Vec<u8>], rows: usize, row_bytes: [usize; 2]) -> [u64; 2] {
-    [0, 1].map(|n| {
-        let mut bytes = before.get(n).cloned().unwrap_or_default();
-        assert_eq!(bytes.len(), rows * row_bytes[n]);
-        bytes.resize(CONTEXT * row_bytes[n], UNTOUCHED);
-        gpu.put(name, &bytes)
-    })
+/// A step of several sequences.
+struct Step<'a> {
+    heads: &'a Heads,
+    spans: &'a [Span],
+    cases: Vec<Case>,
+    /// Pages before and after it.
+    before: Pool,
+    after: Pool,
 }
 
-fn check(gpu: &mut Device, heads: &Heads, tokens: usize, past: usize) {
-    let what = format!("{:?}, {tokens} tokens behind {past}", heads.qkv);
-    let case = heads.case(tokens, past);
-    let Qkv { q_heads, kv_heads, head, scales, .. } = heads.qkv;
-    let (q, kv) = (q_heads * head, kv_heads * head);
-    let row_bytes = [kv / 2, kv_heads * scales.bits() / 8];
-    let [k_cache, v_cache] =
-        ["k.0", "v.0"].map(|name| cache(gpu, name, &parts(&case.caches[name]), past, row_bytes));
-    let (q_codes, q_scales) = (gpu.space("q codes", tokens * q), gpu.space("q scales", 4 * tokens * q_heads));
-    let workspace = scales == DType::E4M3;
-    let mut space = |name| if workspace { gpu.space(name, CONTEXT * kv) } else { 0 };
-    let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
-    let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
-    let [q_scale, k_scale] = ["q scale", "k scale"].map(|name| vector(name, heads.scaled));
-    let [q_shift, k_shift] = ["q bias", "k bias"].map(|name| vector(name, heads.shifted));
-    let (merged, stride) = (gpu.put_f32("qkv", &merged(&case, tokens)), (q + 2 * kv) as u32);
-    let params = params::Qkv {
-        q: merged,
-        k: merged + 4 * q as u64,
-        v: merged + 4 * (q + kv) as u64,
-        table: gpu.put("table", &case.input("table")),
-        q_scale,
-        q_shift,
-        k_scale,
-        k_shift,
-        q_codes,
-        q_scales,
-        k_codes: k_cache[0],
-        k_scales: k_cache[1],
-        v_codes: v_cache[0],
-        v_scales: v_cache[1],
-        k_workspace,
-        v_workspace,
-        workspace_stride: CONTEXT as u32,
-        q_stride: stride,
-        k_stride: stride,
-        v_stride: stride,
-        past: past as u32,
-        tokens: tokens as u32,
-    };
-    gpu.launch(&heads.qkv.unit().unwrap(), tokens, past, &params);
-    let expected = parts(case.output(0));
-    assert_eq!(gpu.bytes(q_scales, 4 * tokens * q_heads), expected[1], "query scales: {what}");
-    assert_eq!(gpu.bytes(q_codes, tokens * q), expected[0], "query codes: {what}");
-    for (name, addresses) in [("k.0", k_cache), ("v.0", v_cache)] {
-        for (n, part) in ["codes", "scales"].into_iter().enumerate() {
-            let mut expected = parts(case.cache(name)).remove(n);
-            expected.resize(CONTEXT * row_bytes[n], UNTOUCHED);
-            assert_eq!(gpu.bytes(addresses[n], expected.len()), expected, "{part} of {name}: {what}");
+impl<'a> Step<'a> {
+    fn new(heads: &'a Heads, spans: &'a [Span]) -> Self {
+        let Qkv { kv_heads, head, page, .. } = heads.qkv;
+        let cases: Vec<Case> = spans.iter().zip(7..).map(|(span, seed)| heads.case(*span, seed)).collect();
+        let pool = || Pool::new(Pages { kv_heads, head, keys: page }, &vec![CONTEXT; spans.len()], UNTOUCHED);
+        let (mut before, mut after) = (pool(), pool());
+        for (n, (case, span)) in cases.iter().zip(spans).enumerate() {
+            for (name, part) in [("k.0", Part::Keys), ("v.0", Part::Values)] {
+                before.write(n, part, &case.caches[name], 0..span.past);
+                after.write(n, part, case.cache(name), 0..span.past + span.tokens);
+            }
+        }
+        Step { heads, spans, cases, before, after }
+    }
+
+    /// All sequences' bytes, one after the other.
+    fn joined(&self, of: impl Fn(&Case) -> Vec<u8>) -> Vec<u8> {
+        self.cases.iter().flat_map(of).collect()
+    }
+
+    /// Memory for the step; workspaces where there is one sequence.
+    fn params(&self, gpu: &mut Device) -> params::Qkv {
+        let Qkv { q_heads, kv_heads, head, .. } = self.heads.qkv;
+        let (q, kv) = (q_heads * head, kv_heads * head);
+        let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
+        let one = self.spans.len() == 1;
+        let mut space = |name| if one { gpu.space(name, CONTEXT * kv) } else { 0 };
+        let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
+        let case = &self.cases[0];
+        let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
+        let [q_scale, k_scale] = ["q scale", "k scale"].map(|name| vector(name, self.heads.scaled));
+        let [q_shift, k_shift] = ["q bias", "k bias"].map(|name| vector(name, self.heads.shifted));
+        let merged = gpu.put_f32("qkv", &merged(&self.cases, self.spans));
+        let stride = (q + 2 * kv) as u32;
+        let runs: Vec<u8> = runs(self.spans).iter().flat_map(Params::bytes).collect();
+        params::Qkv {
+            q: merged,
+            k: merged + 4 * q as u64,
+            v: merged + 4 * (q + kv) as u64,
+            table: gpu.put("table", &self.joined(|case| case.input("table"))),
+            q_scale,
+            q_shift,
+            k_scale,
+            k_shift,
+            q_codes: gpu.space("q codes", tokens * q),
+            q_scales: gpu.space("q scales", 4 * tokens * q_heads),
+            runs: gpu.put("runs", &runs),
+            tables: gpu.put("tables", &self.before.table_bytes()),
+            pages: gpu.put("pages", &self.before.bytes),
+            k_workspace,
+            v_workspace,
+            page_stride: self.before.layout.bytes() as u32,
+            table_stride: self.before.stride as u32,
+            workspace_stride: CONTEXT as u32,
+            q_stride: stride,
+            k_stride: stride,
+            v_stride: stride,
         }
     }
-    if !workspace {
-        return;
+
+    fn check(&self, gpu: &mut Device) {
+        let what = format!("{:?}, {:?}", self.heads.qkv, self.spans);
+        let params = self.params(gpu);
+        gpu.launch(&self.heads.qkv.unit().unwrap(), runs(self.spans).len(), 0, &params);
+        for (n, at) in [params.q_codes, params.q_scales].into_iter().enumerate() {
+            let expected = self.joined(|case| parts(case.output(0)).remove(n));
+            assert_eq!(gpu.bytes(at, expected.len()), expected, "part {n} of queries: {what}");
+        }
+        let pages = gpu.bytes(params.pages, self.after.bytes.len());
+        let first = (0..pages.len()).find(|i| pages[*i] != self.after.bytes[*i]);
+        assert_eq!(first, None, "the first byte of pages of {} that is wrong: {what}", params.page_stride);
+        if params.k_workspace != 0 {
+            check_workspaces(gpu, &self.cases[0], self.spans[0], &params, &what);
+        }
     }
-    let rows = past..past + tokens;
+}
+
+fn check_workspaces(gpu: &Device, case: &Case, span: Span, params: &params::Qkv, what: &str) {
+    let rows = span.past..span.past + span.tokens;
     let behind = rows.end..rows.end.next_multiple_of(BLOCK);
-    let keys = elements_e4m3(case.cache("k.0"));
-    let found = gpu.bytes(k_workspace, CONTEXT * kv);
-    let values = elements_e4m3(case.cache("v.0"));
-    let transposed = gpu.bytes(v_workspace, CONTEXT * kv);
+    let [keys, values] = ["k.0", "v.0"].map(|name| elements_e4m3(case.cache(name)));
+    let kv = keys.len() / rows.end;
+    let found = gpu.bytes(params.k_workspace, CONTEXT * kv);
+    let transposed = gpu.bytes(params.v_workspace, CONTEXT * kv);
     for row in 0..CONTEXT {
         let place = row / BLOCK * BLOCK + value_position(row % BLOCK);
         for channel in 0..kv {
@@ -149,29 +178,50 @@ fn check(gpu: &mut Device, heads: &Heads, tokens: usize, past: usize) {
     }
 }
 
-/// Query heads, key heads and their channels; fits of keys and values; whether scaled and shifted.
-fn heads(sizes: [usize; 3], fits: [Fit; 2], scales: DType, [scaled, shifted]: [bool; 2]) -> Heads {
+/// Query heads, key heads and their channels; fits of keys and values; positions of a page; whether scaled and shifted.
+fn heads(sizes: [usize; 3], fits: [Fit; 2], page: usize, [scaled, shifted]: [bool; 2]) -> Heads {
     let ([q_heads, kv_heads, head], [k_fit, v_fit]) = (sizes, fits);
-    Heads { qkv: Qkv { q_heads, kv_heads, head, k_fit, v_fit, scales }, scaled, shifted }
+    Heads { qkv: Qkv { q_heads, kv_heads, head, k_fit, v_fit, page }, scaled, shifted }
+}
+
+/// Tokens and what is past, of each sequence.
+fn spans<const N: usize>(of: [[usize; 2]; N]) -> Vec<Span> {
+    of.map(|[tokens, past]| Span { past, tokens }).into()
 }
 
 #[test]
-fn queries_caches_and_workspaces_are_the_interpreters_to_the_bit() {
-    use DType::{BF16, E4M3, F32};
+fn queries_pages_and_workspaces_are_the_interpreters_to_the_bit() {
     use Fit::{Absmax, Clipped, Signed};
     let Some(mut gpu) = device() else { return };
     let cases = [
-        heads([4, 2, 64], [Absmax, Absmax], E4M3, [false, false]),
-        heads([4, 1, 128], [Clipped, Clipped], E4M3, [true, true]),
-        heads([2, 2, 256], [Signed, Clipped], E4M3, [true, false]),
-        heads([3, 1, 80], [Clipped, Signed], E4M3, [false, true]),
-        heads([2, 1, 20], [Clipped, Absmax], E4M3, [true, true]),
-        heads([2, 1, 64], [Clipped, Signed], BF16, [true, false]),
-        heads([2, 1, 48], [Signed, Clipped], F32, [false, false]),
+        heads([4, 2, 64], [Absmax, Absmax], 64, [false, false]),
+        heads([4, 1, 128], [Clipped, Clipped], 64, [true, true]),
+        heads([2, 2, 256], [Signed, Clipped], 128, [true, false]),
+        heads([3, 1, 80], [Clipped, Signed], 64, [false, true]),
+        heads([2, 1, 20], [Clipped, Absmax], 64, [true, true]),
     ];
     for heads in &cases {
-        for (tokens, past) in [(1, 0), (1, 37), (5, 14), (33, 16), (21, 0)] {
-            check(&mut gpu, heads, tokens, past);
+        for span in [[1, 0], [1, 37], [5, 14], [33, 16], [21, 0]] {
+            Step::new(heads, &spans([span])).check(&mut gpu);
         }
     }
+}
+
+#[test]
+fn positions_at_the_ends_of_tiles_and_pages_go_to_their_pages() {
+    let Some(mut gpu) = device() else { return };
+    for page in [64, 128] {
+        let heads = heads([2, 1, 64], [Fit::Signed; 2], page, [false, false]);
+        for span in [[1, 63], [1, 64], [1, 127], [3, 62], [70, 60], [16, 112], [144, 0]] {
+            Step::new(&heads, &spans([span])).check(&mut gpu);
+        }
+    }
+}
+
+#[test]
+fn sequences_of_a_step_go_to_pages_of_their_own() {
+    let Some(mut gpu) = device() else { return };
+    let heads = heads([4, 2, 128], [Fit::Signed; 2], 64, [true, false]);
+    Step::new(&heads, &spans([[1, 63], [1, 64], [1, 1], [1, 100]])).check(&mut gpu);
+    Step::new(&heads, &spans([[3, 62], [70, 10], [1, 0]])).check(&mut gpu);
 }

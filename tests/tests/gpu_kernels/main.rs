@@ -6,12 +6,15 @@
 
 mod broken;
 mod conformance;
+mod decode_attention;
 mod device;
+mod gather_pages;
 mod heads;
 mod linear;
 mod linear_fp8;
 mod oracle;
 mod plain;
+mod pool;
 mod prefill;
 mod promotion;
 mod record;

@@ -19,9 +19,14 @@ pub struct Case {
 
 impl Case {
     /// Runs the body of a graph on random inputs for `tokens` tokens behind `past` others, of which `selected` are selected.
-    pub fn new(body: &str, [tokens, past, selected]: [usize; 3]) -> Self {
+    pub fn new(body: &str, sizes: [usize; 3]) -> Self {
+        Case::seeded(body, sizes, 7)
+    }
+
+    /// The same with other inputs for each seed.
+    pub fn seeded(body: &str, [tokens, past, selected]: [usize; 3], seed: u64) -> Self {
         let graph = parse_and_verify(&format!("graph \"case\" {{\n{body}\n}}\n")).unwrap();
-        let (inputs, caches) = random_inputs(&graph, &bindings(tokens, past, selected), 7);
+        let (inputs, caches) = random_inputs(&graph, &bindings(tokens, past, selected), seed);
         let outcome = interpret(&graph, &inputs, &caches).unwrap();
         Case { graph, inputs, caches, outcome }
     }

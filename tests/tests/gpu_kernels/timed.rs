@@ -8,9 +8,10 @@ use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table,
+    Elementwise, Qkv, Span, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table, runs,
     swiglu_quantize,
 };
+use fireq_kernels::pages::Pages;
 use serde_json::{Value, json};
 
 use super::device::device;
@@ -18,14 +19,8 @@ use super::record::{folder, write};
 
 const HIDDEN: usize = 4096;
 const FFN: usize = 14336;
-const HEADS: Qkv = Qkv {
-    q_heads: 32,
-    kv_heads: 8,
-    head: 128,
-    k_fit: Fit::Clipped,
-    v_fit: Fit::Clipped,
-    scales: DType::E4M3,
-};
+const HEADS: Qkv =
+    Qkv { q_heads: 32, kv_heads: 8, head: 128, k_fit: Fit::Clipped, v_fit: Fit::Clipped, page: 64 };
 const VOCABULARY: usize = 128_256;
 /// Tokens of a step: decoding one and many sequences, and prefill.
 const TOKENS: [usize; 4] = [1, 64, 4096, 16384];
@@ -203,6 +198,8 @@ fn heads(tokens: usize) -> Vec<Timed> {
     let Qkv { q_heads, kv_heads, head, .. } = HEADS;
     let (q, kv, stride) = (q_heads * head, kv_heads * head, (q_heads + 2 * kv_heads) * head);
     let room = tokens.next_multiple_of(16);
+    let spans = [Span { past: 0, tokens }];
+    let layout = Pages { kv_heads, head, keys: HEADS.page };
     let table = |m: &mut Memory| params::RopeTable {
         positions: m.indices("positions", tokens, 8192),
         inv_freq: m.random("inv_freq", Dtype::F32, 2 * head),
@@ -218,21 +215,30 @@ fn heads(tokens: usize) -> Vec<Timed> {
             table: m.random("table", Dtype::F32, 4 * tokens * head),
             q_codes: m.space("q codes", tokens * q),
             q_scales: m.space("q scales", 4 * tokens * q_heads),
-            k_codes: m.space("k codes", tokens * kv / 2),
-            k_scales: m.space("k scales", tokens * kv_heads),
-            v_codes: m.space("v codes", tokens * kv / 2),
-            v_scales: m.space("v scales", tokens * kv_heads),
+            runs: m.put(
+                "runs",
+                16 * runs(&spans).len(),
+                Init::Data(runs(&spans).iter().flat_map(Params::bytes).collect()),
+            ),
+            tables: m.put(
+                "tables",
+                4 * layout.count(tokens),
+                Init::Data((0..layout.count(tokens) as u32).flat_map(u32::to_le_bytes).collect()),
+            ),
+            pages: m.space("pages", layout.count(tokens) * layout.bytes()),
             k_workspace: m.space("k workspace", tokens * kv),
             v_workspace: m.space("v workspace", room * kv),
             workspace_stride: room as u32,
             q_stride: stride as u32,
             k_stride: stride as u32,
             v_stride: stride as u32,
-            tokens: tokens as u32,
+            page_stride: layout.bytes() as u32,
+            table_stride: layout.count(tokens) as u32,
             ..params::Qkv::default()
         }
     };
-    let padded = Work { untouched: (room - tokens) * kv, ..Work::of(tokens) };
+    let unused = layout.count(tokens) * layout.bytes() - tokens * 2 * (kv / 2 + kv_heads);
+    let padded = Work { untouched: (room - tokens) * kv + unused, ..Work::of(runs(&spans).len()) };
     vec![
         timed(rope_table(head).unwrap(), &Work::of(tokens), table, copy),
         timed(HEADS.unit().unwrap(), &padded, qkv, copy),
