@@ -16,9 +16,9 @@
 use super::cost::{
     self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SM_BYTES, SMS,
 };
-use super::linear::{Linear, LinearConfig, MOST_SHARED, Output};
+use super::epilogue::Addend;
+use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 use super::linear_fp8::{LinearFp8, LinearFp8Config, Schedule, tile_place};
-use super::{Addend, TOKEN_TILES};
 use crate::records::{COLS, ROWS, record_bytes};
 
 /// CTAs of a launch: one for each SM of an H100 or H200. GPCs have even numbers of SMs, so that pairs find room on all.
@@ -121,7 +121,7 @@ fn drain_cycles(config: &LinearFp8Config) -> f64 {
 
 /// Cycles of `rounds` tiles' ends: of the last only, where warpgroups alternate.
 fn end_cycles(config: &LinearFp8Config, linear: &LinearFp8, rounds: f64) -> f64 {
-    let one = END + (4 * config.tokens * config.channels()) as f64 / SM_BYTES;
+    let one = END + (linear.output.bytes() * config.tokens * config.channels()) as f64 / SM_BYTES;
     let hidden = linear.steps() as f64 * step_cycles(config)[0];
     match config.schedule {
         Schedule::Together => rounds * one,
@@ -148,8 +148,8 @@ fn memory_seconds(linear: &LinearFp8, config: &LinearFp8Config, tokens: usize) -
         }
         before = now;
     }
-    let added = if linear.addend == Addend::Residual { 2 } else { 1 };
-    let outputs = (4 * tokens * linear.channels * added) as f64;
+    let added = if linear.addend == Addend::Residual { 4 } else { 0 };
+    let outputs = ((linear.output.bytes() + added) * tokens * linear.channels) as f64;
     let operands = count as f64 * row * (sides[0] + sides[1]) as f64;
     ((rows as f64 * row + outputs) / MEMORY).max((operands + outputs) / L2)
 }
@@ -161,21 +161,22 @@ fn deepest(config: LinearFp8Config) -> LinearFp8Config {
 }
 
 /// Every configuration that a product could have.
-fn candidates() -> impl Iterator<Item = LinearFp8Config> {
+fn candidates(linear: &LinearFp8) -> impl Iterator<Item = LinearFp8Config> {
     let schedules = [Schedule::Together, Schedule::Alternately];
-    schedules.into_iter().flat_map(|schedule| {
+    let all = schedules.into_iter().flat_map(|schedule| {
         [2, 1].into_iter().flat_map(move |cluster| {
             [256, 192, 128].map(|tokens| {
                 deepest(LinearFp8Config { tokens, stages: 2, cluster, promotion: PROMOTION, schedule })
             })
         })
-    })
+    });
+    all.filter(|config| linear.check_config(config).is_ok())
 }
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many: of those that are as good as the quickest the
 /// first, and warpgroups rather together, CTAs rather in pairs and tiles rather large.
 pub fn choose(linear: &LinearFp8, tokens: usize) -> (LinearFp8Config, EstimateFp8) {
-    let all: Vec<_> = candidates().map(|config| (config, estimate(linear, &config, tokens))).collect();
+    let all: Vec<_> = candidates(linear).map(|config| (config, estimate(linear, &config, tokens))).collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let mut as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
     as_good.next().expect("the quickest is as good as itself")
@@ -227,8 +228,7 @@ pub fn paths(linear: &Linear) -> Vec<Path> {
         let (config, estimate) = choose(&LinearFp8::from(*linear), tokens);
         let workspace = Way::Workspace(config, estimate, decode);
         // A workspace takes memory: it has to be worth that.
-        let can = linear.output == Output::F32 && !matches!(linear.addend, Addend::Bias(_));
-        let worth = can && tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
+        let worth = tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
         push(&mut paths, to, if worth { workspace } else { records });
     }
     paths

@@ -19,6 +19,7 @@ pub mod cost;
 pub mod cost_fp8;
 mod decode_weight;
 mod elementwise;
+mod epilogue;
 pub mod expression;
 mod gather;
 pub mod include;
@@ -36,8 +37,9 @@ pub mod sources;
 mod unit;
 
 pub use elementwise::{Elementwise, elementwise};
+pub use epilogue::{Addend, Output};
 pub use gather::gather;
-pub use linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output, TOKEN_TILES};
+pub use linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, value_position};

@@ -90,10 +90,10 @@ impl Operands {
     }
 
     /// What the kernel computes with short accumulators.
-    fn kernel(&self, promote: usize) -> Vec<f64> {
+    fn kernel(&self, promotion: usize) -> Vec<f64> {
         let mut gpu = device().expect("asked before");
         let linear = Linear::plain(CHANNELS, self.x.cols, 128);
-        let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promote };
+        let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promotion };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);
         let out = gpu.space("out", 4 * TOKENS * CHANNELS);
@@ -131,7 +131,7 @@ fn errors(cols: usize, signs: Signs) -> ([f64; 3], f64) {
     let operands = Operands::new(cols, signs);
     let contract = operands.contract();
     let quantization = error(&operands.unquantized(), &contract);
-    let errors = INTERVALS.map(|promote| error(&contract, &operands.kernel(promote)));
+    let errors = INTERVALS.map(|promotion| error(&contract, &operands.kernel(promotion)));
     let percent = errors.map(|e| format!("{:8.4} %", 100.0 * e)).join("  ");
     eprintln!("{cols:7}  {:7} {percent} {:12.2} %", format!("{signs:?}"), 100.0 * quantization);
     (errors, quantization / 10.0)
