@@ -28,7 +28,7 @@ pub fn linears() -> Vec<(LinearFp8, LinearFp8Config)> {
         (bias, config([256, 4, 1, 0], Together)),
         (nothing, config([192, 5, 2, 1], Together)),
         (residual, config([192, 5, 2, 4], Together)),
-        (bias, config([192, 5, 2, 1], Together)),
+        (bias, config([192, 5, 2, 4], Together)),
         (residual, config([128, 6, 2, 4], Together)),
         (nothing, config([128, 6, 1, 1], Together)),
         (residual, config([256, 5, 2, 0], Alternately)),

@@ -19,14 +19,11 @@ use super::cost::{
 use super::epilogue::Addend;
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 use super::linear_fp8::{LinearFp8, LinearFp8Config, Schedule, tile_place};
+use super::promotion::promotion;
 use crate::records::{COLS, ROWS, record_bytes};
 
 /// CTAs of a launch: one for each SM of an H100 or H200. GPCs have even numbers of SMs, so that pairs find room on all.
 pub const CTAS: usize = SMS;
-
-/// Steps after which sums are promoted: never. Sums that keep 13 bits, as Hopper's are reported to, are off by far less than
-/// a tenth of what quantization costs (`sums_of_few_bits_are_near_enough` in `tests/tests/gpu_kernels/linear_fp8.rs`).
-pub const PROMOTION: usize = 0;
 
 /// Bytes that products and copies read and write in an SM's shared memory in a cycle: 32 banks of 4.
 const SHARED_BYTES: f64 = 128.0;
@@ -160,14 +157,15 @@ fn deepest(config: LinearFp8Config) -> LinearFp8Config {
     LinearFp8Config { stages: (2..=8).rev().find(fits).unwrap_or(2), ..config }
 }
 
-/// Every configuration that a product could have.
+/// Every configuration that a product could have: sums are promoted as often as its columns want it, which leaves no
+/// registers for 256 tokens.
 fn candidates(linear: &LinearFp8) -> impl Iterator<Item = LinearFp8Config> {
+    let promotion = promotion(linear.cols);
     let schedules = [Schedule::Together, Schedule::Alternately];
-    let all = schedules.into_iter().flat_map(|schedule| {
+    let all = schedules.into_iter().flat_map(move |schedule| {
         [2, 1].into_iter().flat_map(move |cluster| {
-            [256, 192, 128].map(|tokens| {
-                deepest(LinearFp8Config { tokens, stages: 2, cluster, promotion: PROMOTION, schedule })
-            })
+            [256, 192, 128]
+                .map(|tokens| deepest(LinearFp8Config { tokens, stages: 2, cluster, promotion, schedule }))
         })
     });
     all.filter(|config| linear.check_config(config).is_ok())

@@ -28,6 +28,7 @@ pub struct LinearFp8Config {
     /// CTAs of a cluster, which share tokens: 1 or 2.
     pub cluster: usize,
     /// Steps after which the tensor cores' sums are added to others in registers; 0: never. Sums of 256 tokens leave no room.
+    /// See [`promotion`](super::cost::promotion).
     pub promotion: usize,
     /// How warpgroups share out tiles.
     pub schedule: Schedule,
