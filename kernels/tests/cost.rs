@@ -51,7 +51,7 @@ fn k_is_split_less_and_time_never_falls_as_tokens_rise() {
         let of: Vec<_> = TOKENS.iter().map(|tokens| choose(&linear, *tokens)).collect();
         for (few, more) in of.iter().zip(&of[1..]) {
             // Where K is split, sums are short and need no promotion, which takes registers.
-            let unpromoted = more.0.promote < few.0.promote;
+            let unpromoted = more.0.promotion < few.0.promotion;
             assert!(more.0.split <= few.0.split || unpromoted, "{linear:?}: {few:?}, then {more:?}");
             // Choices within 2 % of each other are as good.
             assert!(more.1.seconds * 1.02 >= few.1.seconds, "{linear:?}: {few:?}, then {more:?}");
@@ -93,7 +93,7 @@ fn predictions_keep_to_the_roofline() {
 fn a_longer_pipeline_and_smaller_tiles_help_few_tokens() {
     let down = Linear::plain(4096, 14336, 128);
     let seconds = |tokens, stages, split| {
-        estimate(&down, &LinearConfig { tokens, warpgroups: 1, stages, split, promote: 0 }, 1).seconds
+        estimate(&down, &LinearConfig { tokens, warpgroups: 1, stages, split, promotion: 0 }, 1).seconds
     };
     assert!(seconds(8, 8, 1) < seconds(8, 3, 1), "more bytes on their way");
     assert!(seconds(8, 6, 8) < seconds(8, 6, 1), "more SMs with work");

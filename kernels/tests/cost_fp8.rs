@@ -1,15 +1,22 @@
 //! What the cost model says of weights that are decoded before their products.
 
+use fireq_ir::DType;
 use fireq_kernels::cuda::cost_fp8::{CTAS, Way, choose, decode_seconds, estimate, paths};
-use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, MOST_SHARED, Schedule};
+use fireq_kernels::cuda::{Addend, Linear, LinearFp8, LinearFp8Config, MOST_SHARED, Output, Schedule};
 
 fn linears() -> impl Iterator<Item = Linear> {
     let shapes =
         [(6144, 4096), (4096, 4096), (28672, 4096), (4096, 14336), (57344, 8192), (64, 64), (132, 1040)];
-    shapes.into_iter().flat_map(|(channels, cols)| {
-        [Addend::Nothing, Addend::Residual]
-            .map(|addend| Linear { addend, ..Linear::plain(channels, cols, 128) })
-    })
+    let epilogues = [
+        (Addend::Nothing, Output::F32),
+        (Addend::Residual, Output::F32),
+        (Addend::Bias(DType::BF16), Output::Bf16),
+        (Addend::Nothing, Output::Swiglu),
+    ];
+    let all = shapes.into_iter().flat_map(move |(channels, cols)| {
+        epilogues.map(|(addend, output)| Linear { addend, output, ..Linear::plain(channels, cols, 128) })
+    });
+    all.filter(|linear| linear.check().is_ok())
 }
 
 const TOKENS: [usize; 6] = [64, 256, 1024, 4096, 8192, 16384];
@@ -23,7 +30,8 @@ fn every_choice_can_be_launched_and_keeps_to_the_roofline() {
             assert!(config.shared() <= MOST_SHARED && config.stages >= 4, "{config:?}");
             assert!(decoded.unit(&config, CTAS, String::new()).is_ok());
             let flops = 2.0 * (tokens * linear.channels * linear.cols) as f64;
-            let bytes = (linear.channels * linear.cols + tokens * (linear.cols + 4 * linear.channels)) as f64;
+            let outputs = linear.output.bytes() * linear.channels;
+            let bytes = (linear.channels * linear.cols + tokens * (linear.cols + outputs)) as f64;
             assert!(estimate.seconds > flops / 1.98e15 && estimate.seconds > bytes / 4.8e12, "{estimate:?}");
             assert!(decode_seconds(&linear) > 1.5 * (linear.channels * linear.cols) as f64 / 4.8e12);
         }
@@ -45,7 +53,7 @@ fn paths_cover_every_number_of_tokens_once() {
 
 #[test]
 fn what_a_configuration_has_is_what_it_is_for() {
-    let up = LinearFp8 { channels: 28672, cols: 4096, addend: Addend::Nothing };
+    let up = LinearFp8::from(Linear::plain(28672, 4096, 128));
     let base =
         LinearFp8Config { tokens: 128, stages: 4, cluster: 1, promotion: 0, schedule: Schedule::Together };
     let of = |config| estimate(&up, &config, 4096);
@@ -65,13 +73,13 @@ fn what_a_configuration_has_is_what_it_is_for() {
 fn ways_for_llama_3_8b() {
     let mut table = String::new();
     let products = [
-        ("q/k/v", 6144, 4096, Addend::Nothing),
-        ("o", 4096, 4096, Addend::Residual),
-        ("gate/up", 28672, 4096, Addend::Nothing),
-        ("down", 4096, 14336, Addend::Residual),
+        ("q/k/v", 6144, 4096, Addend::Nothing, Output::F32),
+        ("o", 4096, 4096, Addend::Residual, Output::F32),
+        ("gate/up", 28672, 4096, Addend::Nothing, Output::Swiglu),
+        ("down", 4096, 14336, Addend::Residual, Output::F32),
     ];
-    for (name, channels, cols, addend) in products {
-        for path in paths(&Linear { addend, ..Linear::plain(channels, cols, 128) }) {
+    for (name, channels, cols, addend, output) in products {
+        for path in paths(&Linear { addend, output, ..Linear::plain(channels, cols, 128) }) {
             let tokens = path.to.map_or("more".into(), |to| to.to_string());
             let way = match path.way {
                 Way::Records(c, _) => format!("records, {} × {}", c.channels(), c.tokens),

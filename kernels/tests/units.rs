@@ -4,8 +4,9 @@ use fireq_ir::{DType, Fit, Format, Type};
 use fireq_kernels::cuda::cost::regimes;
 use fireq_kernels::cuda::cost_fp8::{CTAS, choose};
 use fireq_kernels::cuda::{
-    Addend, DecodeAttention, Elementwise, Linear, LinearConfig, LinearFp8, Output, Qkv, Unit, elementwise,
-    gather, gather_pages, logits, norm_quantize, quantize, rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, DecodeAttention, Elementwise, Linear, LinearConfig, LinearFp8, LinearFp8Config, Output, Qkv,
+    Schedule, Unit, elementwise, gather, gather_pages, logits, norm_quantize, quantize, rms_norm, rope_table,
+    sample, swiglu_quantize,
 };
 
 fn check(name: &str, unit: &Unit) {
@@ -47,6 +48,8 @@ fn units_are_instantiations() {
     let qkv =
         Linear { addend: Addend::Bias(DType::BF16), output: Output::Bf16, ..Linear::plain(6144, 4096, 128) };
     let few = regimes(&qkv)[0];
+    let (config, _) = choose(&LinearFp8::from(gated), 4096);
+    check("linear_fp8_swiglu", &LinearFp8::from(gated).unit(&config, CTAS, "a test".into()).unwrap());
     check("linear_bias_bf16_to_bf16", &qkv.unit(&few.config, few.reason()).unwrap());
 }
 
@@ -76,7 +79,7 @@ fn products_that_no_kernel_does_are_refused() {
             .unwrap();
     assert_eq!((short.group, short.steps()), (128, 1), "a short row is one group");
 
-    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 4, split: 1, promote: 0 };
+    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 4, split: 1, promotion: 0 };
     let unit = |output, channels, config: &LinearConfig| {
         let linear = Linear { output, ..Linear::plain(channels, 256, 128) };
         linear.unit(config, String::new()).unwrap_err().to_string()
@@ -84,8 +87,15 @@ fn products_that_no_kernel_does_are_refused() {
     assert!(unit(Output::Bf16, 12, &config).contains("12 output channels: multiples of 8"));
     assert!(unit(Output::Swiglu, 192, &config).contains("96 gates: multiples of 64"));
     assert!(unit(Output::Swiglu, 128, &config).contains("in one warpgroup"));
-    let promoted = LinearConfig { promote: 4, ..config };
+    let promoted = LinearConfig { promotion: 4, ..config };
     assert!(unit(Output::F32, 64, &promoted).contains("promoted sums of 256 tokens"));
-    let odd = LinearConfig { tokens: 8, promote: 3, ..config };
+    let odd = LinearConfig { tokens: 8, promotion: 3, ..config };
     assert!(unit(Output::F32, 64, &odd).contains("every 3 steps"));
+    let decoded = |output, schedule, promotion| {
+        let linear = LinearFp8::from(Linear { output, ..Linear::plain(128, 256, 128) });
+        let config = LinearFp8Config { tokens: 256, stages: 4, cluster: 1, promotion, schedule };
+        linear.unit(&config, 132, String::new()).unwrap_err().to_string()
+    };
+    assert!(decoded(Output::Swiglu, Schedule::Alternately, 0).contains("gates and ups in turn"));
+    assert!(decoded(Output::F32, Schedule::Together, 4).contains("two sets of sums of 256 tokens"));
 }

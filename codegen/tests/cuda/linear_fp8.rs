@@ -3,16 +3,19 @@
 use fireq_codegen::cuda::cubin::resources;
 use fireq_ir::DType;
 use fireq_kernels::cuda::cost_fp8::DECODE_INSTRUCTIONS;
-use fireq_kernels::cuda::{Addend, FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, Unit};
+use fireq_kernels::cuda::{Addend, FP8_THREADS, LinearFp8, LinearFp8Config, Output, Schedule, Unit};
 
 use super::machine_code::{count, disassemble, product_loop};
 use super::units::compiled;
 
-/// Every tile that there is, in as many stages as fit: together and in turn, alone and in pairs, with every addend.
+/// Every tile that there is, in as many stages as fit: together and in turn, alone and in pairs, with every addend and output.
 pub fn linears() -> Vec<(LinearFp8, LinearFp8Config)> {
     use Schedule::{Alternately, Together};
-    let linear = |addend| LinearFp8 { channels: 4096, cols: 4096, addend };
-    let [nothing, bias, residual] = [Addend::Nothing, Addend::Bias(DType::F32), Addend::Residual].map(linear);
+    let linear = |addend, output| LinearFp8 { channels: 4096, cols: 4096, addend, output };
+    let [nothing, bias, residual] = [Addend::Nothing, Addend::Bias(DType::F32), Addend::Residual]
+        .map(|addend| linear(addend, Output::F32));
+    let gated = linear(Addend::Nothing, Output::Swiglu);
+    let bf16 = DType::BF16;
     let config = |[tokens, stages, cluster, promotion]: [usize; 4], schedule| LinearFp8Config {
         tokens,
         stages,
@@ -26,12 +29,17 @@ pub fn linears() -> Vec<(LinearFp8, LinearFp8Config)> {
         (bias, config([256, 4, 1, 0], Together)),
         (nothing, config([192, 5, 2, 1], Together)),
         (residual, config([192, 5, 2, 4], Together)),
-        (bias, config([192, 5, 2, 1], Together)),
+        (bias, config([192, 5, 2, 4], Together)),
         (residual, config([128, 6, 2, 4], Together)),
         (nothing, config([128, 6, 1, 1], Together)),
         (residual, config([256, 5, 2, 0], Alternately)),
         (residual, config([192, 6, 2, 4], Alternately)),
         (nothing, config([128, 8, 2, 1], Alternately)),
+        (linear(Addend::Bias(bf16), Output::F32), config([256, 4, 2, 0], Together)),
+        (linear(Addend::Bias(bf16), Output::Bf16), config([256, 4, 2, 0], Together)),
+        (linear(Addend::Residual, Output::Bf16), config([192, 5, 2, 4], Together)),
+        (gated, config([256, 4, 2, 0], Together)),
+        (gated, config([192, 5, 2, 4], Together)),
     ]
 }
 
@@ -53,7 +61,7 @@ fn operands_lie_in_shared_memory_and_steps_are_four_products() {
         let products: Vec<&str> = sass.lines().filter(|line| line.contains("QGMMA")).collect();
         let descriptors = |line: &&&str| line.contains(&product) && line.contains("gdesc[");
         assert_eq!(products.iter().filter(descriptors).count(), products.len(), "{name}: {products:#?}");
-        let body = product_loop(&sass);
+        let body = product_loop(&sass, 4);
         let inside = |names: &[&str]| body.iter().filter(|m| names.iter().any(|n| m.starts_with(n))).count();
         assert_eq!(inside(&["QGMMA"]), 4, "{name}: {body:#?}");
         let sums = if config.promotion == 1 { config.tokens / 2 } else { 0 };
@@ -91,15 +99,28 @@ fn tokens_of_pairs_are_multicast_and_sums_go_out_in_16_bytes() {
         let (_, compiled) = units.iter().find(|(unit, _)| unit.name == name).unwrap();
         let Some(sass) = disassemble(&compiled.cubin) else { return };
         let (copies, shared) = (count(&sass, "UTMALDG.2D"), count(&sass, "UTMALDG.2D.MULTICAST"));
-        let pairs = config.cluster == 2;
-        assert!(copies > 0 && shared == if pairs { copies / 2 } else { 0 }, "{name}: {shared} of {copies}");
+        let of_a_step = 1 + linear.output.operands();
+        let pairs = if config.cluster == 2 { copies / of_a_step } else { 0 };
+        assert!(copies > 0 && shared == pairs, "{name}: {shared} of {copies}");
         // Each thread has a quad of sums for every eight tokens, and reads as many of a residual.
         let quads = config.tokens / 8;
-        assert_eq!([count(&sass, "STG.E.128"), count(&sass, "STG")], [quads; 2], "{name}");
-        let factors = if linear.addend == Addend::Bias(DType::F32) { 2 } else { 1 };
-        let read = if linear.addend == Addend::Residual { quads } else { 0 };
-        assert_eq!(count(&sass, "LDG.E.128"), read + factors, "{name}");
-        assert_eq!(count(&sass, "LDG"), read + factors + config.tokens.div_ceil(128), "{name}: token scales");
+        let written = quads * linear.output.bytes() / 4;
+        assert_eq!([count(&sass, "STG.E.128"), count(&sass, "STG")], [written; 2], "{name}");
+        let at_once = if linear.output == Output::F32 { 1 } else { 2 };
+        let [added, narrow] = match linear.addend {
+            Addend::Nothing => [0, 0],
+            Addend::Bias(DType::F32) => [at_once, 0],
+            Addend::Bias(_) => [at_once - 1, 2 - at_once],
+            Addend::Residual => [quads, 0],
+        };
+        assert_eq!(
+            count(&sass, "LDG.E.128"),
+            at_once + added,
+            "{name}: scales of channels and what is added"
+        );
+        assert_eq!(count(&sass, "LDG.E.64"), narrow, "{name}: four biases in eight bytes");
+        let token_scales = config.tokens.div_ceil(128);
+        assert_eq!(count(&sass, "LDG"), at_once + added + narrow + token_scales, "{name}: scales of tokens");
     }
 }
 

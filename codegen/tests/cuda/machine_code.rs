@@ -82,8 +82,9 @@ fn stores_are_as_wide_as_reasons_say() {
     assert!(wide > 1, "{wide} units promise wide stores of FP8");
 }
 
-/// Mnemonics of the innermost loop around eight products, of two steps: from a label that a branch behind them leads back to.
-pub fn product_loop(sass: &str) -> Vec<&str> {
+/// Mnemonics of the innermost loop around as many products, four for each step: from a label that a branch behind them leads
+/// back to.
+pub fn product_loop(sass: &str, of: usize) -> Vec<&str> {
     let mut all: Vec<&str> = vec![];
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     let mut loops = vec![];
@@ -102,8 +103,9 @@ pub fn product_loop(sass: &str) -> Vec<&str> {
     }
     let products =
         |range: &Range<usize>| all[range.clone()].iter().filter(|m| m.starts_with("QGMMA")).count();
-    let innermost = loops.into_iter().filter(|range| products(range) == 8).min_by_key(ExactSizeIterator::len);
-    innermost.map(|range| all[range].to_vec()).expect("a loop of two steps")
+    let innermost =
+        loops.into_iter().filter(|range| products(range) == of).min_by_key(ExactSizeIterator::len);
+    innermost.map(|range| all[range].to_vec()).expect("a loop of so many products")
 }
 
 /// What the loop has beside two steps where only every other may promote its sums: a branch with its own wait, and its own
@@ -123,7 +125,7 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
             "{name}"
         );
         let Some(sass) = disassemble(&compiled.cubin) else { return };
-        let body = product_loop(&sass);
+        let body = product_loop(&sass, 8);
         let count = |names: &[&str]| body.iter().filter(|m| names.iter().any(|n| m.starts_with(n))).count();
         let tables = 128 / linear.group;
         assert_eq!(count(&["QGMMA"]), 2 * 4, "{name}");
@@ -133,8 +135,8 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
             "{name}: 6 for 8 weights, 8 for the tables of two rows"
         );
         assert_eq!(count(&["F2FP", "HMUL2"]), 2 * 17 * tables, "{name}: only tables are computed");
-        let (sums, promote) = (config.tokens / 2, config.promote);
-        let (promotions, waits) = match promote {
+        let (sums, promotion) = (config.tokens / 2, config.promotion);
+        let (promotions, waits) = match promotion {
             0 => (0, 2),
             1 => (2, 2),
             _ => (1, 3),
@@ -150,7 +152,7 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
             assert_eq!(count(&[none]), 0, "{name}: {none}");
         }
         let StepInstructions { issued, integer } = step_instructions(&config, linear.group);
-        let [sums, branch] = if promote > 1 { [sums, BRANCH] } else { [0; 2] };
+        let [sums, branch] = if promotion > 1 { [sums, BRANCH] } else { [0; 2] };
         let integers = count(&["PRMT", "LOP3", "SHF", "VIADD", "IADD", "ISETP", "SEL", "LEA"]);
         eprintln!("{name:36} a step: {} instructions, {} of them integer", body.len() / 2, integers / 2);
         assert!(body.len() <= 2 * (issued + 4) + sums + branch, "{name}: {}", body.len());

@@ -78,12 +78,12 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         linear(4096, 14336, 128, Addend::Residual),
     ];
     let chosen = shipped.iter().flat_map(|of| regimes(of).into_iter().map(|regime| (*of, regime.config)));
-    let promoted = |[tokens, warpgroups, stages, split]: [usize; 4], promote| LinearConfig {
+    let promoted = |[tokens, warpgroups, stages, split]: [usize; 4], promotion| LinearConfig {
         tokens,
         warpgroups,
         stages,
         split,
-        promote,
+        promotion,
     };
     let config = |tile| promoted(tile, 0);
     let others = [

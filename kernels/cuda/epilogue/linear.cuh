@@ -3,151 +3,82 @@
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/math.cuh"
-#include "ptx/warp.cuh"
-#include "ptx/barrier.cuh"
-#include "ptx/cluster.cuh"
-#include "ptx/wgmma.cuh"
 #include "tile/chunk.cuh"
-#include "tile/linear.cuh"
-#include "mainloop/int4_fp8.cuh"
 
-// What becomes of a linear's sums: they go through shared memory, so that rows of the output are written in 16 bytes at a
-// time, and CTAs that shared out K add up what each has, in the order of their ranks.
+// What becomes of a product's sums, whichever mainloop has them: in their scales, with what is added, in the output's format;
+// or two and two of them made one. Threads read and write 16 bytes at a time.
 
 namespace fireq {
-
-/// What outputs have added to them. `apply` takes four channels of a token, `at` their place in the output.
-struct Nothing {
-    static __device__ void apply(const void*, u64, u32, float (&)[4]) {}
-};
-
-/// A vector of channels in format `T`: y + bias.
-template <typename T>
-struct BiasOf {
-    static __device__ void apply(const void* bias, u64, u32 channel, float (&y)[4]) {
-        float b[4];
-        load_chunk(static_cast<const T*>(bias) + channel, b);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) y[i] += b[i];
-    }
-};
-
-using Bias = BiasOf<float>;
-
-/// A matrix of the output's shape: residual + y.
-struct Residual {
-    static __device__ void apply(const void* residual, u64 at, u32, float (&y)[4]) {
-        float r[4];
-        load_chunk(static_cast<const float*>(residual) + at, r);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) y[i] = r[i] + y[i];
-    }
-};
 
 /// Where outputs come from and go to.
 struct LinearOutput {
     const float* token_scales;    // [tokens]
-    const float* channel_scales;  // [channels], those of gates before those of what they gate
+    const float* channel_scales;  // one for each row of the weight
     const void* addend;           // what the epilogue adds
     void* out;                    // [tokens, channels]
     u32 tokens;
     u32 channels;
 };
 
-/// Writes this warpgroup's sums, a row for each token.
-template <typename Tile>
-__device__ inline void stage_sums(const LinearMemory<Tile>& memory, const float (&sums)[Tile::TOKENS / 2]) {
-    u32 thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
-    u32 channel = threadIdx.x / WARPGROUP * 64 + thread / WARP * 16 + lane / 4;
-    float* to = memory.sums() + lane % 4 * 2 * Tile::SUM_ROW + channel;
-#pragma unroll
-    for (u32 n = 0; n < Tile::TOKENS / 8; ++n) {
-#pragma unroll
-        for (u32 i = 0; i < 4; ++i) to[(8 * n + i % 2) * Tile::SUM_ROW + i / 2 * 8] = sums[4 * n + i];
+/// Nothing is added. `load` of an addend takes neighbouring channels of a token, `at` their place in the output.
+struct Nothing {
+    static constexpr bool OF_CHANNELS = false, OF_OUTPUTS = false;
+
+    template <int N>
+    static __device__ void load(const void*, u64, u32, float (&)[N]) {}
+};
+
+/// A vector of channels in format `T`.
+template <typename T>
+struct BiasOf {
+    static constexpr bool OF_CHANNELS = true, OF_OUTPUTS = false;
+
+    template <int N>
+    static __device__ void load(const void* bias, u64, u32 channel, float (&to)[N]) {
+        load_chunk(static_cast<const T*>(bias) + channel, to);
     }
-}
+};
 
-/// Four channels of staged sums, those of all CTAs of the cluster added up.
-template <typename Tile>
-__device__ inline void gather_sums(const float* staged, float (&y)[4]) {
-    if constexpr (Tile::SPLIT == 1) {
-        float4 four = *reinterpret_cast<const float4*>(staged);
-        y[0] = four.x, y[1] = four.y, y[2] = four.z, y[3] = four.w;
-        return;
-    }
-    load_remote(staged, 0, y);
-#pragma unroll
-    for (u32 rank = 1; rank < Tile::SPLIT; ++rank) {
-        float part[4];
-        load_remote(staged, rank, part);
-#pragma unroll
-        for (int i = 0; i < 4; ++i) y[i] += part[i];
-    }
-}
+using Bias = BiasOf<float>;
 
-/// Four channels of a token in their scales: those at `quad` of the tile's row, at `channel` of the weight.
-template <typename Tile>
-__device__ inline void scaled_sums(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 row, u32 quad,
-                                   float token_scale, u32 channel, float (&y)[4]) {
-    float scales[4];
-    gather_sums<Tile>(memory.sums() + row * Tile::SUM_ROW + quad, y);
-    load_chunk(output.channel_scales + channel, scales);
-#pragma unroll
-    for (int i = 0; i < 4; ++i) y[i] = y[i] * scales[i] * token_scale;
-}
+/// A matrix of the output's shape. Ordinary loads stay in front of a barrier that follows; those of read-only memory the
+/// assembler moves across it, next to their use.
+struct Residual {
+    static constexpr bool OF_CHANNELS = false, OF_OUTPUTS = true;
 
-/// Neighbouring outputs, 16 bytes of them.
-__device__ inline void store_outputs(float* to, const float (&y)[4]) { store_chunk(to, y); }
-
-__device__ inline void store_outputs(bf16* to, const float (&y)[8]) {
-    u32 words[4];
+    template <int N>
+    static __device__ void load(const void* residual, u64 at, u32, float (&to)[N]) {
+        const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(residual) + at);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-        words[i] = to_bf16(y[2 * i]).bits | static_cast<u32>(to_bf16(y[2 * i + 1]).bits) << 16;
-    }
-    store_words(to, words);
-}
-
-/// Writes this CTA's share of a tile, whose first token and channel these are. Channels are a multiple of what 16 bytes hold.
-template <typename Tile, typename Addend, typename Out = float>
-__device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
-                              u32 rank) {
-    constexpr u32 AT_ONCE = 16 / sizeof(Out);
-    constexpr u32 CHUNKS = Tile::CHANNELS / AT_ONCE, THREADS = Tile::SPLIT * Tile::CONSUMERS;
-    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * CHUNKS; n += THREADS) {
-        u32 row = n / CHUNKS, first = n % CHUNKS * AT_ONCE;
-        u32 t = token + row, c = channel + first;
-        if (t >= output.tokens || c >= output.channels) continue;
-        u64 at = static_cast<u64>(t) * output.channels + c;
-        float scale = output.token_scales[t];
-        float all[AT_ONCE];
-#pragma unroll
-        for (u32 quad = 0; quad < AT_ONCE; quad += 4) {
-            float y[4];
-            scaled_sums(memory, output, row, first + quad, scale, c + quad, y);
-            Addend::apply(output.addend, at + quad, c + quad, y);
-#pragma unroll
-            for (int i = 0; i < 4; ++i) all[quad + i] = y[i];
+        for (int n = 0; n < N; n += 4) {
+            float4 four = from[n / 4];
+            to[n] = four.x, to[n + 1] = four.y, to[n + 2] = four.z, to[n + 3] = four.w;
         }
-        store_outputs(static_cast<Out*>(output.out) + at, all);
     }
-}
+};
 
 /// Outputs of format `Out`, a channel of the weight each.
-template <typename Addend, typename Out>
+template <typename Addend_, typename Out>
 struct Plain {
+    using Addend = Addend_;
+    /// Channels of the weight that make an output, and neighbouring outputs that a thread writes.
+    static constexpr int OPERANDS = 1, AT_ONCE = 16 / sizeof(Out);
+
+    /// Outputs of a tile.
     template <typename Tile>
     static __device__ constexpr u32 channels() {
         return Tile::CHANNELS;
     }
 
-    /// From the rows of one warpgroup to those of the next.
+    /// From the weight's rows of the first 64 channels of a tile to those of the next.
     static __device__ u32 rows_apart(u32) { return 64; }
 
-    template <typename Tile>
-    static __device__ void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
-                                  u32 rank) {
-        fireq::finish<Tile, Addend, Out>(memory, output, token, channel, rank);
+    static __device__ void write(void* out, u64 at, float (&y)[1][AT_ONCE], const float (&added)[AT_ONCE]) {
+        if constexpr (Addend::OF_CHANNELS || Addend::OF_OUTPUTS) {
+#pragma unroll
+            for (int i = 0; i < AT_ONCE; ++i) y[0][i] += added[i];
+        }
+        store_chunk(static_cast<Out*>(out) + at, y[0]);
     }
 };
 
@@ -155,31 +86,54 @@ struct Plain {
 /// warpgroup has 64 of those, the second 64 of these.
 template <typename Body>
 struct Gated {
+    using Addend = Nothing;
+    static constexpr int OPERANDS = 2, AT_ONCE = 4;
+
     template <typename Tile>
     static __device__ constexpr u32 channels() {
-        static_assert(Tile::WARPGROUPS == 2, "one warpgroup has gates, one what they gate");
+        static_assert(Tile::WARPGROUPS == 2 && Tile::CHANNELS == 128, "one warpgroup has gates, one what they gate");
         return 64;
     }
 
     static __device__ u32 rows_apart(u32 channels) { return channels; }
 
-    template <typename Tile>
-    static __device__ void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
-                                  u32 rank) {
-        constexpr u32 QUADS = 64 / 4, THREADS = Tile::SPLIT * Tile::CONSUMERS;
-        for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * QUADS; n += THREADS) {
-            u32 row = n / QUADS, quad = n % QUADS * 4;
-            u32 t = token + row, c = channel + quad;
-            if (t >= output.tokens) continue;
-            float scale = output.token_scales[t];
-            float gate[4], up[4];
-            scaled_sums(memory, output, row, quad, scale, c, gate);
-            scaled_sums(memory, output, row, 64 + quad, scale, output.channels + c, up);
+    static __device__ void write(void* out, u64 at, float (&y)[2][AT_ONCE], const float (&)[AT_ONCE]) {
 #pragma unroll
-            for (int i = 0; i < 4; ++i) gate[i] = Body::apply(gate[i], up[i]);
-            store_outputs(static_cast<float*>(output.out) + static_cast<u64>(t) * output.channels + c, gate);
-        }
+        for (int i = 0; i < AT_ONCE; ++i) y[0][i] = Body::apply(y[0][i], y[1][i]);
+        store_chunk(static_cast<float*>(out) + at, y[0]);
     }
 };
+
+/// A number for each channel that neighbouring outputs are made of.
+template <typename Epilogue>
+using Channels = float[Epilogue::OPERANDS][Epilogue::AT_ONCE];
+
+/// The scales of the channels of outputs from `channel` on.
+template <typename Epilogue>
+__device__ inline void load_scales(const LinearOutput& output, u32 channel, Channels<Epilogue>& scales) {
+#pragma unroll
+    for (int n = 0; n < Epilogue::OPERANDS; ++n) {
+        load_chunk(output.channel_scales + n * output.channels + channel, scales[n]);
+    }
+}
+
+/// Four neighbouring sums in shared memory.
+__device__ inline void read_sums(const float* from, float* to) {
+    float4 four = *reinterpret_cast<const float4*>(from);
+    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+}
+
+/// Writes neighbouring outputs of a token.
+template <typename Epilogue>
+__device__ inline void write_outputs(const LinearOutput& output, u64 at, Channels<Epilogue>& sums,
+                                     const Channels<Epilogue>& scales, float token_scale,
+                                     const float (&added)[Epilogue::AT_ONCE]) {
+#pragma unroll
+    for (int n = 0; n < Epilogue::OPERANDS; ++n) {
+#pragma unroll
+        for (int i = 0; i < Epilogue::AT_ONCE; ++i) sums[n][i] = sums[n][i] * scales[n][i] * token_scale;
+    }
+    Epilogue::write(output.out, at, sums, added);
+}
 
 }  // namespace fireq

@@ -2,16 +2,19 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
 #include "ptx/cluster.cuh"
 #include "ptx/wgmma.cuh"
+#include "tile/chunk.cuh"
 #include "tile/linear.cuh"
 #include "mainloop/int4_fp8.cuh"
 #include "epilogue/linear.cuh"
 
-// x · weightᵀ with INT4 weights and FP8 tokens (FireQ section 7): a cluster for a tile of channels and tokens.
+// x · weightᵀ with INT4 weights and FP8 tokens (FireQ section 7): a cluster for a tile of channels and tokens. Sums go through
+// shared memory, so that rows of the output are written in 16 bytes at a time, and CTAs that shared out K add up what each has.
 
 namespace fireq::linear {
 
@@ -26,6 +29,60 @@ struct Params {
     u32 channels;  // of the output: as many as 16 bytes hold, or a multiple
     u32 steps;     // of 128 numbers of K
 };
+
+/// Writes this warpgroup's sums, a row for each token.
+template <typename Tile>
+__device__ inline void stage_sums(const LinearMemory<Tile>& memory, const float (&sums)[Tile::TOKENS / 2]) {
+    u32 thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
+    u32 channel = threadIdx.x / WARPGROUP * 64 + thread / WARP * 16 + lane / 4;
+    float* to = memory.sums() + lane % 4 * 2 * Tile::SUM_ROW + channel;
+#pragma unroll
+    for (u32 n = 0; n < Tile::TOKENS / 8; ++n) {
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) to[(8 * n + i % 2) * Tile::SUM_ROW + i / 2 * 8] = sums[4 * n + i];
+    }
+}
+
+/// Four channels of staged sums, those of all CTAs of the cluster added up in the order of their ranks.
+template <typename Tile>
+__device__ inline void gather_sums(const float* staged, float* to) {
+    if constexpr (Tile::SPLIT == 1) return read_sums(staged, to);
+    float y[4];
+    load_remote(staged, 0, y);
+#pragma unroll
+    for (u32 rank = 1; rank < Tile::SPLIT; ++rank) {
+        float part[4];
+        load_remote(staged, rank, part);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) y[i] += part[i];
+    }
+#pragma unroll
+    for (int i = 0; i < 4; ++i) to[i] = y[i];
+}
+
+/// Writes this CTA's share of a tile, whose first token and channel these are. Channels are a multiple of what 16 bytes hold.
+template <typename Tile, typename Epilogue>
+__device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
+                              u32 rank) {
+    constexpr u32 AT_ONCE = Epilogue::AT_ONCE, COLUMNS = Epilogue::template channels<Tile>() / AT_ONCE;
+    constexpr u32 THREADS = Tile::SPLIT * Tile::CONSUMERS;
+    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
+        u32 row = n / COLUMNS, column = n % COLUMNS * AT_ONCE;
+        u32 t = token + row, c = channel + column;
+        if (t >= output.tokens || c >= output.channels) continue;
+        u64 at = static_cast<u64>(t) * output.channels + c;
+        Channels<Epilogue> sums, scales;
+        float added[AT_ONCE];
+#pragma unroll
+        for (u32 i = 0; i < Epilogue::OPERANDS * AT_ONCE; i += 4) {
+            u32 operand = i / AT_ONCE, quad = i % AT_ONCE;
+            gather_sums<Tile>(memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + quad, &sums[operand][quad]);
+        }
+        load_scales<Epilogue>(output, c, scales);
+        Epilogue::Addend::load(output.addend, at, c, added);
+        write_outputs<Epilogue>(output, at, sums, scales, output.token_scales[t], added);
+    }
+}
 
 /// What the threads behind the consumers do.
 template <typename Tile, typename Epilogue>
@@ -54,7 +111,7 @@ __device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p
         synchronize_first<Tile::CONSUMERS>();
     }
     LinearOutput output{p.token_scales, p.channel_scales, p.addend, p.out, p.tokens, p.channels};
-    Epilogue::template finish<Tile>(memory, output, token, channel, rank);
+    finish<Tile, Epilogue>(memory, output, token, channel, rank);
     // A CTA's shared memory lives until the others have read it.
     if constexpr (Tile::SPLIT > 1) synchronize_cluster();
 }

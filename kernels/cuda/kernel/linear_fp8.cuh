@@ -2,11 +2,13 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
 #include "ptx/cluster.cuh"
 #include "ptx/wgmma.cuh"
+#include "tile/chunk.cuh"
 #include "tile/linear_fp8.cuh"
 #include "mainloop/fp8.cuh"
 #include "epilogue/linear.cuh"
@@ -18,80 +20,74 @@ namespace fireq::linear_fp8 {
 
 struct Params {
     TensorMap x;                  // [tokens, cols] E4M3 in tiles of SHARE × 128, swizzled
-    TensorMap weight;             // [channels, cols] E4M3, both rounded up to 128, in tiles of CHANNELS × 128, swizzled
+    TensorMap weight;             // [rows, cols] E4M3, both rounded up to 128, in boxes of 64 or CHANNELS × 128, swizzled
     const float* token_scales;    // [tokens]
-    const float* channel_scales;  // [channels]
-    const float* addend;          // [channels] or [tokens, channels], as the epilogue has it
-    float* out;                   // [tokens, channels]
+    const float* channel_scales;  // one for each row of the weight
+    const void* addend;           // [channels] or [tokens, channels], as the epilogue has it
+    void* out;                    // [tokens, channels]
     u32 tokens;
-    u32 channels;  // a multiple of 4
+    u32 channels;  // of the output: as many as 16 bytes hold, or a multiple
     u32 steps;     // of 128 numbers of K
     u32 band;      // token tiles that are multiplied with all channels before others are
 };
 
-/// Calls `visit` with the first token and channel of every tile of this CTA, in order. CTAs of a cluster take neighbours in
-/// channels at the same time; the last may have none that exist.
-template <typename Tile, typename Visit>
-__device__ inline void for_each_tile(const Params& p, u32 rank, Visit visit) {
-    constexpr u32 CHANNELS = Tile::CHANNELS * Tile::CLUSTER;
-    u32 channel_tiles = (p.channels + CHANNELS - 1) / CHANNELS;
-    u32 token_tiles = (p.tokens + Tile::TOKENS - 1) / Tile::TOKENS;
-    for (u32 n = blockIdx.x / Tile::CLUSTER; n < channel_tiles * token_tiles; n += gridDim.x / Tile::CLUSTER) {
-        TilePlace place = tile_place(n, channel_tiles, token_tiles, p.band);
-        visit(place.tokens * Tile::TOKENS, place.channels * CHANNELS + rank * Tile::CHANNELS);
-    }
-}
-
-/// Writes the sums of a warpgroup's 64 channels. They go through a few rows of shared memory of their own, so that whole rows of
-/// 256 bytes are written, and addends read, in 16 bytes at a time, while the ring fills for the next tile: straight from
-/// registers eight neighbours would go out at a time, and every instruction would touch four times as many rows.
-template <typename Tile, typename Addend>
+/// Writes the sums of a warpgroup's 64 channels, or of both where outputs are made of two. They go through a few rows of
+/// shared memory of their own, so that whole rows are written, and addends read, in 16 bytes at a time, while the ring fills
+/// for the next tile: straight from registers eight neighbours would go out at a time, and every instruction would touch four
+/// times as many rows.
+template <typename Tile, typename Epilogue>
 struct Fp8Output {
-    static constexpr u32 QUADS = 64 / 4, ROWS_AT_ONCE = WARPGROUP / QUADS, ROWS = Tile::CHUNK / ROWS_AT_ONCE;
-    static constexpr bool ADDS_BIAS = same<Addend, Bias>, ADDS_RESIDUAL = same<Addend, Residual>;
+    using Addend = typename Epilogue::Addend;
+    static constexpr int OPERANDS = Epilogue::OPERANDS, AT_ONCE = Epilogue::AT_ONCE;
+    static_assert(OPERANDS == 1 || !Tile::ALTERNATES, "two warpgroups have what an output is made of, and meet");
+    /// Threads that write together, and their share of a chunk's rows.
+    static constexpr u32 WRITERS = WARPGROUP * OPERANDS, COLUMNS = 64 / AT_ONCE;
+    static constexpr u32 ROWS_AT_ONCE = WRITERS / COLUMNS, ROWS = Tile::CHUNK / ROWS_AT_ONCE;
     /// Chunks whose residuals are on their way, while others are written.
-    static constexpr u32 AHEAD = ADDS_RESIDUAL ? 4 : 0;
+    static constexpr u32 AHEAD = Addend::OF_OUTPUTS ? 4 : 0;
+    using Rows = float[ROWS][AT_ONCE];
 
     const Fp8Memory<Tile>& memory;
     const LinearOutput& output;
     u32 token;
     u32 channel;
-    /// Of this thread's four channels, and of tokens of which it is the one to know.
-    float channel_scales[4];
-    float bias[4];
+    /// Of this thread's outputs, and of tokens of which it is the one to know.
+    Channels<Epilogue> channel_scales;
+    float bias[AT_ONCE];
     float token_scales[(Tile::TOKENS + WARPGROUP - 1) / WARPGROUP];
 
+    static __device__ u32 warpgroup() { return threadIdx.x / WARPGROUP; }
     static __device__ u32 thread() { return threadIdx.x % WARPGROUP; }
-    static __device__ u32 row() { return thread() / QUADS; }
-    __device__ u32 quad() const { return channel + thread() % QUADS * 4; }
-    /// Its four channels, or others where it has none.
-    __device__ u32 known_quad() const { return min(quad(), output.channels - 4); }
+    static __device__ u32 row() { return threadIdx.x % WRITERS / COLUMNS; }
+    static __device__ u32 column() { return threadIdx.x % COLUMNS * AT_ONCE; }
 
     /// Whether this thread's n-th row of a chunk is there, and its place in the output.
     __device__ bool exists(u32 chunk, u32 n) const {
-        return quad() < output.channels && token + row() + chunk * Tile::CHUNK + n * ROWS_AT_ONCE < output.tokens;
+        return channel + column() < output.channels && token + row() + chunk * Tile::CHUNK + n * ROWS_AT_ONCE < output.tokens;
     }
     __device__ u64 place(u32 chunk, u32 n) const {
-        u64 first = static_cast<u64>(token + row()) * output.channels + quad();
+        u64 first = static_cast<u64>(token + row()) * output.channels + channel + column();
         return first + (chunk * Tile::CHUNK + n * ROWS_AT_ONCE) * static_cast<u64>(output.channels);
     }
 
     __device__ void ask_factors() {
-        load_chunk(output.channel_scales + known_quad(), channel_scales);
-        if constexpr (ADDS_BIAS) load_chunk(static_cast<const float*>(output.addend) + known_quad(), bias);
+        // This thread's outputs, or others where it has none.
+        u32 known = min(channel + column(), output.channels - AT_ONCE);
+        load_scales<Epilogue>(output, known, channel_scales);
+        if constexpr (Addend::OF_CHANNELS) Addend::load(output.addend, 0, known, bias);
 #pragma unroll
         for (u32 n = 0; n < Tile::TOKENS; n += WARPGROUP) {
             token_scales[n / WARPGROUP] = output.token_scales[min(token + n + thread(), output.tokens - 1)];
         }
     }
 
-    /// The residual of this thread's rows of a chunk. Ordinary loads stay in front of the barrier behind them, which the
-    /// assembler moves those of read-only memory across, next to their use.
-    __device__ void ask_residual(u32 chunk, float4 (&rows)[ROWS]) const {
+    /// The residual of this thread's rows of a chunk.
+    __device__ void ask_residual(u32 chunk, Rows& rows) const {
 #pragma unroll
         for (u32 n = 0; n < ROWS; ++n) {
-            rows[n] = {};
-            if (exists(chunk, n)) rows[n] = *reinterpret_cast<const float4*>(static_cast<const float*>(output.addend) + place(chunk, n));
+#pragma unroll
+            for (u32 i = 0; i < AT_ONCE; ++i) rows[n][i] = 0.0f;
+            if (exists(chunk, n)) Addend::load(output.addend, place(chunk, n), 0, rows[n]);
         }
     }
 
@@ -108,63 +104,75 @@ struct Fp8Output {
         }
     }
 
-    __device__ void write(u32 chunk, const float* staged, const float4 (&residual)[ROWS]) const {
+    __device__ void write(u32 chunk, const Rows& residual) const {
 #pragma unroll
         for (u32 n = 0; n < ROWS; ++n) {
-            const float* from = staged + (row() + n * ROWS_AT_ONCE) * Tile::STAGED_ROW;
-            float4 four = *reinterpret_cast<const float4*>(from + thread() % QUADS * 4);
-            float y[4] = {four.x, four.y, four.z, four.w}, scale = from[Tile::SCALE_AT];
-            const float r4[4] = {residual[n].x, residual[n].y, residual[n].z, residual[n].w};
+            Channels<Epilogue> sums;
+            float token_scale = 0.0f;
 #pragma unroll
-            for (int i = 0; i < 4; ++i) {
-                y[i] = y[i] * channel_scales[i] * scale;
-                if constexpr (ADDS_BIAS) y[i] += bias[i];
-                if constexpr (ADDS_RESIDUAL) y[i] = r4[i] + y[i];
+            for (u32 operand = 0; operand < OPERANDS; ++operand) {
+                const float* from = memory.staged(OPERANDS == 1 ? warpgroup() : operand, chunk % 2) +
+                                    (row() + n * ROWS_AT_ONCE) * Tile::STAGED_ROW;
+#pragma unroll
+                for (u32 i = 0; i < AT_ONCE; i += 4) read_sums(from + column() + i, &sums[operand][i]);
+                if (operand == 0) token_scale = from[Tile::SCALE_AT];
             }
-            if (exists(chunk, n)) store_chunk(static_cast<float*>(output.out) + place(chunk, n), y);
+            if (!exists(chunk, n)) continue;
+            const float(&added)[AT_ONCE] = Addend::OF_OUTPUTS ? residual[n] : bias;
+            write_outputs<Epilogue>(output, place(chunk, n), sums, channel_scales, token_scale, added);
         }
     }
 
     /// A buffer is written while the other is read, and again only behind the barrier that follows its reads.
     __device__ void run(const float (&sums)[Tile::TOKENS / 2]) const {
-        u32 warpgroup = threadIdx.x / WARPGROUP;
-        float4 residual[AHEAD + 1][ROWS];
+        Rows residual[AHEAD + 1];
 #pragma unroll
         for (u32 chunk = 0; chunk < AHEAD; ++chunk) ask_residual(chunk, residual[chunk]);
 #pragma unroll
         for (u32 chunk = 0; chunk < Tile::CHUNKS; ++chunk) {
             u32 ahead = chunk + AHEAD;
-            if (ADDS_RESIDUAL && ahead < Tile::CHUNKS) ask_residual(ahead, residual[ahead % (AHEAD + 1)]);
-            float* staged = memory.staged(warpgroup, chunk % 2);
-            stage(chunk, staged, sums);
-            synchronize_four_warps(1 + warpgroup);
-            write(chunk, staged, residual[chunk % (AHEAD + 1)]);
+            if (Addend::OF_OUTPUTS && ahead < Tile::CHUNKS) ask_residual(ahead, residual[ahead % (AHEAD + 1)]);
+            stage(chunk, memory.staged(warpgroup(), chunk % 2), sums);
+            if constexpr (OPERANDS == 1) {
+                synchronize_four_warps(1 + warpgroup());
+            } else {
+                synchronize_first<Tile::CONSUMERS>();
+            }
+            write(chunk, residual[chunk % (AHEAD + 1)]);
         }
     }
 };
 
+/// Calls `visit` with the first token and output channel of every tile of this CTA.
+template <typename Tile, typename Epilogue, typename Visit>
+__device__ inline void visit_tiles(const Params& p, u32 rank, Visit visit) {
+    for_each_tile<Tile>(p.tokens, p.channels, Epilogue::template channels<Tile>(), p.band, rank, visit);
+}
+
 /// What the threads behind the consumers do.
-template <typename Tile>
+template <typename Tile, typename Epilogue>
 __device__ inline void load(const Fp8Memory<Tile>& memory, const Params& p, u32 rank) {
     give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
-    Fp8Source<Tile> source{memory, p.x, p.weight, rank};
-    for_each_tile<Tile>(p, rank, [&](u32 token, u32 channel) {
+    Fp8Source<Tile, Epilogue::OPERANDS> source{memory, p.x, p.weight, rank, Epilogue::rows_apart(p.channels)};
+    visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
         source.ask(static_cast<i32>(token), static_cast<i32>(channel), p.steps);
     });
 }
 
 /// What consumers do.
-template <typename Tile, typename Addend>
+template <typename Tile, typename Epilogue>
 __device__ inline void compute(const Fp8Memory<Tile>& memory, const Params& p, u32 rank) {
     take_registers_up_to<Tile::CONSUMER_REGISTERS>();
     LinearOutput output{p.token_scales, p.channel_scales, p.addend, p.out, p.tokens, p.channels};
     Fp8Products<Tile> products{memory};
     u32 warpgroup = threadIdx.x / WARPGROUP, turn = 0;
-    for_each_tile<Tile>(p, rank, [&](u32 token, u32 channel) {
+    // The first output of this warpgroup's 64 rows.
+    u32 own = Tile::ALTERNATES || Epilogue::OPERANDS == 2 ? 0 : warpgroup * 64;
+    visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
         if (Tile::ALTERNATES && turn++ % Tile::WARPGROUPS != warpgroup) return products.ring.skip(p.steps);
         float sums[Tile::TOKENS / 2];
-        Fp8Output<Tile, Addend> out{memory, output, token, channel + (Tile::ALTERNATES ? 0 : warpgroup * 64)};
+        Fp8Output<Tile, Epilogue> out{memory, output, token, channel + own};
         // Two sets of sums leave no registers for what can be had later.
         if constexpr (Tile::PROMOTION == 0) out.ask_factors();
         products.run(p.steps, sums);
@@ -175,7 +183,7 @@ __device__ inline void compute(const Fp8Memory<Tile>& memory, const Params& p, u
     if constexpr (Tile::CLUSTER > 1) synchronize_cluster();
 }
 
-template <typename Tile, typename Addend>
+template <typename Tile, typename Epilogue>
 __device__ inline void run(const Params& p) {
     extern __shared__ __align__(1024) u8 shared[];
     Fp8Memory<Tile> memory{shared};
@@ -188,9 +196,9 @@ __device__ inline void run(const Params& p) {
         synchronize();
     }
     if (threadIdx.x >= Tile::CONSUMERS) {
-        load(memory, p, rank);
+        load<Tile, Epilogue>(memory, p, rank);
     } else {
-        compute<Tile, Addend>(memory, p, rank);
+        compute<Tile, Epilogue>(memory, p, rank);
     }
 }
 

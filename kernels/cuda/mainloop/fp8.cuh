@@ -43,13 +43,14 @@ __device__ inline void initialize(const Fp8Memory<Tile>& memory) {
     publish_barriers();
 }
 
-/// What one thread of each CTA asks for.
-template <typename Tile>
+/// What one thread of each CTA asks for. A tile's rows of the weight are together, or in two boxes so far `apart`.
+template <typename Tile, int BOXES>
 struct Fp8Source {
     Fp8Memory<Tile> memory;
     const TensorMap& x;
     const TensorMap& weight;
     u32 rank;
+    u32 apart;
     Ring<Tile::STAGES> ring;
 
     /// The steps of a tile whose first token and channel these are.
@@ -59,7 +60,11 @@ struct Fp8Source {
             u64* full = memory.full(ring.stage);
             wait(memory.empty(ring.stage), ring.parity ^ 1);
             arrive_expecting(full, Tile::STEP_BYTES);
-            copy_tile(memory.weights(ring.stage), weight, column, channel, full);
+#pragma unroll
+            for (u32 box = 0; box < BOXES; ++box) {
+                copy_tile(memory.weights(ring.stage) + box * (Tile::WEIGHT_BYTES / BOXES), weight, column,
+                          channel + static_cast<i32>(box * apart), full);
+            }
             ask_tokens(column, token, full);
             ring.advance();
         }

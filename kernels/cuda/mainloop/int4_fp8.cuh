@@ -93,13 +93,13 @@ __device__ inline void promote(float (&running)[COUNT], float (&sums)[COUNT]) {
 /// size, as the epilogue has, into one place, and read one of another type then: products would wait for each other.
 template <typename Tile>
 struct Beside {
-    float sums[Tile::PROMOTE > 0 ? Tile::TOKENS / 2 : 1];
+    float sums[Tile::PROMOTION > 0 ? Tile::TOKENS / 2 : 1];
 };
 
 /// Sums of the steps that this CTA does, between promotions in the tensor cores' own order. `sums` are zero before.
 template <typename Tile>
 __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
-    constexpr bool PROMOTES = Tile::PROMOTE > 0;
+    constexpr bool PROMOTES = Tile::PROMOTION > 0;
     u32 warpgroup = threadIdx.x / WARPGROUP;
     u32 first = matrix_place(memory.tokens(0));
     Ring<Tile::STAGES> ring, before;
@@ -119,7 +119,7 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
         decode_step<Tile>(memory.record(ring.stage, warpgroup), a);
         // Of a number that comes from a lane, itself, the compiler does not know that it is 0 in the first round only: around
         // that round it would move the decoding behind the wait.
-        u32 before_this = Tile::PROMOTE == 1 ? exchange(n, 0) : n;
+        u32 before_this = Tile::PROMOTION == 1 ? exchange(n, 0) : n;
         if (PROMOTES && anew && before_this > 0) {
             promote(running, sums);
             let_go();
@@ -139,7 +139,7 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
     u32 n = 0;
     for (; n + 1 < steps; n += 2) {
         step(n, even, Tile::begins(n));
-        step(n + 1, odd, Tile::PROMOTE == 1);
+        step(n + 1, odd, Tile::PROMOTION == 1);
     }
     if (n < steps) step(n, even, Tile::begins(n));
     if constexpr (PROMOTES) {

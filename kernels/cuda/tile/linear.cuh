@@ -3,29 +3,29 @@
 
 // The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers of which
 // STAGES are on their way. The CTAs of a cluster share out the steps. Tensor cores keep few bits of what they add up:
-// every PROMOTE steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
+// every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
 
 namespace fireq {
 
-template <int TOKENS_, int WARPGROUPS_, int STAGES_, int SPLIT_, int GROUP_, int PROMOTE_>
+template <int TOKENS_, int WARPGROUPS_, int STAGES_, int SPLIT_, int GROUP_, int PROMOTION_>
 struct LinearTile {
     static_assert(GROUP_ == 64 || GROUP_ == 128, "a step has one scale for each row, or two");
     static_assert(SPLIT_ >= 1 && SPLIT_ <= 8, "portable clusters have at most eight CTAs");
     static_assert(STAGES_ >= 2, "a step is decoded while another is on its way");
-    static_assert(PROMOTE_ == 0 || PROMOTE_ == 1 || PROMOTE_ % 2 == 0, "the mainloop does two steps at a time");
-    static_assert(PROMOTE_ == 0 || TOKENS_ <= 128, "sums of 256 tokens leave no registers for others beside them");
+    static_assert(PROMOTION_ == 0 || PROMOTION_ == 1 || PROMOTION_ % 2 == 0, "the mainloop does two steps at a time");
+    static_assert(PROMOTION_ == 0 || TOKENS_ <= 128, "sums of 256 tokens leave no registers for others beside them");
 
     static constexpr int TOKENS = TOKENS_;
     static constexpr int WARPGROUPS = WARPGROUPS_;
     static constexpr int STAGES = STAGES_;
     static constexpr int SPLIT = SPLIT_;
     static constexpr int GROUP = GROUP_;
-    static constexpr int PROMOTE = PROMOTE_;
+    static constexpr int PROMOTION = PROMOTION_;
     static constexpr int STEP = 128;
     static constexpr int CHANNELS = 64 * WARPGROUPS;
     static constexpr int CONSUMERS = 128 * WARPGROUPS;
     /// Consumers with 128 sums each take registers from a whole warpgroup of which one thread works.
-    static constexpr bool TRADES_REGISTERS = TOKENS == 256 || (TOKENS == 128 && PROMOTE > 0);
+    static constexpr bool TRADES_REGISTERS = TOKENS == 256 || (TOKENS == 128 && PROMOTION > 0);
     static constexpr int CONSUMER_REGISTERS = 240;
     static constexpr int PRODUCER_REGISTERS = 24;
     static constexpr int THREADS = CONSUMERS + (TRADES_REGISTERS ? 128 : 32);
@@ -48,8 +48,8 @@ struct LinearTile {
 
     /// Whether the tensor cores' sums begin anew with an even step. With an odd one they do if they do with every step.
     static __device__ bool begins(u32 step) {
-        if constexpr (PROMOTE == 0) return step == 0;
-        else return step % PROMOTE == 0;
+        if constexpr (PROMOTION == 0) return step == 0;
+        else return step % PROMOTION == 0;
     }
 
     static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");

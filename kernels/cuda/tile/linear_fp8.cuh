@@ -71,4 +71,16 @@ __device__ inline TilePlace tile_place(u32 n, u32 channel_tiles, u32 token_tiles
     return {within / width, first + within % width};
 }
 
+/// Calls `visit` with the first token and channel of every tile of this CTA, in order. Tiles have `tile_channels` outputs of
+/// `channels`. CTAs of a cluster take neighbours in channels at the same time; the last may have none that exist.
+template <typename Tile, typename Visit>
+__device__ inline void for_each_tile(u32 tokens, u32 channels, u32 tile_channels, u32 band, u32 rank, Visit visit) {
+    u32 all = tile_channels * Tile::CLUSTER;
+    u32 channel_tiles = (channels + all - 1) / all, token_tiles = (tokens + Tile::TOKENS - 1) / Tile::TOKENS;
+    for (u32 n = blockIdx.x / Tile::CLUSTER; n < channel_tiles * token_tiles; n += gridDim.x / Tile::CLUSTER) {
+        TilePlace place = tile_place(n, channel_tiles, token_tiles, band);
+        visit(place.tokens * Tile::TOKENS, place.channels * all + rank * tile_channels);
+    }
+}
+
 }  // namespace fireq

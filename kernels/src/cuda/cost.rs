@@ -60,7 +60,7 @@ pub struct StepInstructions {
 /// A promotion is an addition for each of a lane's sums, and six around them.
 pub fn step_instructions(config: &LinearConfig, group: usize) -> StepInstructions {
     let tables = 128 / group;
-    let promoting = if config.promote > 0 { (config.tokens / 2 + 6).div_ceil(config.promote) } else { 0 };
+    let promoting = if config.promotion > 0 { (config.tokens / 2 + 6).div_ceil(config.promotion) } else { 0 };
     StepInstructions { issued: 8 * 11 + 32 * tables + 64 + promoting, integer: 8 * 11 + 12 * tables + 28 }
 }
 
@@ -101,7 +101,7 @@ impl Estimate {
 
 /// Registers of a thread, as the compiler allots them; where consumers take some of the producer's they have 240.
 pub fn registers(config: &LinearConfig) -> usize {
-    match (config.tokens, config.promote) {
+    match (config.tokens, config.promotion) {
         (128 | 256, _) if config.trades_registers() => {
             if config.warpgroups == 2 {
                 168
@@ -156,8 +156,8 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
 /// meanwhile.
 fn tensor_cycles(config: &LinearConfig, warpgroups: f64) -> f64 {
     let products = 4.0 * (config.tokens as f64 * PRODUCT_PER_TOKEN).max(PRODUCT_LEAST);
-    let promotion = if config.promote > 0 { (config.tokens / 2) as f64 + EXPOSED } else { 0.0 };
-    let alone = products + promotion / config.promote.max(1) as f64;
+    let promotion = if config.promotion > 0 { (config.tokens / 2) as f64 + EXPOSED } else { 0.0 };
+    let alone = products + promotion / config.promotion.max(1) as f64;
     if warpgroups > 0.0 { (warpgroups * products).max(alone) } else { 0.0 }
 }
 
@@ -207,10 +207,10 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
 pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
     let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
-        let promote = promotion(linear.steps().div_ceil(split) * COLS);
+        let promotion = promotion(linear.steps().div_ceil(split) * COLS);
         [1, 2].into_iter().flat_map(move |warpgroups| {
             [3, 4, 6, 8].into_iter().flat_map(move |stages| {
-                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split, promote })
+                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split, promotion })
             })
         })
     });

@@ -16,16 +16,14 @@
 use super::cost::{
     self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SM_BYTES, SMS,
 };
-use super::linear::{Addend, Linear, LinearConfig, MOST_SHARED, Output};
+use super::epilogue::Addend;
+use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 use super::linear_fp8::{LinearFp8, LinearFp8Config, Schedule, tile_place};
+use super::promotion::promotion;
 use crate::records::{COLS, ROWS, record_bytes};
 
 /// CTAs of a launch: one for each SM of an H100 or H200. GPCs have even numbers of SMs, so that pairs find room on all.
 pub const CTAS: usize = SMS;
-
-/// Steps after which sums are promoted: never. Sums that keep 13 bits, as Hopper's are reported to, are off by far less than
-/// a tenth of what quantization costs (`sums_of_few_bits_are_near_enough` in `tests/tests/gpu_kernels/linear_fp8.rs`).
-pub const PROMOTION: usize = 0;
 
 /// Bytes that products and copies read and write in an SM's shared memory in a cycle: 32 banks of 4.
 const SHARED_BYTES: f64 = 128.0;
@@ -120,7 +118,7 @@ fn drain_cycles(config: &LinearFp8Config) -> f64 {
 
 /// Cycles of `rounds` tiles' ends: of the last only, where warpgroups alternate.
 fn end_cycles(config: &LinearFp8Config, linear: &LinearFp8, rounds: f64) -> f64 {
-    let one = END + (4 * config.tokens * config.channels()) as f64 / SM_BYTES;
+    let one = END + (linear.output.bytes() * config.tokens * config.channels()) as f64 / SM_BYTES;
     let hidden = linear.steps() as f64 * step_cycles(config)[0];
     match config.schedule {
         Schedule::Together => rounds * one,
@@ -147,8 +145,8 @@ fn memory_seconds(linear: &LinearFp8, config: &LinearFp8Config, tokens: usize) -
         }
         before = now;
     }
-    let added = if linear.addend == Addend::Residual { 2 } else { 1 };
-    let outputs = (4 * tokens * linear.channels * added) as f64;
+    let added = if linear.addend == Addend::Residual { 4 } else { 0 };
+    let outputs = ((linear.output.bytes() + added) * tokens * linear.channels) as f64;
     let operands = count as f64 * row * (sides[0] + sides[1]) as f64;
     ((rows as f64 * row + outputs) / MEMORY).max((operands + outputs) / L2)
 }
@@ -159,22 +157,24 @@ fn deepest(config: LinearFp8Config) -> LinearFp8Config {
     LinearFp8Config { stages: (2..=8).rev().find(fits).unwrap_or(2), ..config }
 }
 
-/// Every configuration that a product could have.
-pub(super) fn candidates() -> impl Iterator<Item = LinearFp8Config> {
+/// Every configuration that a product could have: sums are promoted as often as its columns want it, which leaves no
+/// registers for 256 tokens.
+pub(super) fn candidates(linear: &LinearFp8) -> impl Iterator<Item = LinearFp8Config> {
+    let promotion = promotion(linear.cols);
     let schedules = [Schedule::Together, Schedule::Alternately];
-    schedules.into_iter().flat_map(|schedule| {
+    let all = schedules.into_iter().flat_map(move |schedule| {
         [2, 1].into_iter().flat_map(move |cluster| {
-            [256, 192, 128].map(|tokens| {
-                deepest(LinearFp8Config { tokens, stages: 2, cluster, promotion: PROMOTION, schedule })
-            })
+            [256, 192, 128]
+                .map(|tokens| deepest(LinearFp8Config { tokens, stages: 2, cluster, promotion, schedule }))
         })
-    })
+    });
+    all.filter(|config| linear.check_config(config).is_ok())
 }
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many: of those that are as good as the quickest the
 /// first, and warpgroups rather together, CTAs rather in pairs and tiles rather large.
 pub fn choose(linear: &LinearFp8, tokens: usize) -> (LinearFp8Config, EstimateFp8) {
-    let all: Vec<_> = candidates().map(|config| (config, estimate(linear, &config, tokens))).collect();
+    let all: Vec<_> = candidates(linear).map(|config| (config, estimate(linear, &config, tokens))).collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let mut as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
     as_good.next().expect("the quickest is as good as itself")
@@ -215,11 +215,6 @@ const MORE_ENDS: [usize; 2] = [4096, 8192];
 /// See [`Path::way`].
 pub const VERY_MANY: usize = 16384;
 
-/// Whether a product can be done in a workspace.
-pub(super) fn has_workspace(linear: &Linear) -> bool {
-    linear.output == Output::F32 && !matches!(linear.addend, Addend::Bias(_))
-}
-
 /// The numbers of tokens at whose ways ranges end; beyond the last, the way is that for [`VERY_MANY`].
 pub fn ends() -> impl Iterator<Item = usize> {
     ENDS.into_iter().chain(MORE_ENDS)
@@ -236,7 +231,7 @@ pub fn paths(linear: &Linear) -> Vec<Path> {
         let (config, estimate) = choose(&LinearFp8::from(*linear), tokens);
         let workspace = Way::Workspace(config, estimate, decode);
         // A workspace takes memory: it has to be worth that.
-        let worth = has_workspace(linear) && workspace.seconds() * AS_GOOD < records.seconds();
+        let worth = tokens > TOKEN_TILES[0] && workspace.seconds() * AS_GOOD < records.seconds();
         push(&mut paths, to, if worth { workspace } else { records });
     }
     paths

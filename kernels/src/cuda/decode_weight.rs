@@ -1,8 +1,9 @@
 //! INT4 weights as the E4M3 numbers that products look up: decoded once for all tokens of a large prefill.
 
+use super::epilogue::Addend;
 use super::params;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
-use super::{Addend, Linear, LinearFp8};
+use super::{Linear, LinearFp8};
 use crate::records::{COLS, ROWS};
 
 /// Threads of a CTA: 128 for each of the two records of 128 rows.

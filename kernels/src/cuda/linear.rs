@@ -2,12 +2,13 @@
 
 use std::fmt;
 
-use fireq_ir::{DType, Type};
+use fireq_ir::Type;
 use serde::{Deserialize, Serialize};
 
-use super::elementwise::swiglu;
+use super::epilogue::{Addend, Epilogue, Output};
 use super::params;
-use super::unit::{Cta, Grid, Parts, Unit, Unsupported, float_name, text};
+use super::promotion::{in_a_name, in_words};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text, tile};
 use crate::records::{COLS, group, record_bytes};
 use crate::{Swizzle, TensorMapShape};
 
@@ -25,7 +26,7 @@ pub struct LinearConfig {
     pub split: usize,
     /// Steps after which the tensor cores' sums are added to sums in FP32 registers: 1 or an even number; 0 where they
     /// keep theirs to the end. See [`promotion`](super::cost::promotion).
-    pub promote: usize,
+    pub promotion: usize,
 }
 
 /// Token tiles that there are.
@@ -47,21 +48,21 @@ impl LinearConfig {
 
     /// Whether consumers take registers from the producer: 128 sums for each thread need more than an equal share.
     pub fn trades_registers(&self) -> bool {
-        self.tokens == 256 || (self.tokens == 128 && self.promote > 0)
+        self.tokens == 256 || (self.tokens == 128 && self.promotion > 0)
     }
 
     /// Whether there is such a kernel: an error with the reason where there is none.
     pub fn check(&self) -> Result<(), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, split, promote } = *self;
+        let LinearConfig { tokens, warpgroups, stages, split, promotion } = *self;
         let there =
             TOKEN_TILES.contains(&tokens) && matches!(warpgroups, 1 | 2) && matches!(split, 1 | 2 | 4 | 8);
         if !there || !(2..=16).contains(&stages) {
             return Err(Unsupported(format!("no kernel has {self:?}")));
         }
-        if promote > 1 && !promote.is_multiple_of(2) {
-            return Err(Unsupported(format!("sums promoted every {promote} steps: 1 and even numbers do")));
+        if promotion > 1 && !promotion.is_multiple_of(2) {
+            return Err(Unsupported(format!("sums promoted every {promotion} steps: 1 and even numbers do")));
         }
-        if promote > 0 && tokens > 128 {
+        if promotion > 0 && tokens > 128 {
             return Err(Unsupported(format!(
                 "promoted sums of {tokens} tokens: 128 do, as more leave no registers for others beside them"
             )));
@@ -78,38 +79,6 @@ impl LinearConfig {
     pub fn shared(&self, group: usize) -> usize {
         let sums = self.tokens * (self.channels() + 4) * 4;
         (self.stages * self.step_bytes(group)).max(sums).next_multiple_of(16) + 16 * self.stages
-    }
-}
-
-/// What the epilogue adds to a product.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Addend {
-    /// Nothing.
-    Nothing,
-    /// A vector of channels in this float format.
-    Bias(DType),
-    /// An f32 matrix of the output's shape: `residual + x·weightᵀ`.
-    Residual,
-}
-
-/// What an epilogue makes of a product's channels.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Output {
-    /// Each as f32.
-    F32,
-    /// Each rounded to bf16.
-    Bf16,
-    /// `silu(gate)·up` as f32, gates the first half of the weight's rows and ups the second. One warpgroup of a CTA has gates,
-    /// the other their ups, so that both halves come in multiples of 64 rows. A row quantizer behind it reads 4 bytes for
-    /// each of F outputs of a token where it read 8, as many fewer are written, and scratch is half as large: of 17·F
-    /// bytes of a token 9·F are left. It costs tiles of one warpgroup, which are not there, and no launch is saved.
-    Swiglu,
-}
-
-impl Output {
-    /// Bytes written for each row of the weight and each token.
-    pub fn bytes(self) -> usize {
-        if self == Output::F32 { 4 } else { 2 }
     }
 }
 
@@ -210,33 +179,24 @@ impl Linear {
 
     /// Output channels of a token.
     pub fn outputs(&self) -> usize {
-        if self.output == Output::Swiglu { self.channels / 2 } else { self.channels }
+        self.channels / self.output.operands()
     }
 
     /// The descriptor of `rows` rows of codes that launches with this configuration take. Rows beyond a launch's tokens
     /// change nothing, whatever they hold: one descriptor of a whole buffer serves every launch.
     pub fn x(&self, config: &LinearConfig, rows: usize) -> TensorMapShape {
-        TensorMapShape {
-            element: 1,
-            sizes: vec![self.cols as u64, rows as u64],
-            strides: vec![self.cols as u64],
-            tile: vec![COLS as u32, config.tokens as u32],
-            swizzle: Swizzle::B128,
-        }
+        boxes([rows, self.cols], config.tokens)
     }
 
     /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
     pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check().and_then(|()| self.check_config(config))?;
-        let LinearConfig { tokens, split, promote, .. } = *config;
+        let LinearConfig { tokens, split, promotion, .. } = *config;
         let cta =
             Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
         let (name, text) = self.text(config, cta)?;
         let cluster = if split > 1 { format!(", K shared by clusters of {split}") } else { String::new() };
-        let promoted = match promote {
-            0 => String::new(),
-            steps => format!(", sums promoted every {} columns", COLS * steps),
-        };
+        let promoted = if promotion > 0 { format!(", {}", in_words(promotion)) } else { String::new() };
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
@@ -256,43 +216,33 @@ impl Linear {
 
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> Result<(String, String), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, split, promote } = *config;
-        let (kind, epilogue, body) = self.epilogue()?;
-        let promoted = if promote > 0 { format!("_p{promote}") } else { String::new() };
-        let name = format!("{kind}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}{promoted}", self.group);
-        let tile = format!(
-            "using Tile = LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}, {promote}>;",
-            self.group
+        let LinearConfig { tokens, warpgroups, stages, split, promotion } = *config;
+        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
+        let name = format!(
+            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}{}",
+            self.group,
+            in_a_name(promotion)
         );
-        let sizes = format!(
-            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
-             \"the host sizes launches as the device does\");",
-            cta.threads, cta.dynamic_shared
-        );
+        let of =
+            format!("LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}, {promotion}>", self.group);
         let text = text::<params::Linear>(&Parts {
             name: &name,
             kernel: "linear",
-            names: &[vec![tile, sizes], body].concat(),
-            arguments: &format!("Tile, {epilogue}"),
+            names: &[tile(&of, cta), body].concat(),
+            arguments: &format!("Tile, {functor}"),
             cta,
         });
         Ok((name, text))
     }
+}
 
-    /// What the function's name begins with, the epilogue, and what it needs defined.
-    fn epilogue(&self) -> Result<(String, String, Vec<String>), Unsupported> {
-        let (kind, addend) = match self.addend {
-            Addend::Nothing => ("linear".into(), "Nothing".into()),
-            Addend::Bias(DType::F32) => ("linear_bias".into(), "Bias".into()),
-            Addend::Bias(dtype) => {
-                (format!("linear_bias_{dtype}"), format!("BiasOf<{}>", float_name(dtype)?))
-            }
-            Addend::Residual => ("linear_add".to_string(), "Residual".to_string()),
-        };
-        Ok(match self.output {
-            Output::F32 => (kind, format!("Plain<{addend}, float>"), vec![]),
-            Output::Bf16 => (format!("{kind}_to_bf16"), format!("Plain<{addend}, bf16>"), vec![]),
-            Output::Swiglu => ("linear_swiglu".into(), "Gated<Swiglu>".into(), vec![swiglu()?]),
-        })
+/// A matrix of bytes in boxes of `tile` rows and 128 columns.
+pub(super) fn boxes([rows, cols]: [usize; 2], tile: usize) -> TensorMapShape {
+    TensorMapShape {
+        element: 1,
+        sizes: vec![cols as u64, rows as u64],
+        strides: vec![cols as u64],
+        tile: vec![COLS as u32, tile as u32],
+        swizzle: Swizzle::B128,
     }
 }

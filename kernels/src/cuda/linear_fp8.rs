@@ -3,11 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::epilogue::{Addend, Epilogue, Output};
+use super::linear::{Linear, boxes};
 use super::params;
-use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
-use super::{Addend, Linear};
+use super::promotion::{in_a_name, in_words};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text, tile};
+use crate::TensorMapShape;
 use crate::records::COLS;
-use crate::{Swizzle, TensorMapShape};
 
 /// How the two consumer warpgroups of a CTA share out tiles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -30,6 +32,7 @@ pub struct LinearFp8Config {
     /// CTAs of a cluster, which share tokens: 1 or 2.
     pub cluster: usize,
     /// Steps after which the tensor cores' sums are added to others in registers; 0: never. Sums of 256 tokens leave no room.
+    /// See [`promotion`](super::cost::promotion).
     pub promotion: usize,
     /// How warpgroups share out tiles.
     pub schedule: Schedule,
@@ -92,17 +95,19 @@ pub fn tile_place(n: usize, [channels, tokens]: [usize; 2], band: usize) -> [usi
 /// A product with a decoded weight that a kernel is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearFp8 {
-    /// Output channels: rows of the weight.
+    /// Rows of the weight: output channels, or gates and ups.
     pub channels: usize,
     /// Input channels: columns of the weight.
     pub cols: usize,
     /// What is added.
     pub addend: Addend,
+    /// What is written.
+    pub output: Output,
 }
 
 impl From<Linear> for LinearFp8 {
-    fn from(Linear { channels, cols, addend, .. }: Linear) -> Self {
-        LinearFp8 { channels, cols, addend }
+    fn from(Linear { channels, cols, addend, output, .. }: Linear) -> Self {
+        LinearFp8 { channels, cols, addend, output }
     }
 }
 
@@ -120,41 +125,48 @@ impl LinearFp8 {
 
     /// The descriptor of `rows` rows of codes; those beyond a launch's tokens change nothing, whatever they hold.
     pub fn x(&self, config: &LinearFp8Config, rows: usize) -> TensorMapShape {
-        rows_of([rows, self.cols], config.tokens / config.cluster)
+        boxes([rows, self.cols], config.tokens / config.cluster)
     }
 
-    /// The descriptor of the weight in its workspace.
+    /// The descriptor of the weight in its workspace. Gates and ups of a tile are boxes of their own.
     pub fn weight(&self, config: &LinearFp8Config) -> TensorMapShape {
-        rows_of(self.workspace(), config.channels())
+        boxes(self.workspace(), config.channels() / self.output.operands())
+    }
+
+    /// Whether this configuration does it: an error with the reason where it does not.
+    pub fn check_config(&self, config: &LinearFp8Config) -> Result<(), Unsupported> {
+        config.check()?;
+        if self.output == Output::Swiglu && config.schedule == Schedule::Alternately {
+            return Err(Unsupported("gates and ups in turn: each warpgroup has one of both".into()));
+        }
+        Ok(())
     }
 
     /// The unit for launches of at most `ctas` CTAs, as many as run at a time, with the reason for its configuration.
     pub fn unit(&self, config: &LinearFp8Config, ctas: usize, reason: String) -> Result<Unit, Unsupported> {
+        let LinearFp8 { channels, cols, addend, output } = *self;
+        Linear { addend, output, ..Linear::plain(channels, cols, COLS) }.check()?;
+        self.check_config(config)?;
         let LinearFp8Config { tokens, cluster, .. } = *config;
-        Linear { addend: self.addend, ..Linear::plain(self.channels, self.cols, COLS) }.check()?;
-        config.check()?;
         let cta = Cta { threads: FP8_THREADS, cluster, dynamic_shared: config.shared() };
-        let (name, text) = self.text(config, cta);
-        let promoted = match config.promotion {
-            0 => "never promoted".into(),
-            steps => format!("promoted every {} columns", steps * COLS),
-        };
+        let (name, text) = self.text(config, cta)?;
         let shared = if cluster > 1 { format!(", tokens shared by {cluster} CTAs") } else { String::new() };
         let alternating = config.schedule == Schedule::Alternately;
         Ok(Unit {
-            shape: format!("{} channels of {} e4m3", self.channels, self.cols),
+            shape: format!("{channels} channels of {cols} e4m3"),
             config: format!(
                 "tiles of {} channels and {tokens} tokens, one after another{}, {FP8_THREADS} threads, {} stages in {} KiB, \
-                 sums {promoted}{shared}",
+                 {}{shared}",
                 config.channels(),
                 if alternating { " in turn" } else { "" },
                 config.stages,
                 cta.dynamic_shared.div_ceil(1024),
+                in_words(config.promotion),
             ),
             reason,
             cta,
             grid: Grid::Persistent {
-                channels: self.channels.div_ceil(config.channels() * cluster),
+                channels: channels.div_ceil(config.channels() * cluster),
                 tokens,
                 cluster,
                 ctas,
@@ -165,45 +177,24 @@ impl LinearFp8 {
     }
 
     /// The function's name and the unit's text.
-    fn text(&self, config: &LinearFp8Config, cta: Cta) -> (String, String) {
+    fn text(&self, config: &LinearFp8Config, cta: Cta) -> Result<(String, String), Unsupported> {
         let LinearFp8Config { tokens, stages, cluster, promotion, schedule } = *config;
-        let (kind, addend) = match self.addend {
-            Addend::Nothing => ("linear_fp8", "Nothing"),
-            Addend::Bias(_) => ("linear_fp8_bias", "Bias"),
-            Addend::Residual => ("linear_fp8_add", "Residual"),
-        };
+        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
         let (turns, schedule) = match schedule {
             Schedule::Together => ("", "TOGETHER"),
             Schedule::Alternately => ("_alternately", "ALTERNATELY"),
         };
-        let name = format!("{kind}_t{tokens}_s{stages}_c{cluster}_p{promotion}{turns}");
-        let tile = format!(
-            "using Tile = LinearFp8Tile<{tokens}, {stages}, {cluster}, {promotion}, Schedule::{schedule}>;"
-        );
-        let sizes = format!(
-            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
-             \"the host sizes launches as the device does\");",
-            cta.threads, cta.dynamic_shared
-        );
+        let promoted = in_a_name(promotion);
+        let name = format!("linear_fp8{suffix}_t{tokens}_s{stages}_c{cluster}{promoted}{turns}");
+        let of = format!("LinearFp8Tile<{tokens}, {stages}, {cluster}, {promotion}, Schedule::{schedule}>");
         let text = text::<params::LinearFp8>(&Parts {
             name: &name,
             kernel: "linear_fp8",
-            names: &[tile, sizes],
-            arguments: &format!("Tile, {addend}"),
+            names: &[tile(&of, cta), body].concat(),
+            arguments: &format!("Tile, {functor}"),
             cta,
         });
-        (name, text)
-    }
-}
-
-/// A matrix of bytes in tiles of `tile` rows and 128 columns.
-fn rows_of([rows, cols]: [usize; 2], tile: usize) -> TensorMapShape {
-    TensorMapShape {
-        element: 1,
-        sizes: vec![cols as u64, rows as u64],
-        strides: vec![cols as u64],
-        tile: vec![COLS as u32, tile as u32],
-        swizzle: Swizzle::B128,
+        Ok((name, text))
     }
 }
 

@@ -34,3 +34,16 @@ const AT_A_TIME: usize = 512;
 pub fn promotion(cols: usize) -> usize {
     if cols <= KEPT { 0 } else { AT_A_TIME / COLS }
 }
+
+/// What promotions add to a function's name.
+pub(super) fn in_a_name(promotion: usize) -> String {
+    if promotion > 0 { format!("_p{promotion}") } else { String::new() }
+}
+
+/// When sums are promoted, in words.
+pub(super) fn in_words(promotion: usize) -> String {
+    match promotion {
+        0 => "sums never promoted".into(),
+        steps => format!("sums promoted every {} columns", steps * COLS),
+    }
+}

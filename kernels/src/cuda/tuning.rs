@@ -145,8 +145,7 @@ pub fn candidates(linear: &Linear, tokens: usize, most: usize) -> Vec<Method> {
         .map(|c| (Method::Records(c), cost::estimate(linear, &c, tokens).seconds));
     let decoded = LinearFp8::from(*linear);
     let before = cost_fp8::decode_seconds(linear);
-    let workspace = cost_fp8::candidates()
-        .filter(|_| cost_fp8::has_workspace(linear))
+    let workspace = cost_fp8::candidates(&decoded)
         .map(|c| (Method::Workspace(c), before + cost_fp8::estimate(&decoded, &c, tokens).seconds));
     let mut all: Vec<(Method, f64)> = records.chain(workspace).collect();
     all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));

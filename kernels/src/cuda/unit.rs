@@ -166,6 +166,18 @@ pub(super) fn text<P: Params>(parts: &Parts<'_>) -> String {
     )
 }
 
+/// A product's tile as units name it, and the assertion that the host sizes launches as the device does.
+pub(super) fn tile(of: &str, cta: Cta) -> Vec<String> {
+    vec![
+        format!("using Tile = {of};"),
+        format!(
+            "static_assert(Tile::THREADS == {} && Tile::SHARED_BYTES == {},\n              \
+             \"the host sizes launches as the device does\");",
+            cta.threads, cta.dynamic_shared
+        ),
+    ]
+}
+
 /// The assertion that the host's structure is the device's, which goes by this name in a unit.
 pub(super) fn layout<P: Params>(name: &str) -> String {
     let offsets = P::FIELDS.iter().map(|(field, at)| format!("FIREQ_OFFSET({name}, {field}) == {at}"));

@@ -61,11 +61,11 @@ fn bins_that_are_read_before_they_are_full_are_caught() {
 
 /// The relative error of a product by a broken kernel, or what the simulator says of it. Six steps for each of two CTAs go
 /// through two stages, and are promoted or not.
-fn product(promote: usize, right: &str, wrong: &str) -> Result<f64, String> {
+fn product(promotion: usize, right: &str, wrong: &str) -> Result<f64, String> {
     let tokens = 20;
     let mut gpu = device().expect("asked before");
     let (linear, case) = case([128, 1536, 128], (Addend::Residual, Output::F32), tokens);
-    let config = LinearConfig { promote, ..configured([16, 2, 2, 2]) };
+    let config = LinearConfig { promotion, ..configured([16, 2, 2, 2]) };
     let unit = linear.unit(&config, String::new()).unwrap();
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.attempt(&unit, &broken(&unit, right, wrong), tokens, &params)?;
@@ -95,7 +95,7 @@ fn products_without_a_fence_a_wait_or_patience_are_caught() {
     refused("    synchronize_first<Tile::CONSUMERS>();\n    stage_sums", "    stage_sums", "shared");
     let last = "read it.\n    if constexpr (Tile::SPLIT > 1) synchronize_cluster();\n";
     refused(last, "read it.\n", "a CTA that has ended");
-    let twice = product(0, "y[i] = r[i] + y[i];", "y[i] = r[i] + r[i];").unwrap();
+    let twice = product(0, "y[0][i] += added[i];", "y[0][i] = added[i] + added[i];").unwrap();
     assert!(twice > 1e-3, "another sum gives other outputs: {twice:.1e}");
 }
 
@@ -117,9 +117,18 @@ fn promotions_without_a_wait_or_a_new_beginning_are_caught() {
 
 /// As [`product`], with a decoded weight: eight tiles of six steps on one pair of CTAs.
 fn decoded(schedule: Schedule, changes: &[(&str, &str)]) -> Result<f64, String> {
+    decoded_to([388, 720], (Addend::Residual, Output::F32), schedule, changes)
+}
+
+fn decoded_to(
+    [channels, cols]: [usize; 2],
+    epilogue: (Addend, Output),
+    schedule: Schedule,
+    changes: &[(&str, &str)],
+) -> Result<f64, String> {
     let mut gpu = device().expect("asked before");
-    let (tokens, channels) = (140, 388);
-    let (linear, case) = case([channels, 720, 128], (Addend::Residual, Output::F32), tokens);
+    let tokens = 140;
+    let (linear, case) = case([channels, cols, 128], epilogue, tokens);
     let config = LinearFp8Config { tokens: 128, stages: 2, cluster: 2, promotion: 4, schedule };
     let product = Product { linear, config, tokens, ctas: 2, band: 1 };
     let (unit, params) = (product.unit(), product.operands(&mut gpu, &case));
@@ -129,7 +138,7 @@ fn decoded(schedule: Schedule, changes: &[(&str, &str)]) -> Result<f64, String> 
         source = source.replace(right, wrong);
     }
     gpu.attempt(&unit, &source, tokens, &params)?;
-    Ok(relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * channels)))
+    Ok(relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * linear.outputs())))
 }
 
 const REFUSED: [(&str, &[(&str, &str)]); 13] = [
@@ -190,8 +199,14 @@ const REFUSED: [(&str, &[(&str, &str)]); 13] = [
             "let go of the last.\n",
         )],
     ),
-    ("shared", &[("            synchronize_four_warps(1 + warpgroup);\n", "")]),
-    ("shared", &[("memory.staged(warpgroup, chunk % 2);", "memory.staged(warpgroup, 0);")]),
+    ("shared", &[("                synchronize_four_warps(1 + warpgroup());\n", "")]),
+    (
+        "shared",
+        &[
+            ("memory.staged(warpgroup(), chunk % 2)", "memory.staged(warpgroup(), 0)"),
+            ("warpgroup() : operand, chunk % 2)", "warpgroup() : operand, 0)"),
+        ],
+    ),
 ];
 
 #[test]
@@ -269,4 +284,21 @@ fn attention_with_other_numbers_is_caught() {
     wrong("bool seen = first", "bool seen = true || first");
     wrong("if (visible < Page::TILE) {", "if (false) {");
     wrong("return g / 2 * 16 + warp * 4 + g % 2 * 2;", "return warp * 16 + g * 2;");
+}
+
+/// Gates meet their ups in shared memory: both warpgroups have to have written, and each row of boxes its own place.
+#[test]
+fn gates_that_do_not_wait_for_ups_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    let gated = |changes: &[(&str, &str)]| {
+        decoded_to([256, 272], (Addend::Nothing, Output::Swiglu), Schedule::Together, changes)
+    };
+    assert!(gated(&[]).unwrap() < 1e-6);
+    let alone = ("synchronize_first<Tile::CONSUMERS>();", "synchronize_four_warps(1 + warpgroup());");
+    let fault = gated(&[alone]).unwrap_err();
+    assert!(fault.contains("shared"), "{fault}");
+    let other = gated(&[("channel + static_cast<i32>(box * apart)", "channel + static_cast<i32>(box * 64)")]);
+    assert!(other.as_ref().unwrap() > &1e-2, "ups of other gates: {other:?}");
 }

@@ -1,6 +1,7 @@
 //! INT4 weights times E4M3 tokens: every token tile, one and two warpgroups, K split over clusters, tails everywhere.
 
 use std::collections::BTreeSet;
+use std::fmt::Debug;
 
 use fireq_ir::DType;
 use fireq_ir::interp::Data;
@@ -63,25 +64,65 @@ pub fn operands(
     let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
     let x = case.input_parts("x");
     let codes = gpu.put("x codes", &x[0]);
-    let addend = match linear.addend {
-        Addend::Nothing => 0,
-        Addend::Bias(_) => gpu.put("bias", &case.constant("addend")),
-        Addend::Residual => gpu.put("residual", &case.input("addend")),
-    };
     params::Linear {
         x: Device::map(codes, &linear.x(config, tokens)),
         records: gpu.put("records", &records(&weight).unwrap()),
         token_scales: gpu.put("token scales", &x[1]),
         channel_scales: gpu.put_f32("channel scales", &weight.scales[1]),
-        addend,
-        out: match linear.output {
-            Output::Bf16 => gpu.space("out bf16", 2 * tokens * linear.channels + 64),
-            _ => gpu.space("out", 4 * tokens * linear.outputs() + 64),
-        },
+        addend: addend(gpu, case, linear),
+        out: room(gpu, linear, tokens),
         tokens: tokens as u32,
         channels: linear.outputs() as u32,
         steps: linear.steps() as u32,
     }
+}
+
+/// What is added, in memory.
+pub fn addend(gpu: &mut Device, case: &Case, linear: &Linear) -> u64 {
+    match linear.addend {
+        Addend::Nothing => 0,
+        Addend::Bias(_) => gpu.put("bias", &case.constant("addend")),
+        Addend::Residual => gpu.put("residual", &case.input("addend")),
+    }
+}
+
+/// Room for outputs and 64 bytes behind them.
+pub fn room(gpu: &mut Device, linear: &Linear, tokens: usize) -> u64 {
+    let name = if linear.output == Output::Bf16 { "out bf16" } else { "out" };
+    gpu.space(name, linear.output.bytes() * linear.channels * tokens + 64)
+}
+
+/// How near a GPU's outputs come: neighbours in bf16 are 4e-3 apart.
+pub fn near(output: Output) -> Near {
+    Near::Relatively(if output == Output::Bf16 { 4e-3 } else { 1e-3 })
+}
+
+/// Outputs are the interpreter's; in bf16 what those round to, but where sums that round otherwise lie in the middle of two.
+pub fn assert_outputs(gpu: &Device, case: &Case, linear: &Linear, out: u64, what: &dyn Debug) {
+    let expected = case.output(0).to_f32();
+    let bytes = if linear.output == Output::Bf16 {
+        let expected: Vec<u16> = expected.iter().map(|y| bf16::from_f32(*y).to_bits()).collect();
+        let bytes = gpu.bytes(out, 2 * expected.len());
+        let found: Vec<u16> = bytes.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
+        let off: Vec<(u16, u16)> =
+            expected.iter().copied().zip(found).filter(|(wanted, found)| wanted != found).collect();
+        assert!(
+            off.iter().all(|(wanted, found)| wanted.abs_diff(*found) == 1),
+            "{linear:?}, {what:?}: {off:?}"
+        );
+        assert!(
+            off.len() * 1000 <= expected.len(),
+            "{linear:?}, {what:?}: {} of {}",
+            off.len(),
+            expected.len()
+        );
+        bytes.len()
+    } else {
+        let error = relative_error(&expected, &gpu.f32s(out, expected.len()));
+        assert!(error < 1e-6, "{linear:?}, {what:?}: {error:.1e}");
+        4 * expected.len()
+    };
+    assert_eq!(gpu.bytes(out + bytes as u64, 64), [UNTOUCHED; 64], "behind the output");
 }
 
 fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
@@ -90,37 +131,16 @@ fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
 
 fn check_configured(sizes: [usize; 3], epilogue: (Addend, Output), config: LinearConfig, tokens: usize) {
     let Some(mut gpu) = device() else { return };
-    gpu.near = Near::Relatively(1e-3);
+    gpu.near = near(epilogue.1);
     let (linear, case) = case(sizes, epilogue, tokens);
     let params = operands(&mut gpu, &case, &linear, &config, tokens);
     gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
-    let elements = tokens * linear.outputs();
-    let error = relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, elements));
-    assert!(error < 1e-6, "{linear:?}, {config:?}, {tokens} tokens: {error:.1e}");
-    assert_eq!(gpu.bytes(params.out + 4 * elements as u64, 64), [UNTOUCHED; 64], "behind the output");
-}
-
-/// Outputs are what the interpreter's round to, but where sums that round otherwise lie in the middle of two.
-fn check_bf16(sizes: [usize; 3], addend: Addend, config: LinearConfig, tokens: usize) {
-    let Some(mut gpu) = device() else { return };
-    // Two neighbours are that far apart.
-    gpu.near = Near::Relatively(4e-3);
-    let (linear, case) = case(sizes, (addend, Output::Bf16), tokens);
-    let params = operands(&mut gpu, &case, &linear, &config, tokens);
-    gpu.launch(&linear.unit(&config, "a test".into()).unwrap(), tokens, 0, &params);
-    let expected: Vec<u16> = case.output(0).to_f32().iter().map(|y| bf16::from_f32(*y).to_bits()).collect();
-    let bytes = gpu.bytes(params.out, 2 * expected.len());
-    let found: Vec<u16> = bytes.as_chunks().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect();
-    let off: Vec<(u16, u16)> =
-        expected.iter().copied().zip(found).filter(|(wanted, found)| wanted != found).collect();
-    assert!(off.iter().all(|(wanted, found)| wanted.abs_diff(*found) == 1), "{linear:?}: {off:?}");
-    assert!(off.len() * 1000 <= expected.len(), "{linear:?}: {} of {}", off.len(), expected.len());
-    assert_eq!(gpu.bytes(params.out + bytes.len() as u64, 64), [UNTOUCHED; 64], "behind the output");
+    assert_outputs(&gpu, &case, &linear, params.out, &(config, tokens));
 }
 
 /// Tokens of a tile, warpgroups, stages, and the CTAs that share out K.
 pub fn configured([tokens, warpgroups, stages, split]: [usize; 4]) -> LinearConfig {
-    LinearConfig { tokens, warpgroups, stages, split, promote: 0 }
+    LinearConfig { tokens, warpgroups, stages, split, promotion: 0 }
 }
 
 #[test]
@@ -148,13 +168,14 @@ fn many_tokens_fill_tiles_and_leave_tails() {
 /// Numbers of steps that end with a promotion, behind one and before one.
 #[test]
 fn sums_are_promoted_every_step_or_every_few() {
-    let promoted = |config, promote| LinearConfig { promote, ..configured(config) };
-    for (promote, cols) in [(1, 128), (1, 384), (1, 528), (2, 640), (4, 400), (4, 640), (4, 1024), (4, 1168)]
+    let promoted = |config, promotion| LinearConfig { promotion, ..configured(config) };
+    for (promotion, cols) in
+        [(1, 128), (1, 384), (1, 528), (2, 640), (4, 400), (4, 640), (4, 1024), (4, 1168)]
     {
         check_configured(
             [68, cols, 128],
             (Addend::Nothing, Output::F32),
-            promoted([16, 1, 3, 1], promote),
+            promoted([16, 1, 3, 1], promotion),
             17,
         );
     }
@@ -167,11 +188,14 @@ fn sums_are_promoted_every_step_or_every_few() {
 /// Channels that are no multiple of a tile's, tokens neither.
 #[test]
 fn outputs_round_to_bf16() {
-    let promoted = LinearConfig { promote: 4, ..configured([32, 1, 4, 1]) };
-    check_bf16([136, 640, 128], Addend::Nothing, configured([16, 2, 4, 2]), 19);
-    check_bf16([72, 656, 128], Addend::Residual, promoted, 33);
-    check_bf16([200, 272, 64], Addend::Bias(DType::BF16), configured([128, 2, 3, 1]), 129);
-    check_bf16([128, 272, 128], Addend::Nothing, configured([256, 2, 4, 1]), 257);
+    let promoted = LinearConfig { promotion: 4, ..configured([32, 1, 4, 1]) };
+    let check = |sizes, addend, config, tokens| {
+        check_configured(sizes, (addend, Output::Bf16), config, tokens);
+    };
+    check([136, 640, 128], Addend::Nothing, configured([16, 2, 4, 2]), 19);
+    check([72, 656, 128], Addend::Residual, promoted, 33);
+    check([200, 272, 64], Addend::Bias(DType::BF16), configured([128, 2, 3, 1]), 129);
+    check([128, 272, 128], Addend::Nothing, configured([256, 2, 4, 1]), 257);
 }
 
 #[test]
@@ -184,8 +208,8 @@ fn biases_are_read_in_their_own_format() {
 /// Gates and ups of one row of tiles and of several; every tile of tokens, K split and promoted.
 #[test]
 fn gated_products_are_the_interpreters() {
-    let gated = |sizes, config, promote, tokens| {
-        let config = LinearConfig { promote, ..configured(config) };
+    let gated = |sizes, config, promotion, tokens| {
+        let config = LinearConfig { promotion, ..configured(config) };
         check_configured(sizes, (Addend::Nothing, Output::Swiglu), config, tokens);
     };
     gated([128, 1168, 128], [8, 2, 4, 8], 0, 3);
@@ -259,7 +283,7 @@ fn configurations_for_llama_3_8b_are_right() {
         .collect();
     assert!(chosen.len() >= 6, "{chosen:?}");
     for c in chosen {
-        let steps = (c.split * c.stages).min(9).max(2 * c.promote);
+        let steps = (c.split * c.stages).min(9).max(2 * c.promotion);
         let sizes = [c.channels() + 4, 128 * steps + 16, 128];
         check_configured(sizes, (Addend::Residual, Output::F32), c, c.tokens + 1);
     }

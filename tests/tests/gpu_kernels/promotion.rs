@@ -10,13 +10,15 @@ use std::f64::consts::PI;
 use fireq_ir::quant::Quantized;
 use fireq_ir::{Fit, Format};
 use fireq_kernels::cuda::cost::promotion;
-use fireq_kernels::cuda::{Linear, LinearConfig, params};
+use fireq_kernels::cuda::cost_fp8;
+use fireq_kernels::cuda::{Linear, LinearConfig, LinearFp8, LinearFp8Config, Schedule, params};
 use fireq_kernels::records::records;
 use fireq_sim::Accumulator;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use super::device::{Device, device};
+use super::linear_fp8::{Product, workspace};
 
 const CHANNELS: usize = 64;
 const TOKENS: usize = 8;
@@ -90,10 +92,10 @@ impl Operands {
     }
 
     /// What the kernel computes with short accumulators.
-    fn kernel(&self, promote: usize) -> Vec<f64> {
+    fn kernel(&self, promotion: usize) -> Vec<f64> {
         let mut gpu = device().expect("asked before");
         let linear = Linear::plain(CHANNELS, self.x.cols, 128);
-        let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promote };
+        let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, split: 1, promotion };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);
         let out = gpu.space("out", 4 * TOKENS * CHANNELS);
@@ -109,6 +111,34 @@ impl Operands {
             steps: linear.steps() as u32,
         };
         gpu.launch_with(SHORT, &linear.unit(&config, "a test".into()).unwrap(), TOKENS, &params);
+        gpu.f32s(out, TOKENS * CHANNELS).into_iter().map(f64::from).collect()
+    }
+
+    /// As [`Operands::kernel`], with the weight decoded before.
+    fn decoded(&self, promotion: usize) -> Vec<f64> {
+        let mut gpu = device().expect("asked before");
+        let linear = Linear::plain(CHANNELS, self.x.cols, 128);
+        let (tokens, schedule) = (128, Schedule::Alternately);
+        let config = LinearFp8Config { tokens, stages: 3, cluster: 1, promotion, schedule };
+        let product = Product { linear, config, tokens: TOKENS, ctas: 1, band: 1 };
+        let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
+        let x = gpu.put("x codes", &codes);
+        let weight = gpu.put("decoded weight", &workspace(&linear, &self.weight));
+        let out = gpu.space("out", 4 * TOKENS * CHANNELS);
+        let decoded = LinearFp8::from(linear);
+        let params = params::LinearFp8 {
+            x: Device::map(x, &decoded.x(&config, TOKENS)),
+            weight: Device::map(weight, &decoded.weight(&config)),
+            token_scales: gpu.put_f32("token scales", &self.x.scales[0]),
+            channel_scales: gpu.put_f32("channel scales", &self.weight.scales[1]),
+            addend: 0,
+            out,
+            tokens: TOKENS as u32,
+            channels: CHANNELS as u32,
+            steps: linear.steps() as u32,
+            band: 1,
+        };
+        gpu.launch_with(SHORT, &product.unit(), TOKENS, &params);
         gpu.f32s(out, TOKENS * CHANNELS).into_iter().map(f64::from).collect()
     }
 }
@@ -131,7 +161,7 @@ fn errors(cols: usize, signs: Signs) -> ([f64; 3], f64) {
     let operands = Operands::new(cols, signs);
     let contract = operands.contract();
     let quantization = error(&operands.unquantized(), &contract);
-    let errors = INTERVALS.map(|promote| error(&contract, &operands.kernel(promote)));
+    let errors = INTERVALS.map(|promotion| error(&contract, &operands.kernel(promotion)));
     let percent = errors.map(|e| format!("{:8.4} %", 100.0 * e)).join("  ");
     eprintln!("{cols:7}  {:7} {percent} {:12.2} %", format!("{signs:?}"), 100.0 * quantization);
     (errors, quantization / 10.0)
@@ -152,5 +182,32 @@ fn promotion_is_the_cheapest_that_keeps_to_a_tenth_of_the_quantizations_error() 
         for (errors, _) in both {
             assert!(errors[0] >= errors[1] && errors[1] > errors[2] && errors[2] > 0.0, "{errors:?}");
         }
+    }
+}
+
+/// The same rule holds for weights that are decoded before: it is what the cost model goes by, it keeps to a tenth of the
+/// quantization's error, and sums that it has promoted would not keep to it otherwise.
+#[test]
+fn sums_of_few_bits_are_near_enough() {
+    if device().is_none() {
+        return;
+    }
+    for cols in [2048, 4096] {
+        let rule = promotion(cols);
+        let chosen = cost_fp8::choose(&LinearFp8::from(Linear::plain(4096, cols, 128)), 4096).0;
+        assert_eq!(chosen.promotion, rule, "{chosen:?}");
+        let mut needed = rule == 0;
+        for signs in [Signs::Random, Signs::Leaning] {
+            let operands = Operands::new(cols, signs);
+            let contract = operands.contract();
+            let most = error(&operands.unquantized(), &contract) / 10.0;
+            let [kept, never] = [rule, 0].map(|promotion| error(&contract, &operands.decoded(promotion)));
+            eprintln!(
+                "{cols} columns, {signs:?}, decoded: {kept:.1e} of {most:.1e}, without promotion {never:.1e}"
+            );
+            assert!(kept < most && kept > 0.0, "{cols} columns, {signs:?}: {kept:.1e} of {most:.1e}");
+            needed |= never >= most;
+        }
+        assert!(needed, "{cols} columns are promoted for nothing");
     }
 }

@@ -17,18 +17,18 @@ const PRODUCTS: [[usize; 2]; 4] = [[6144, HIDDEN], [HIDDEN, HIDDEN], [2 * FFN, H
 /// Products with INT4 weights, as the cost model configures them.
 pub fn at(tokens: usize) -> Vec<Timed> {
     // Sums of gate and up for the most tokens are gigabytes that no model asks for at once.
-    let wanted = PRODUCTS.into_iter().filter(|[channels, _]| tokens * channels < 1 << 28);
-    let decoded = wanted.clone().filter(|_| tokens >= MANY).flat_map(|[channels, cols]| {
-        configurations(channels, cols, tokens).into_iter().map(move |c| decoded(channels, cols, tokens, c))
-    });
-    // The decoding is the same for any number of tokens.
-    let decoding = wanted.clone().filter(|_| tokens == MANY).map(|[channels, cols]| decoding(channels, cols));
     let bf16 =
         |[channels, cols]: [usize; 2]| Linear { output: Output::Bf16, ..Linear::plain(channels, cols, 128) };
     let gated = Linear { output: Output::Swiglu, ..Linear::plain(2 * FFN, HIDDEN, 128) };
     let all = PRODUCTS.into_iter().map(bf16).chain([gated]);
-    let records =
-        all.filter(|linear| tokens * linear.channels < 1 << 28).map(|linear| product(&linear, tokens));
+    let wanted = all.filter(|linear| tokens * linear.outputs() < 1 << 28);
+    let records = wanted.clone().map(|linear| product(&linear, tokens));
+    let decoded = wanted.filter(|_| tokens >= MANY).flat_map(|linear| {
+        configurations(&linear, tokens).into_iter().map(move |config| decoded(&linear, tokens, config))
+    });
+    // The decoding is the same for any number of tokens, and whatever is written.
+    let decoding =
+        PRODUCTS.into_iter().filter(|_| tokens == MANY).map(|[channels, cols]| decoding(channels, cols));
     records.chain(decoding).chain(decoded).collect()
 }
 
@@ -37,8 +37,9 @@ const MANY: usize = 512;
 
 /// The one that the cost model chooses, and others that differ in what it cannot know: how short sums are, what shared memory
 /// has to give, and how much of the end of a tile is hidden.
-fn configurations(channels: usize, cols: usize, tokens: usize) -> Vec<LinearFp8Config> {
-    let (chosen, _) = cost_fp8::choose(&LinearFp8::from(Linear::plain(channels, cols, 128)), tokens);
+fn configurations(linear: &Linear, tokens: usize) -> Vec<LinearFp8Config> {
+    let linear = LinearFp8::from(*linear);
+    let (chosen, _) = cost_fp8::choose(&linear, tokens);
     let tile = |tokens, stages, cluster, promotion| LinearFp8Config {
         tokens,
         stages,
@@ -53,6 +54,7 @@ fn configurations(channels: usize, cols: usize, tokens: usize) -> Vec<LinearFp8C
         all.extend([tile(128, 6, 2, 0), tile(128, 6, 2, 1), in_turn]);
         all.sort_unstable();
         all.dedup();
+        all.retain(|config| linear.check_config(config).is_ok());
     }
     all
 }
@@ -69,8 +71,8 @@ fn decoding(channels: usize, cols: usize) -> Timed {
     timed(linear.decode_unit("timed".into()).unwrap(), &work, operands, super::copy)
 }
 
-fn decoded(channels: usize, cols: usize, tokens: usize, config: LinearFp8Config) -> Timed {
-    let linear = LinearFp8::from(Linear::plain(channels, cols, 128));
+fn decoded(of: &Linear, tokens: usize, config: LinearFp8Config) -> Timed {
+    let (Linear { channels, cols, .. }, linear) = (*of, LinearFp8::from(*of));
     let [rows, width] = linear.workspace();
     let operands = |m: &mut Memory| {
         m.random("x codes", Dtype::E4m3, tokens * cols);
@@ -84,9 +86,9 @@ fn decoded(channels: usize, cols: usize, tokens: usize, config: LinearFp8Config)
         params::LinearFp8 {
             token_scales: m.random("token scales", Dtype::F32, 4 * tokens),
             channel_scales: m.random("channel scales", Dtype::F32, 4 * channels),
-            out: m.space("out", 4 * tokens * channels),
+            out: m.space("out", linear.output.bytes() * tokens * channels),
             tokens: tokens as u32,
-            channels: channels as u32,
+            channels: of.outputs() as u32,
             steps: linear.steps() as u32,
             band: config.band(CTAS) as u32,
             ..params::LinearFp8::default()
