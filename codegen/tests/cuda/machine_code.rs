@@ -82,8 +82,8 @@ fn stores_are_as_wide_as_reasons_say() {
     assert!(wide > 1, "{wide} units promise wide stores of FP8");
 }
 
-/// Mnemonics of the innermost loop around eight products, of two steps: from a label that a branch behind them leads back to.
-fn product_loop(sass: &str) -> Vec<&str> {
+/// Mnemonics of the innermost loop around so many products: from a label that a branch behind them leads back to.
+pub fn product_loop(sass: &str, count: usize) -> Vec<&str> {
     let mut all: Vec<&str> = vec![];
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     let mut loops = vec![];
@@ -102,8 +102,9 @@ fn product_loop(sass: &str) -> Vec<&str> {
     }
     let products =
         |range: &Range<usize>| all[range.clone()].iter().filter(|m| m.starts_with("QGMMA")).count();
-    let innermost = loops.into_iter().filter(|range| products(range) == 8).min_by_key(ExactSizeIterator::len);
-    innermost.map(|range| all[range].to_vec()).expect("a loop of two steps")
+    let innermost =
+        loops.into_iter().filter(|range| products(range) == count).min_by_key(ExactSizeIterator::len);
+    innermost.map(|range| all[range].to_vec()).expect("a loop of as many products")
 }
 
 /// What the loop has beside two steps where only every other may promote its sums: a branch with its own wait, and its own
@@ -123,7 +124,7 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
             "{name}"
         );
         let Some(sass) = disassemble(&compiled.cubin) else { return };
-        let body = product_loop(&sass);
+        let body = product_loop(&sass, 2 * 4);
         let count = |names: &[&str]| body.iter().filter(|m| names.iter().any(|n| m.starts_with(n))).count();
         let tables = 128 / linear.group;
         assert_eq!(count(&["QGMMA"]), 2 * 4, "{name}");

@@ -38,19 +38,24 @@ impl DecodeAttention {
     }
 
     /// Columns of products.
-    fn queries(&self) -> usize {
+    pub fn queries(&self) -> usize {
         if self.heads / self.kv_heads > 8 { 16 } else { 8 }
     }
 
-    /// Tiles that are on their way or being read.
+    /// Tiles whose softmax is one.
+    pub fn step(&self) -> usize {
+        if self.head <= 128 { 4 } else { 2 }
+    }
+
+    /// Tiles that are on their way or being read: whole steps.
     fn stages(&self) -> usize {
-        STAGES_BYTES / self.pages().tile_bytes()
+        STAGES_BYTES / self.pages().tile_bytes() / self.step() * self.step()
     }
 
     /// Bytes of shared memory; mirrored by `DecodeTile` in `kernels/cuda/tile/decode_attention.cuh`.
     pub fn shared(&self) -> usize {
         let (queries, stages) = (self.queries(), self.stages());
-        let operands = queries * self.head + 2 * queries * TILE + 16 * queries;
+        let operands = queries * self.head + self.step() * queries * TILE + 16 * queries;
         stages * (self.pages().tile_bytes() + 16) + operands
     }
 
@@ -61,7 +66,10 @@ impl DecodeAttention {
         let (queries, stages, shared) = (self.queries(), self.stages(), self.shared());
         let name = format!("decode_attention_d{head}_q{queries}_p{page}");
         let cta = Cta { threads: THREADS, cluster: 1, dynamic_shared: shared };
-        let tile = format!("using Tile = DecodeTile<PageTile<{head}, {page}>, {queries}, {stages}>;");
+        let tile = format!(
+            "using Tile = DecodeTile<PageTile<{head}, {page}>, {queries}, {stages}, {}>;",
+            self.step()
+        );
         let facts = format!(
             "static_assert(Tile::Page::BYTES == {} && Tile::THREADS == {THREADS} && Tile::SHARED_BYTES == {shared},\n              \
              \"the host sizes pages and launches as the device does\");",
