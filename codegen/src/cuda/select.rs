@@ -8,6 +8,7 @@ use fireq_kernels::cuda::{
     rope_table, sample, swiglu_quantize,
 };
 
+use super::attention::attention;
 use super::heads::heads;
 use super::linear::linears;
 
@@ -55,8 +56,6 @@ pub(super) struct Missing {
     pub reason: String,
 }
 
-const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
-
 /// What a launch runs, in order; of neighbours with numbers of tokens, one.
 fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
@@ -95,7 +94,10 @@ fn kernels_of(plan: &Plan, launch: &Launch) -> Vec<Found> {
             both.push(found(swiglu_quantize(cols)));
             both
         }
-        (Kernel::Attention { .. }, _) => vec![missing(NO_ATTENTION)],
+        (Kernel::Attention { .. }, _) => match attention(plan, launch) {
+            Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
+            Err(reason) => vec![missing(&format!("no kernel: {reason}"))],
+        },
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
             vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
         }

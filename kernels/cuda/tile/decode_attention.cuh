@@ -23,13 +23,13 @@ struct DecodeTile {
     static constexpr int COLUMNS = QUERIES / 4;
 
     static_assert(QUERIES == 8 || QUERIES == 16, "products have eight or sixteen columns");
-    static_assert(HEAD % 64 == 0, "products of values have 64 channels as rows");
+    static_assert(HEAD % 16 == 0, "queries are read in 16 bytes");
     static_assert(STEP == 2 || STEP == 4, "what is left of whole steps is done in halves");
     static_assert(STAGES % STEP == 0, "stages of a step's tiles are neighbours");
 
     /// Operand B, queries and probabilities: sixteen columns of K of all queries lie together.
     static constexpr int SIXTEEN = 16 * QUERIES;
-    static constexpr int QUERY_BYTES = QUERIES * HEAD;
+    static constexpr int QUERY_BYTES = QUERIES * BLOCKS * 64;
     static constexpr int PROBABILITY_BYTES = QUERIES * KEYS;
     static constexpr int QUERIES_AT = STAGES * Page::BYTES;
     static constexpr int PROBABILITIES_AT = QUERIES_AT + QUERY_BYTES;
