@@ -12,7 +12,7 @@ use fireq::import::{ImportOptions, import_shape};
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
-use fireq_codegen::cuda::select::select;
+use fireq_codegen::cuda::select::{Choice, select};
 use fireq_ir::DType;
 use fireq_ir::artifact::{CudaCode, CudaKernel, Manifest};
 use fireq_ir::plan::{
@@ -42,7 +42,7 @@ fn succeeded(output: &Output) -> String {
 }
 
 #[test]
-fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
+fn an_artifact_for_gpus_has_a_kernel_for_every_launch() {
     if !nvrtc_is_here() {
         return;
     }
@@ -52,13 +52,12 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     let (model, artifact) = (model.to_str().unwrap(), out.to_str().unwrap());
     let compile = ["compile", model, "-o", artifact, "--recipe", "rtn", "--target", "sm_90a"];
     let said = succeeded(&fireq(temp.path(), &compile));
-    assert!(said.contains("none yet for attention, so that it does not run there"), "{said}");
+    assert!(said.contains(" kernels\n") && !said.contains("none yet"), "{said}");
 
     let manifest = Manifest::parse(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
     let cuda = manifest.cuda.unwrap();
     assert_eq!((manifest.target, cuda.arch.as_str()), (None, "sm_90a"));
-    let missing: Vec<&str> = cuda.missing().map(|kernel| kernel.shape.as_str()).collect();
-    assert_eq!(missing, ["attention"]);
+    assert_eq!(cuda.missing().count(), 0);
     products_are_there_for_every_number_of_tokens(&cuda);
     for kernel in cuda.kernels.iter().filter(|kernel| kernel.compiled) {
         for extension in ["cu", "ptx", "cubin"] {
@@ -70,9 +69,14 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     assert_eq!(launched, 6, "queries, keys and values of two layers");
 
     let listed = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels"]));
-    for word in
-        ["norm_quantize_f32_64\n", "registers", "no spills", "no kernel yet", "16-byte loads", "cost model"]
-    {
+    for word in [
+        "norm_quantize_f32_64\n",
+        "registers",
+        "no spills",
+        "decode_attention_d32_q8_p64\n",
+        "16-byte loads",
+        "cost model",
+    ] {
         assert!(listed.contains(word), "{word} is not in\n{listed}");
     }
     let json = succeeded(&fireq(temp.path(), &["inspect", artifact, "--kernels", "--json"]));
@@ -178,7 +182,7 @@ fn plan(config: &Value, pipeline: &str) -> Plan {
 }
 
 #[test]
-fn only_attention_has_no_kernel_in_models_that_import_knows() {
+fn every_launch_has_a_kernel_in_models_that_import_knows() {
     let mut qwen2 = llama();
     qwen2["model_type"] = json!("qwen2");
     qwen2["architectures"] = json!(["Qwen2ForCausalLM"]);
@@ -191,11 +195,9 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
     {
         let plan = plan(&config, "full");
         let choices = select(&plan);
-        let mut missing: Vec<&str> =
-            choices.iter().filter(|c| c.unit.is_none()).map(|c| c.kernel.shape.as_str()).collect();
-        missing.sort_unstable();
-        missing.dedup();
-        assert_eq!(missing, ["attention"], "{}", config["model_type"]);
+        let missing = choices.iter().find(|choice| choice.unit.is_none());
+        assert_eq!(missing, None, "{}", config["model_type"]);
+        attention_is_there_for_every_number_of_tokens(&choices);
         if let Some(extra) = extra {
             assert!(choices.iter().any(|choice| choice.kernel.name == extra), "{extra}");
         }
@@ -203,6 +205,32 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
         // Slices are read where they are: what they are slices of is not overwritten before.
         verify_plan(&plan).unwrap();
     }
+}
+
+/// Single tokens read pages; the tokens of a prefill, keys and values that were gathered from them.
+#[track_caller]
+fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
+    for (tokens, expected) in [
+        (1, ["decode_attention_d128_q8_p64", "combine_d128"]),
+        (4, ["decode_attention_d128_q8_p64", "combine_d128"]),
+        (5, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
+        (10_000, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
+    ] {
+        let of_attention = |kernel: &&CudaKernel| kernel.launches.iter().any(|l| l.starts_with("attention"));
+        let serves = |kernel: &&CudaKernel| kernel.tokens.is_some_and(|range| range.holds(tokens));
+        let found = choices.iter().map(|choice| &choice.kernel).filter(of_attention).filter(serves);
+        assert_eq!(found.map(|kernel| &*kernel.name).collect::<Vec<_>>(), expected, "{tokens} tokens");
+    }
+}
+
+#[test]
+fn attention_over_caches_that_are_not_quantized_is_refused_with_the_reason() {
+    let plan = plan(&llama(), "quantize-weights,quantize-activations");
+    let choices = select(&plan);
+    let attention = choices.iter().find(|choice| choice.kernel.name.starts_with("attention")).unwrap();
+    assert_eq!((&attention.unit, attention.kernel.compiled), (&None, false));
+    let reason = &attention.kernel.reason;
+    assert!(reason.contains("not rotated, quantized and appended as FireQ has it"), "{reason}");
 }
 
 #[test]
@@ -251,10 +279,11 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
     assert!(cold < 30.0 && warm < 1.0, "{cold:.1} s, then {warm:.2} s");
     let names: Vec<&str> = first.kernels.iter().filter(|k| k.compiled).map(|k| k.name.as_str()).collect();
     for name in [
-        "linear_g128_t256_w2_s4_k1",
+        "linear_g128_t128_w2_s8_k1_p4",
         "norm_quantize_bf16_4096",
         "swiglu_quantize_14336",
-        "qkv_32x8x128_absmax_absmax_e4m3",
+        "qkv_32x8x128_absmax_absmax_p64",
+        "decode_attention_d128_q8_p64",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }
