@@ -12,7 +12,7 @@ use fireq::import::{ImportOptions, import_shape};
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
-use fireq_codegen::cuda::select::select;
+use fireq_codegen::cuda::select::{Choice, select};
 use fireq_ir::DType;
 use fireq_ir::artifact::{CudaCode, CudaKernel, Manifest};
 use fireq_ir::plan::{
@@ -43,7 +43,7 @@ fn succeeded(output: &Output) -> String {
 }
 
 #[test]
-fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
+fn an_artifact_for_gpus_has_a_kernel_for_every_launch() {
     if !nvrtc_is_here() {
         return;
     }
@@ -53,13 +53,12 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
     let (model, artifact) = (model.to_str().unwrap(), out.to_str().unwrap());
     let compile = ["compile", model, "-o", artifact, "--recipe", "rtn", "--target", "sm_90a"];
     let said = succeeded(&fireq(temp.path(), &compile));
-    assert!(said.contains("none yet for attention, so that it does not run there"), "{said}");
+    assert!(said.contains(" kernels\n") && !said.contains("none yet"), "{said}");
 
     let manifest = Manifest::parse(&fs::read_to_string(out.join("manifest.json")).unwrap()).unwrap();
     let cuda = manifest.cuda.unwrap();
     assert_eq!((manifest.target, cuda.arch.as_str()), (None, "sm_90a"));
-    let missing: Vec<&str> = cuda.missing().map(|kernel| kernel.shape.as_str()).collect();
-    assert_eq!(missing, ["attention"]);
+    assert_eq!(cuda.missing().count(), 0);
     products_are_there_for_every_number_of_tokens(&cuda);
     for kernel in cuda.kernels.iter().filter(|kernel| kernel.compiled) {
         for extension in ["cu", "ptx", "cubin"] {
@@ -75,7 +74,7 @@ fn an_artifact_for_gpus_has_kernels_and_says_which_are_missing() {
         "norm_quantize_f32_64\n",
         "registers",
         "no spills",
-        "no kernel yet",
+        "decode_attention_d32_q8_p64\n",
         "16-byte loads",
         "cost model",
         "gates and ups come apart: no kernel: 96 gates: multiples of 64 do",
@@ -196,7 +195,7 @@ fn plan(config: &Value, pipeline: &str) -> Plan {
 }
 
 #[test]
-fn only_attention_has_no_kernel_in_models_that_import_knows() {
+fn every_launch_has_a_kernel_in_models_that_import_knows() {
     let mut qwen2 = llama();
     qwen2["model_type"] = json!("qwen2");
     qwen2["architectures"] = json!(["Qwen2ForCausalLM"]);
@@ -211,11 +210,9 @@ fn only_attention_has_no_kernel_in_models_that_import_knows() {
     ] {
         let plan = plan(&config, "full");
         let choices = select(&plan, &Tuning::default());
-        let mut missing: Vec<&str> =
-            choices.iter().filter(|c| c.unit.is_none()).map(|c| c.kernel.shape.as_str()).collect();
-        missing.sort_unstable();
-        missing.dedup();
-        assert_eq!(missing, ["attention"], "{}", config["model_type"]);
+        let missing = choices.iter().find(|choice| choice.unit.is_none());
+        assert_eq!(missing, None, "{}", config["model_type"]);
+        attention_is_there_for_every_number_of_tokens(&choices);
         if let Some(extra) = extra {
             assert!(choices.iter().any(|choice| choice.kernel.name == extra), "{extra}");
         }
@@ -242,6 +239,32 @@ fn weights_are_decoded_in_front_of_products_of_many_tokens() {
     let gated = choices.iter().position(|c| c.kernel.name.starts_with("linear_fp8_swiglu")).unwrap();
     assert!(choices[gated].kernel.tokens.unwrap().holds(4096));
     assert_eq!(choices[gated + 1].kernel.name, "quantize_14336");
+}
+
+/// Single tokens read pages; the tokens of a prefill, keys and values that were gathered from them.
+#[track_caller]
+fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
+    for (tokens, expected) in [
+        (1, ["decode_attention_d128_q8_p64", "combine_d128"]),
+        (4, ["decode_attention_d128_q8_p64", "combine_d128"]),
+        (5, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
+        (10_000, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
+    ] {
+        let of_attention = |kernel: &&CudaKernel| kernel.launches.iter().any(|l| l.starts_with("attention"));
+        let serves = |kernel: &&CudaKernel| kernel.tokens.is_some_and(|range| range.holds(tokens));
+        let found = choices.iter().map(|choice| &choice.kernel).filter(of_attention).filter(serves);
+        assert_eq!(found.map(|kernel| &*kernel.name).collect::<Vec<_>>(), expected, "{tokens} tokens");
+    }
+}
+
+#[test]
+fn attention_over_caches_that_are_not_quantized_is_refused_with_the_reason() {
+    let plan = plan(&llama(), "quantize-weights,quantize-activations");
+    let choices = select(&plan, &Tuning::default());
+    let attention = choices.iter().find(|choice| choice.kernel.name.starts_with("attention")).unwrap();
+    assert_eq!((&attention.unit, attention.kernel.compiled), (&None, false));
+    let reason = &attention.kernel.reason;
+    assert!(reason.contains("not rotated, quantized and appended as FireQ has it"), "{reason}");
 }
 
 #[test]
@@ -294,7 +317,8 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
         "norm_quantize_bf16_4096",
         "linear_swiglu_g128_t128_w2_s8_k1_p4",
         "quantize_14336",
-        "qkv_32x8x128_absmax_absmax_e4m3",
+        "qkv_32x8x128_absmax_absmax_p64",
+        "decode_attention_d128_q8_p64",
     ] {
         assert!(names.contains(&name), "{name} is not among {names:?}");
     }

@@ -1,4 +1,4 @@
-//! The paged INT4 cache of keys and values (FireQ section 6): codes two to a byte, an E4M3 scale for each position and head.
+//! The paged INT4 cache of keys and values (FireQ section 6): codes two to a byte, a scale for each position and head.
 //!
 //! A layer has one pool of pages. A page holds [`Pages::keys`] positions of one sequence for every kv head; a sequence's table
 //! says which page of the pool its n-th page is. Everything that attention reads together lies together:
@@ -9,7 +9,8 @@
 //! tile | codes of keys | 64 scales of keys | codes of values | 64 scales of values
 //! ```
 //!
-//! Scales lie in the order of positions. Codes lie in blocks of 64 × 64, one for each 64 channels, in the order in which
+//! Scales lie in the order of positions, E4M3 numbers all: those of keys in a byte, those of values as halves (f16), since every
+//! lane needs sixteen of them and would have to convert its own. Codes lie in blocks of 64 × 64, one for each 64 channels, in the order in which
 //! `wgmma` wants its operand A in registers: rows of a block are positions for keys and channels for values. Behind the
 //! last channel of a head the last block has codes that mean nothing.
 //!
@@ -27,6 +28,8 @@
 //! Codes of neighbours are sixteen bits apart, where one instruction makes two halves (f16) of them. Positions that keys have
 //! as rows are, in the order of rows, those that probabilities have as columns for the product with values: so a lane has
 //! sixteen neighbouring positions of values, and a step that appends sixteen positions writes whole 16 bytes.
+
+use std::ops::Range;
 
 use crate::cuda::Unsupported;
 
@@ -89,7 +92,7 @@ impl Pages {
 
     /// Bytes of 64 positions of a head.
     pub fn tile_bytes(&self) -> usize {
-        2 * (self.blocks() * BLOCK_BYTES + TILE)
+        2 * self.blocks() * BLOCK_BYTES + 3 * TILE
     }
 
     /// Bytes of a page.
@@ -105,13 +108,15 @@ impl Pages {
     /// Where a part of a tile begins: codes, then scales.
     fn part(&self, at: At, part: Part) -> usize {
         let tile = at.kv_head * (self.keys / TILE) + at.position / TILE;
-        let half = self.tile_bytes() / 2;
-        at.page * self.bytes() + tile * self.tile_bytes() + if part == Part::Keys { 0 } else { half }
+        let behind_keys = self.blocks() * BLOCK_BYTES + TILE;
+        at.page * self.bytes() + tile * self.tile_bytes() + if part == Part::Keys { 0 } else { behind_keys }
     }
 
-    /// The byte of the pool that holds a position's scale.
-    pub fn scale(&self, at: At, part: Part) -> usize {
-        self.part(at, part) + self.blocks() * BLOCK_BYTES + at.position % TILE
+    /// The bytes of the pool that hold a position's scale.
+    pub fn scale(&self, at: At, part: Part) -> Range<usize> {
+        let bytes = if part == Part::Keys { 1 } else { 2 };
+        let first = self.part(at, part) + self.blocks() * BLOCK_BYTES + at.position % TILE * bytes;
+        first..first + bytes
     }
 
     /// The byte of the pool that holds a code, and whether it is the upper half.
@@ -141,7 +146,11 @@ impl Pages {
             let shift = if upper { 4 } else { 0 };
             pool[byte] = pool[byte] & !(15 << shift) | code << shift;
         }
-        pool[self.scale(at, part)] = scale;
+        let bytes = &mut pool[self.scale(at, part)];
+        match part {
+            Part::Keys => bytes[0] = scale,
+            Part::Values => bytes.copy_from_slice(&half(scale).to_le_bytes()),
+        }
     }
 
     /// The codes of a position's channels, and their scale in E4M3.
@@ -151,12 +160,39 @@ impl Pages {
             let byte = pool[byte] as i8;
             if upper { byte >> 4 } else { byte << 4 >> 4 }
         };
-        ((0..self.head).map(code).collect(), pool[self.scale(at, part)])
+        let scale = match (part, &pool[self.scale(at, part)]) {
+            (Part::Values, [low, high]) => e4m3_of(u16::from_le_bytes([*low, *high])),
+            (_, bytes) => bytes[0],
+        };
+        ((0..self.head).map(code).collect(), scale)
     }
+}
+
+/// The half that an E4M3 code is, which is exact.
+fn half(code: u8) -> u16 {
+    let (sign, magnitude) = (u16::from(code & 0x80) << 8, u16::from(code & 0x7f));
+    let bits = match magnitude {
+        0x7f => 0x7e00,
+        // Halves have a larger bias, by 8; what E4M3 has below its normal numbers are multiples of 2⁻⁹.
+        8.. => (magnitude << 7) + (8 << 10),
+        0 => 0,
+        _ => {
+            let exponent = magnitude.ilog2() as u16;
+            (exponent + 6) << 10 | (magnitude << (10 - exponent)) & 0x3ff
+        }
+    };
+    sign | bits
+}
+
+/// The E4M3 code of a half that is one.
+fn e4m3_of(half_bits: u16) -> u8 {
+    (0..=u8::MAX).find(|code| half(*code) == half_bits).unwrap_or(0x7f)
 }
 
 #[cfg(test)]
 mod tests {
+    use fireq_ir::e4m3;
+
     use super::*;
 
     const PAGES: Pages = Pages { kv_heads: 2, head: 80, keys: 128 };
@@ -164,20 +200,21 @@ mod tests {
     #[test]
     fn codes_and_scales_are_where_the_picture_has_them() {
         let pages = Pages { kv_heads: 3, head: 128, keys: 128 };
-        assert_eq!((pages.tile_bytes(), pages.bytes()), (8320, 3 * 2 * 8320));
+        assert_eq!((pages.tile_bytes(), pages.bytes()), (8384, 3 * 2 * 8384));
         // Position 64 + 16 + 8 + 2 + 1 of kv head 1 in page 2: warp 2, g = 3, the second of the lane's two keys.
         let at = At { page: 2, position: 64 + 27, kv_head: 1 };
-        let tile = 2 * pages.bytes() + (2 + 1) * 8320;
+        let tile = 2 * pages.bytes() + (2 + 1) * 8384;
         // Channel 64 + 32 + 16 + 4 + 3: the second block, t = 1, the lane's fourth word, its last code in the uppermost bits.
         assert_eq!(
             pages.code(at, Part::Keys, 64 + 55),
             (tile + 2048 + (2 * 32 + 4 * 3 + 1) * 16 + 12 + 3, true)
         );
-        assert_eq!(pages.scale(at, Part::Keys), tile + 4096 + 27);
+        assert_eq!(pages.scale(at, Part::Keys), tile + 4096 + 27..tile + 4096 + 28);
         // Values: channel 64 + 48 + 8 + 5 is warp 3, g = 5, a second row; t = 1; positions from 24 on are third and fourth words.
         let at_values = (tile + 4160 + 2048 + (3 * 32 + 4 * 5 + 1) * 16 + 12 + 2, true);
         assert_eq!(pages.code(at, Part::Values, 64 + 61), at_values);
-        assert_eq!(pages.scale(at, Part::Values), tile + 4160 + 4096 + 27);
+        let behind = tile + 4160 + 4096 + 2 * 27;
+        assert_eq!(pages.scale(at, Part::Values), behind..behind + 2);
     }
 
     #[test]
@@ -194,9 +231,9 @@ mod tests {
                         assert_eq!(taken[byte] & bits, 0, "{at:?}, {part:?}, channel {channel}");
                         taken[byte] |= bits;
                     }
-                    let scale = PAGES.scale(at, part);
-                    assert_eq!(taken[scale], 0, "{at:?}, {part:?}");
-                    taken[scale] = 0xff;
+                    let scale = &mut taken[PAGES.scale(at, part)];
+                    assert!(scale.iter().all(|byte| *byte == 0), "{at:?}, {part:?}");
+                    scale.fill(0xff);
                 }
             }
         }
@@ -219,8 +256,25 @@ mod tests {
             assert_eq!(PAGES.read(&pool, at, Part::Keys), (codes(position), position as u8));
             assert_eq!(PAGES.read(&pool, at, Part::Values), (codes(position + 3), position as u8 + 100));
             let other = PAGES.read(&pool, At { kv_head: 1 - position % 2, ..at }, Part::Values);
-            assert!(other.1 == 0x5a && other.0.iter().all(|code| [-6, 5].contains(code)), "untouched");
+            assert!(other.0.iter().all(|code| [-6, 5].contains(code)), "untouched");
         }
+    }
+
+    #[test]
+    fn halves_are_the_numbers_of_e4m3_codes() {
+        for code in (0..=u8::MAX).filter(|code| code & 0x7f != 0x7f) {
+            let bits = half(code);
+            let (exponent, fraction) = (i32::from(bits >> 10 & 31), f32::from(bits & 0x3ff));
+            let size = if exponent == 0 {
+                fraction * 2f32.powi(-24)
+            } else {
+                (1024.0 + fraction) * 2f32.powi(exponent - 25)
+            };
+            let number = if bits >> 15 == 1 { -size } else { size };
+            assert_eq!(number.to_bits(), e4m3::decode(code).to_bits(), "{code:#x}");
+            assert_eq!(e4m3_of(bits), code);
+        }
+        assert!(half(0x7f) & 0x7c00 == 0x7c00 && half(0x7f) & 0x3ff != 0, "NaN stays one");
     }
 
     #[test]

@@ -70,6 +70,12 @@ def sample(tokens, cols, temperature, top_p):
     return torch.compile(at_random) if temperature > 0 else lambda: x.argmax(-1)
 
 
+def attention(sequences, keys, heads, kv_heads, head):
+    q = random(sequences, heads, 1, head, dtype=torch.bfloat16)
+    k, v = (random(sequences, kv_heads, keys, head, dtype=torch.bfloat16) for _ in range(2))
+    return lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
+
+
 def scaled_mm(tokens, cols, channels):
     x, w = random(tokens, cols).to(FP8), random(channels, cols).to(FP8).T
     a, b = torch.ones(tokens, 1, device="cuda"), torch.ones(1, channels, device="cuda")

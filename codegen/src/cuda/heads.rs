@@ -8,7 +8,7 @@ use fireq_kernels::pages::TILE;
 use super::select::{Found, Missing, cols};
 
 /// Positions of a page.
-pub(super) const PAGE: usize = TILE;
+const PAGE: usize = TILE;
 
 /// The kernel that serves one of an attention's three producers, or why it does not.
 pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
@@ -22,7 +22,7 @@ pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
 }
 
 /// What the kernel before an attention is specialized for.
-fn of_attention(plan: &Plan, attention: &Launch) -> Result<Qkv, String> {
+pub(super) fn of_attention(plan: &Plan, attention: &Launch) -> Result<Qkv, String> {
     let Kernel::Attention { heads, kv_heads, .. } = attention.kernel else {
         return Err("no attention".into());
     };

@@ -2,6 +2,7 @@
 //!
 //! A plan of fused launches says what is computed; [`mod@select`] says which kernels do it, and which have none yet.
 
+mod attention;
 pub mod cache;
 pub mod cubin;
 mod heads;

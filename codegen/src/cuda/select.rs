@@ -9,6 +9,7 @@ use fireq_kernels::cuda::{
     rms_norm, rope_table, sample, swiglu_quantize,
 };
 
+use super::attention::attention;
 use super::heads::heads;
 use super::linear::linears;
 
@@ -56,8 +57,6 @@ pub(super) struct Missing {
     pub reason: String,
 }
 
-const NO_ATTENTION: &str = "no kernel yet: attention over quantized caches";
-
 /// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
 /// weight and a product.
 fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
@@ -101,7 +100,10 @@ fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
             both.push(found(rows));
             both
         }
-        (Kernel::Attention { .. }, _) => vec![missing(NO_ATTENTION)],
+        (Kernel::Attention { .. }, _) => match attention(plan, launch) {
+            Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
+            Err(reason) => vec![missing(&format!("no kernel: {reason}"))],
+        },
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
             vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
         }

@@ -26,14 +26,14 @@ struct Params {
     u32 repeats;      // query heads of a kv head
 };
 
-/// Codes of the queries, sixteen channels of all of them after the other; those beyond the last are zero.
+/// Codes of the queries, sixteen channels of all of them after the other; queries and channels beyond the last are zero.
 template <typename Tile>
 __device__ inline void load_queries(const DecodeMemory<Tile>& memory, const e4m3* q, u32 repeats) {
     constexpr u32 CHUNKS = Tile::QUERY_BYTES / 16;
     for (u32 n = threadIdx.x; n < CHUNKS; n += Tile::THREADS) {
         u32 query = n % Tile::QUERIES, channel = n / Tile::QUERIES * 16;
         uint4 codes = {};
-        if (query < repeats) codes = *reinterpret_cast<const uint4*>(q + query * Tile::HEAD + channel);
+        if (query < repeats && channel < Tile::HEAD) codes = *reinterpret_cast<const uint4*>(q + query * Tile::HEAD + channel);
         reinterpret_cast<uint4*>(memory.queries())[n] = codes;
     }
     publish_writes();
@@ -54,8 +54,9 @@ __device__ inline void write(const Decoding<Tile>& all, float* to, float* ends, 
         }
 #pragma unroll
         for (int n = 0; n < 2 * Tile::BLOCKS; ++n) {
-            int sum = column / 2 * 4 + column % 2 + n % 2 * 2;
-            to[query * Tile::HEAD + channel + static_cast<u32>(n / 2 * 64 + n % 2 * 8)] = all.o[n / 2][sum] * share;
+            u32 at = channel + static_cast<u32>(n / 2 * 64 + n % 2 * 8);
+            if (Tile::HEAD % 64 > 0 && at >= Tile::HEAD) continue;
+            to[query * Tile::HEAD + at] = all.o[n / 2][column / 2 * 4 + column % 2 + n % 2 * 2] * share;
         }
     }
 }

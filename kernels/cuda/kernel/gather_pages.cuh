@@ -43,7 +43,7 @@ template <typename Page>
 __device__ inline void keys_of(const Params& p, const u8* tile, Rows& rows, u32 block) {
     u32 thread = threadIdx.x, t = thread % 4, position = key_position(thread / WARP, thread % WARP / 4);
     Fragments a;
-    decode_keys<Page>(tile, block, thread, key_scales<Page>(tile, thread), a);
+    decode_keys<Page>(tile, block, thread * 16, key_scales<Page>(tile, position), a);
     stage(rows, position, position + 1, {{4 * t, 16 + 4 * t}, {32 + 4 * t, 48 + 4 * t}}, a);
     synchronize();
     constexpr u32 CHUNK = Page::HEAD % 16 == 0 ? 16 : 4, CHUNKS = 64 / CHUNK;
@@ -62,7 +62,7 @@ template <typename Page>
 __device__ inline void values_of(const Params& p, const u8* tile, Rows& rows, u32 block) {
     u32 thread = threadIdx.x, t = thread % 4, channel = thread / WARP * 16 + thread % WARP / 4;
     Fragments a;
-    decode_values<Page>(tile, block, thread, value_scales<Page>(tile, thread, Page::TILE), a);
+    decode_values<Page>(tile, block, thread * 16, value_scales<Page>(tile, 16 * t, Page::TILE), a);
     stage(rows, channel, channel + 8, {{16 * t, 16 * t + 4}, {16 * t + 8, 16 * t + 12}}, a);
     synchronize();
     for (u32 n = thread; n < 64 * 4; n += blockDim.x) {

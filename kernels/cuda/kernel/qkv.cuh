@@ -92,8 +92,8 @@ __device__ inline void run(const Params& p) {
     PageBlock block = page_block<Page>(p, run, static_cast<u32>(head));
     float scale = quantize_head<V_FIT, Group>(x, codes);
     store_values<Page, Group>(codes, block);
-    u8* scales = block.tile + Page::VALUE_SCALES_AT;
-    if (active && Group::lane() == 0) store_scale(reinterpret_cast<e4m3*>(scales) + position % Page::TILE, scale);
+    f16* scales = reinterpret_cast<f16*>(block.tile + Page::VALUE_SCALES_AT);
+    if (active && Group::lane() == 0) scales[position % Page::TILE] = to_f16(scale);
     if (p.v_workspace != nullptr) {
         e4m3* channels = p.v_workspace + static_cast<i64>(head) * Group::HEAD * p.workspace_stride;
         store_transposed<Group, BLOCK>(x, channels + (run.position - first), p.workspace_stride, first);

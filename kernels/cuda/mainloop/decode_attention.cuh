@@ -64,16 +64,12 @@ struct Decoding {
     u32 ones[4];                 // operand A of which all numbers are 1
     Ring<Tile::STAGES> ring;
 
-    __device__ u32 stage(int tile) const {
-        u32 ahead = ring.stage + static_cast<u32>(tile);
-        return ahead < Tile::STAGES ? ahead : ahead - Tile::STAGES;
-    }
-    __device__ u32 parity(int tile) const {
-        return ring.stage + static_cast<u32>(tile) < Tile::STAGES ? ring.parity : ring.parity ^ 1;
-    }
+    // Where this lane's part of things is. What comes from lanes, as in `begin`, compilers do not compute anew for every use.
+    u32 codes_at, key, value;         // bytes of a block, and the first positions whose scales are used
+    u32 queries_at, probabilities_at; // words of descriptors
 
-    static __device__ u64 columns(const u8* operand, int n) {
-        return core_matrices<Tile::SIXTEEN>(matrix_place(operand) + matrix_bytes(2 * Tile::SIXTEEN) * static_cast<u32>(n));
+    static __device__ u64 columns(u32 word, int n) {
+        return core_matrices_at(word + matrix_bytes(2 * Tile::SIXTEEN) * static_cast<u32>(n));
     }
 
     /// Products of TILES tiles of keys with the queries.
@@ -82,17 +78,17 @@ struct Decoding {
         Fragments a[2];
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
-            wait(memory.full(stage(tile)), parity(tile));
-            const u8* from = memory.tile(stage(tile));
-            KeyScales scales = key_scales<Page>(from, threadIdx.x);
+            wait(memory.full(ring.stage + tile), ring.parity);
+            const u8* from = memory.tile(ring.stage + tile);
+            KeyScales scales = key_scales<Page>(from, key);
 #pragma unroll
             for (int block = 0; block < Tile::BLOCKS; ++block) {
                 Fragments& now = a[(tile * Tile::BLOCKS + block) % 2];
-                decode_keys<Page>(from, block, threadIdx.x, scales, now);
+                decode_keys<Page>(from, block, codes_at, scales, now);
                 fence_products();
 #pragma unroll
                 for (int part = 0; part < 2; ++part) {
-                    multiply<Tile::QUERIES>(s[tile], now[part], columns(memory.queries(), 2 * block + part),
+                    multiply<Tile::QUERIES>(s[tile], now[part], columns(queries_at, 2 * block + part),
                                             block > 0 || part > 0);
                 }
                 commit_products();
@@ -109,42 +105,43 @@ struct Decoding {
         fence_products();
 #pragma unroll
         for (int part = 0; part < 2; ++part) {
-            u64 p = columns(memory.probabilities(tile), part);
+            u64 p = columns(probabilities_at, 2 * tile + part);
             multiply<Tile::QUERIES>(o, a[part], p, tile > 0 || part > 0);
             if (block == 0) multiply<Tile::QUERIES>(sum, ones, p, tile > 0 || part > 0);
         }
         commit_products();
     }
 
-    /// TILES tiles, of whose keys `visible` are seen: at least one of the last tile.
+    /// TILES tiles, of whose keys `visible` are seen: all but some of the last tile's.
     template <int TILES>
     __device__ void step(i32 visible) {
         Sums s[TILES], part[Tile::BLOCKS], sum;
         float rescale[Tile::COLUMNS];
         score<TILES>(s);
-        if (visible < TILES * Tile::KEYS) softmax.template mask<TILES>(s, visible);
+        i32 last = visible - (TILES - 1) * Tile::KEYS;
+        if (last < Tile::KEYS) softmax.mask(s[TILES - 1], key, last);
         softmax.template offer<TILES>(memory, s);
         // The first values are decoded while warps wait for each other.
         Fragments a[2];
-        const u8* from = memory.tile(stage(0));
-        ValueScales scales = value_scales<Page>(from, threadIdx.x, visible);
-        decode_values<Page>(from, 0, threadIdx.x, scales, a[0]);
+        const u8* from = memory.tile(ring.stage);
+        ValueScales scales = value_scales<Page>(from, value, TILES == 1 ? last : Tile::KEYS);
+        decode_values<Page>(from, 0, codes_at, scales, a[0]);
         synchronize_first<Tile::CONSUMERS>();
         softmax.raise(memory, rescale);
         softmax.template store<TILES>(memory, s);
         synchronize_first<Tile::CONSUMERS>();
 #pragma unroll
         for (int tile = 0; tile < TILES; ++tile) {
-            from = memory.tile(stage(tile));
-            if (tile > 0) scales = value_scales<Page>(from, threadIdx.x, visible - tile * Tile::KEYS);
+            from = memory.tile(ring.stage + tile);
+            if (tile > 0) scales = value_scales<Page>(from, value, tile == TILES - 1 ? last : Tile::KEYS);
 #pragma unroll
             for (int block = 0; block < Tile::BLOCKS; ++block) {
                 Fragments& now = a[(tile * Tile::BLOCKS + block) % 2];
-                if (tile > 0 || block > 0) decode_values<Page>(from, block, threadIdx.x, scales, now);
+                if (tile > 0 || block > 0) decode_values<Page>(from, block, codes_at, scales, now);
                 ask_values(tile, block, now, part[block], sum);
                 wait_for_products<1>();
             }
-            if (threadIdx.x % WARP == 0) arrive(memory.empty(stage(tile)));
+            if (threadIdx.x % WARP == 0) arrive(memory.empty(ring.stage + tile));
         }
         wait_for_products<0>();
         keep_in_place(sum);
@@ -169,8 +166,14 @@ struct Decoding {
         }
     }
 
-    /// Before the first tile. What comes from lanes the compiler does not make anew for every product.
+    /// Before the first tile.
     __device__ void begin() {
+        u32 lane = threadIdx.x % WARP;
+        codes_at = exchange(threadIdx.x * 16, 0);
+        key = exchange(key_position(threadIdx.x / WARP, lane / 4), 0);
+        value = exchange(lane % 4 * 16, 0);
+        queries_at = exchange(core_matrices<Tile::SIXTEEN>(matrix_place(memory.queries())), 0);
+        probabilities_at = exchange(core_matrices<Tile::SIXTEEN>(matrix_place(memory.probabilities(0))), 0);
 #pragma unroll
         for (int n = 0; n < 4; ++n) ones[n] = exchange(0x38383838u, 0);
 #pragma unroll
@@ -179,10 +182,16 @@ struct Decoding {
 
     /// All of `tiles` tiles, of whose keys `visible` are seen.
     __device__ void run(u32 tiles, i32 visible) {
-        static_assert(Tile::STEP == 2, "what is left of whole steps is one tile");
         begin();
-        for (; tiles >= 2; tiles -= 2, visible -= 2 * Tile::KEYS) step<2>(visible);
-        if (tiles > 0) step<1>(visible);
+        for (; tiles >= Tile::STEP; tiles -= Tile::STEP) {
+            step<Tile::STEP>(visible);
+            visible -= Tile::STEP * Tile::KEYS;
+        }
+        if (Tile::STEP > 2 && tiles >= 2) {
+            step<2>(visible);
+            visible -= 2 * Tile::KEYS;
+        }
+        if (tiles % 2 == 1) step<1>(visible);
     }
 };
 

@@ -25,6 +25,13 @@ __device__ inline bf16 to_bf16(float x) {
     return narrow;
 }
 
+/// The nearest half, ties to even.
+__device__ inline f16 to_f16(float x) {
+    f16 narrow;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(narrow.bits) : "f"(x));
+    return narrow;
+}
+
 /// Two E4M3 codes, `low` in the low byte: round to nearest even, saturating at ±448.
 __device__ inline u16 to_e4m3_pair(float low, float high) {
     u16 codes;

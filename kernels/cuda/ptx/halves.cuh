@@ -30,6 +30,14 @@ __device__ inline u32 halves_of(u32 codes) {
     return halves;
 }
 
+/// One of two halves, twice.
+template <int WHICH>
+__device__ inline u32 twice(u32 halves) {
+    u32 same;
+    asm("prmt.b32 %0, %1, 0, %2;" : "=r"(same) : "r"(halves), "n"(WHICH == 0 ? 0x1010 : 0x3232));
+    return same;
+}
+
 /// Four E4M3 codes of four halves.
 __device__ inline u32 round_halves(u32 low, u32 high) {
     u32 codes;

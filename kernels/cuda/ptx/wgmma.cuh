@@ -24,12 +24,13 @@ __device__ inline u64 swizzled_rows(u32 place) {
 }
 
 /// What B is: blocks of eight rows of 16 bytes, 128 bytes each, without a swizzle. Those of the next 16 bytes of the rows lie
-/// `columns_apart`, those of the next eight rows behind each other.
+/// `COLUMNS_APART`, those of the next eight rows behind each other. The place may be moved by adding to the word.
 template <int COLUMNS_APART>
-__device__ inline u64 core_matrices(u32 place) {
-    constexpr u32 EIGHT_ROWS = matrix_bytes(128);
-    return static_cast<u64>(EIGHT_ROWS) << 32 | (matrix_bytes(COLUMNS_APART) << 16 | place);
+__device__ inline u32 core_matrices(u32 place) {
+    return matrix_bytes(COLUMNS_APART) << 16 | place;
 }
+
+__device__ inline u64 core_matrices_at(u32 word) { return static_cast<u64>(matrix_bytes(128)) << 32 | word; }
 
 /// Registers of each thread of this warpgroup from now on: fewer leave some for others, more wait until they are there.
 template <int COUNT>

@@ -5,7 +5,6 @@
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "tile/decode_attention.cuh"
-#include "tile/page.cuh"
 
 // Softmax of tiles of scores in registers whose columns are queries and whose rows, keys, four warps share. In base 2, under
 // a running maximum that is a whole number, as in `quant/probabilities.cuh`.
@@ -19,17 +18,12 @@ struct ColumnSoftmax {
     float factor[Tile::COLUMNS];   // from scores to exponents of 2
     float highest[Tile::COLUMNS];  // a whole number, or -infinity before the first tile
 
-    /// Scores of positions from `visible` on are -infinity.
-    template <int TILES>
-    __device__ void mask(Sums (&s)[TILES], i32 visible) const {
-        i32 first = static_cast<i32>(key_position(threadIdx.x / WARP, threadIdx.x % WARP / 4));
+    /// Scores of positions from `visible` on are -infinity; `first` is that of the lane's first row.
+    static __device__ void mask(Sums& s, u32 first, i32 visible) {
 #pragma unroll
-        for (int tile = 0; tile < TILES; ++tile) {
-#pragma unroll
-            for (int n = 0; n < Tile::SUMS; ++n) {
-                bool seen = first + tile * Tile::KEYS + Tile::row(n) < visible;
-                s[tile][n] = seen ? s[tile][n] : float_of_bits(0xff800000u);
-            }
+        for (int n = 0; n < Tile::SUMS; ++n) {
+            bool seen = static_cast<i32>(first) + Tile::row(n) < visible;
+            s[n] = seen ? s[n] : float_of_bits(0xff800000u);
         }
     }
 
@@ -38,9 +32,9 @@ struct ColumnSoftmax {
     __device__ void offer(const DecodeMemory<Tile>& memory, const Sums (&s)[TILES]) const {
 #pragma unroll
         for (int column = 0; column < Tile::COLUMNS; ++column) {
-            float most = float_of_bits(0xff800000u);
+            float most = s[0][column / 2 * 4 + column % 2];
 #pragma unroll
-            for (int n = 0; n < TILES * Tile::SUMS; ++n) {
+            for (int n = 1; n < TILES * Tile::SUMS; ++n) {
                 if (Tile::column(n % Tile::SUMS) == column) most = larger(most, s[n / Tile::SUMS][n % Tile::SUMS]);
             }
 #pragma unroll

@@ -34,15 +34,14 @@ struct KeyScales {
     u32 scales[2][4], offsets[2][2];
 };
 
+/// `position` is that of the first.
 template <typename Page>
-__device__ inline KeyScales key_scales(const u8* tile, u32 thread) {
-    u32 at = Page::KEY_SCALES_AT + key_position(thread / 32, thread % 32 / 4);
-    u32 both = halves_of(*reinterpret_cast<const u16*>(tile + at));
+__device__ inline KeyScales key_scales(const u8* tile, u32 position) {
+    u32 both = halves_of(*reinterpret_cast<const u16*>(tile + Page::KEY_SCALES_AT + position));
     KeyScales keys;
 #pragma unroll
     for (int row = 0; row < 2; ++row) {
-        u32 scale = row == 0 ? both & 0xffff : both >> 16;
-        scale |= scale << 16;
+        u32 scale = row == 0 ? twice<0>(both) : twice<1>(both);
 #pragma unroll
         for (int n = 0; n < 4; ++n) keys.scales[row][n] = scale;
         keys.offsets[row][0] = keys.offsets[row][1] = offset_of(scale);
@@ -50,10 +49,11 @@ __device__ inline KeyScales key_scales(const u8* tile, u32 thread) {
     return keys;
 }
 
-/// Keys of a tile's n-th block: rows are positions, columns its 64 channels.
+/// Keys of a tile's n-th block: rows are positions, columns its 64 channels. A lane's codes are `at` bytes on: 16 for each
+/// lane of the warpgroup before it.
 template <typename Page>
-__device__ inline void decode_keys(const u8* tile, u32 n, u32 thread, const KeyScales& keys, Fragments& a) {
-    uint4 codes = *reinterpret_cast<const uint4*>(tile + n * Page::BLOCK_BYTES + thread * 16);
+__device__ inline void decode_keys(const u8* tile, u32 n, u32 at, const KeyScales& keys, Fragments& a) {
+    uint4 codes = *reinterpret_cast<const uint4*>(tile + n * Page::BLOCK_BYTES + at);
     decode_eight(codes.x, keys.scales[0], keys.offsets[0], a[0][0], a[0][2]);
     decode_eight(codes.y, keys.scales[1], keys.offsets[1], a[0][1], a[0][3]);
     decode_eight(codes.z, keys.scales[0], keys.offsets[0], a[1][0], a[1][2]);
@@ -65,34 +65,32 @@ struct ValueScales {
     u32 scales[2][4], offsets[2][2];
 };
 
-/// Positions from `visible` on have scales of zero, whatever is stored there.
+/// `first` is the first of these positions. Those from `visible` on have scales of zero, whatever is stored there.
 template <typename Page>
-__device__ inline ValueScales value_scales(const u8* tile, u32 thread, i32 visible) {
-    i32 first = static_cast<i32>(thread % 4 * 16);
-    uint4 four = *reinterpret_cast<const uint4*>(tile + Page::VALUE_SCALES_AT + first);
-    u32 codes[4] = {four.x, four.y, four.z, four.w};
+__device__ inline ValueScales value_scales(const u8* tile, u32 first, i32 visible) {
+    const uint4* from = reinterpret_cast<const uint4*>(tile + Page::VALUE_SCALES_AT + 2 * first);
+    uint4 low = from[0], high = from[1];
+    u32 scales[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
     if (visible < Page::TILE) {
 #pragma unroll
-        for (int n = 0; n < 4; ++n) {
-            i32 seen = visible - first - 4 * n;
-            codes[n] &= seen <= 0 ? 0u : seen >= 4 ? ~0u : (1u << (8 * seen)) - 1;
+        for (int n = 0; n < 8; ++n) {
+            i32 seen = visible - static_cast<i32>(first) - 2 * n;
+            scales[n] = seen <= 0 ? 0u : seen == 1 ? scales[n] & 0xffff : scales[n];
         }
     }
     ValueScales values;
 #pragma unroll
-    for (int n = 0; n < 4; ++n) {
-        values.scales[n / 2][n % 2 * 2] = halves_of(codes[n]);
-        values.scales[n / 2][n % 2 * 2 + 1] = halves_of(codes[n] >> 16);
-        values.offsets[n / 2][n % 2] = offset_of(values.scales[n / 2][n % 2 * 2 + 1]);
+    for (int n = 0; n < 8; ++n) {
+        values.scales[n / 4][n % 4] = scales[n];
+        if (n % 2 == 1) values.offsets[n / 4][n % 4 / 2] = offset_of(scales[n]);
     }
     return values;
 }
 
 /// Values of a tile's n-th block: rows are its 64 channels, columns positions.
 template <typename Page>
-__device__ inline void decode_values(const u8* tile, u32 n, u32 thread, const ValueScales& values, Fragments& a) {
-    uint4 codes =
-        *reinterpret_cast<const uint4*>(tile + Page::VALUES_AT + n * Page::BLOCK_BYTES + thread * 16);
+__device__ inline void decode_values(const u8* tile, u32 n, u32 at, const ValueScales& values, Fragments& a) {
+    uint4 codes = *reinterpret_cast<const uint4*>(tile + Page::VALUES_AT + n * Page::BLOCK_BYTES + at);
     decode_eight(codes.x, values.scales[0], values.offsets[0], a[0][0], a[0][2]);
     decode_eight(codes.y, values.scales[0], values.offsets[0], a[0][1], a[0][3]);
     decode_eight(codes.z, values.scales[1], values.offsets[1], a[1][0], a[1][2]);

@@ -6,7 +6,7 @@
 
 namespace fireq {
 
-template <typename Page_, int QUERIES_, int STAGES_>
+template <typename Page_, int QUERIES_, int STAGES_, int STEP_>
 struct DecodeTile {
     using Page = Page_;
     static constexpr int HEAD = Page::HEAD;
@@ -16,19 +16,20 @@ struct DecodeTile {
     static constexpr int BLOCKS = Page::BLOCKS;
     static constexpr int CONSUMERS = 128;
     static constexpr int THREADS = CONSUMERS + 32;
-    /// Tiles whose softmax is one: its barriers are the fewer.
-    static constexpr int STEP = 2;
+    /// Tiles whose softmax is one: what it takes beside exponentials is shared.
+    static constexpr int STEP = STEP_;
     /// What a lane has of 64 rows, and the columns that these are of.
     static constexpr int SUMS = QUERIES / 2;
     static constexpr int COLUMNS = QUERIES / 4;
 
     static_assert(QUERIES == 8 || QUERIES == 16, "products have eight or sixteen columns");
-    static_assert(HEAD % 64 == 0, "products of values have 64 channels as rows");
-    static_assert(STAGES >= STEP, "the tiles of a step are there together");
+    static_assert(HEAD % 16 == 0, "queries are read in 16 bytes");
+    static_assert(STEP == 2 || STEP == 4, "what is left of whole steps is done in halves");
+    static_assert(STAGES % STEP == 0, "stages of a step's tiles are neighbours");
 
     /// Operand B, queries and probabilities: sixteen columns of K of all queries lie together.
     static constexpr int SIXTEEN = 16 * QUERIES;
-    static constexpr int QUERY_BYTES = QUERIES * HEAD;
+    static constexpr int QUERY_BYTES = QUERIES * BLOCKS * 64;
     static constexpr int PROBABILITY_BYTES = QUERIES * KEYS;
     static constexpr int QUERIES_AT = STAGES * Page::BYTES;
     static constexpr int PROBABILITIES_AT = QUERIES_AT + QUERY_BYTES;

@@ -19,7 +19,8 @@ struct PageTile {
     static constexpr int KEY_SCALES_AT = CODES;
     static constexpr int VALUES_AT = KEY_SCALES_AT + TILE;
     static constexpr int VALUE_SCALES_AT = VALUES_AT + CODES;
-    static constexpr int BYTES = VALUE_SCALES_AT + TILE;
+    /// Scales of values are halves, for each of which a lane would have to convert its own.
+    static constexpr int BYTES = VALUE_SCALES_AT + 2 * TILE;
 
     static_assert(KEYS > 0 && KEYS % TILE == 0, "pages are whole tiles");
     static_assert(HEAD % 4 == 0 && HEAD <= 256, "a word has codes of four neighbouring channels");

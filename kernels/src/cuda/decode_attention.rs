@@ -29,28 +29,33 @@ impl DecodeAttention {
                 "{heads} query heads over {kv_heads} of keys: up to 16 for each do"
             )));
         }
-        if !matches!(head, 64 | 128 | 192 | 256) {
+        if !head.is_multiple_of(16) {
             return Err(Unsupported(format!(
-                "heads of {head} channels: multiples of 64 do, as products of values have 64 channels as rows"
+                "heads of {head} channels: multiples of 16 do, as queries are read in 16 bytes"
             )));
         }
         Ok(())
     }
 
     /// Columns of products.
-    fn queries(&self) -> usize {
+    pub fn queries(&self) -> usize {
         if self.heads / self.kv_heads > 8 { 16 } else { 8 }
     }
 
-    /// Tiles that are on their way or being read.
+    /// Tiles whose softmax is one.
+    pub fn step(&self) -> usize {
+        if self.head <= 128 { 4 } else { 2 }
+    }
+
+    /// Tiles that are on their way or being read: whole steps.
     fn stages(&self) -> usize {
-        STAGES_BYTES / self.pages().tile_bytes()
+        STAGES_BYTES / self.pages().tile_bytes() / self.step() * self.step()
     }
 
     /// Bytes of shared memory; mirrored by `DecodeTile` in `kernels/cuda/tile/decode_attention.cuh`.
     pub fn shared(&self) -> usize {
         let (queries, stages) = (self.queries(), self.stages());
-        let operands = queries * self.head + 2 * queries * TILE + 16 * queries;
+        let operands = queries * self.head.next_multiple_of(64) + self.step() * queries * TILE + 16 * queries;
         stages * (self.pages().tile_bytes() + 16) + operands
     }
 
@@ -61,7 +66,10 @@ impl DecodeAttention {
         let (queries, stages, shared) = (self.queries(), self.stages(), self.shared());
         let name = format!("decode_attention_d{head}_q{queries}_p{page}");
         let cta = Cta { threads: THREADS, cluster: 1, dynamic_shared: shared };
-        let tile = format!("using Tile = DecodeTile<PageTile<{head}, {page}>, {queries}, {stages}>;");
+        let tile = format!(
+            "using Tile = DecodeTile<PageTile<{head}, {page}>, {queries}, {stages}, {}>;",
+            self.step()
+        );
         let facts = format!(
             "static_assert(Tile::Page::BYTES == {} && Tile::THREADS == {THREADS} && Tile::SHARED_BYTES == {shared},\n              \
              \"the host sizes pages and launches as the device does\");",
@@ -110,11 +118,11 @@ mod tests {
     #[test]
     fn heads_that_no_product_has_are_refused() {
         let of = |heads, kv_heads, head| DecodeAttention { heads, kv_heads, head, page: 64 };
-        for fits in [of(32, 8, 128), of(8, 8, 64), of(16, 1, 256), of(12, 1, 192)] {
+        for fits in [of(32, 8, 128), of(8, 8, 64), of(16, 1, 256), of(12, 1, 192), of(8, 2, 80)] {
             assert!(fits.unit().is_ok() && fits.combine().is_ok(), "{fits:?}");
         }
         let refused = |of: DecodeAttention| of.unit().unwrap_err().to_string();
-        assert!(refused(of(8, 2, 80)).contains("heads of 80 channels"));
+        assert!(refused(of(8, 2, 36)).contains("heads of 36 channels"));
         assert!(refused(of(34, 2, 64)).contains("34 query heads over 2"));
         assert!(refused(of(3, 2, 64)).contains("3 query heads over 2"));
         assert!(refused(DecodeAttention { page: 100, ..of(8, 2, 64) }).contains("pages of 100"));

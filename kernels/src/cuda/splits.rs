@@ -11,6 +11,7 @@
 //! assert!(llama.split(&[32768]).parts > 16);
 //! ```
 
+use super::cost::StepInstructions;
 use crate::pages::TILE;
 
 /// Attention of single tokens that a kernel is made for.
@@ -56,12 +57,16 @@ const MOST_PARTS: usize = 128;
 const AS_GOOD: f64 = 1.02;
 
 impl DecodeAttention {
-    /// Instructions of a consumer warp for a tile of 64 keys, in machine code: 15 for each of a lane's words of eight codes;
-    /// beside them, for eight or sixteen columns, scales, softmax, barriers and products.
-    pub fn tile_instructions(&self) -> usize {
-        let blocks = self.head.div_ceil(64);
-        let columns = if self.heads / self.kv_heads > 8 { 16 } else { 8 };
-        blocks * (2 * 4 * 15 + 20) + 75 + 5 * columns
+    /// Instructions of a consumer warp for a tile of 64 keys, in machine code: 15 for each of a lane's words of eight codes, of
+    /// which blocks of keys and of values have four each; beside them scales, products and barriers, and a share of a softmax.
+    /// Of the fifteen five are integer, and four conversions, which are taken to go at the same rate.
+    pub fn tile_instructions(&self) -> StepInstructions {
+        let (blocks, columns) = (self.head.div_ceil(64), self.queries());
+        let softmax = (84 + 13 * columns / 2) / self.step();
+        StepInstructions {
+            issued: blocks * (2 * 4 * 15 + 12) + 25 + 7 * columns / 4 + softmax,
+            integer: blocks * (2 * 4 * 9) + 27 + columns,
+        }
     }
 
     /// How the keys of tokens are split that see this many of them.
@@ -83,23 +88,29 @@ impl DecodeAttention {
         let ctas = self.kv_heads * keys.iter().map(parts).sum::<usize>();
         let of_an_sm = ctas.div_ceil(SMS);
         let (waves, rest) = (of_an_sm / AT_ONCE, of_an_sm % AT_ONCE);
-        let tile_bytes = 2 * (self.head.div_ceil(64) * 2048 + TILE);
+        let tile_bytes = self.pages().tile_bytes();
         let wave = |ctas: usize| {
-            let instructions = self.tile_instructions() as f64;
-            let busy = ctas as f64 * instructions.max(tile_bytes as f64 / SM_BYTES);
-            if ctas > 0 { ENDS + split.tiles as f64 * busy.max(instructions + EXPOSED) } else { 0.0 }
+            let busy = self.tile_cycles();
+            let together = ctas as f64 * busy.max(tile_bytes as f64 / SM_BYTES);
+            if ctas > 0 { ENDS + split.tiles as f64 * together.max(busy + EXPOSED) } else { 0.0 }
         };
         let sums = (ctas * self.heads / self.kv_heads * self.head * 4) as f64;
         let combine = if split.parts > 1 { COMBINE + 2.0 * sums / (SMS as f64 * SM_BYTES) } else { 0.0 };
         waves as f64 * wave(AT_ONCE) + wave(rest) + combine
     }
 
+    /// Cycles in which a scheduler does a tile of one warp.
+    fn tile_cycles(&self) -> f64 {
+        let StepInstructions { issued, integer } = self.tile_instructions();
+        issued.max(2 * integer) as f64
+    }
+
     /// Why it is made like this, in a sentence.
     pub(super) fn reason(&self) -> String {
-        let bytes = 2 * (self.head.div_ceil(64) * 2048 + TILE) / TILE;
+        let bytes = self.pages().tile_bytes() / TILE;
         format!(
-            "bound by memory and decoding: {bytes} bytes and, by the unmeasured cost model, {:.1} issue slots of a scheduler for each key of a kv head; splits of keys are chosen for every step",
-            self.tile_instructions() as f64 / TILE as f64
+            "bound by memory and decoding: {bytes} bytes and, by the unmeasured cost model, {:.1} cycles of its schedulers for each key of a kv head; splits of keys are chosen for every step",
+            self.tile_cycles() / TILE as f64
         )
     }
 }

@@ -244,7 +244,7 @@ fn attention_without_a_fence_a_wait_or_patience_is_caught() {
     if device().is_none() {
         return;
     }
-    let full = "wait(memory.full(stage(tile)), parity(tile));";
+    let full = "wait(memory.full(ring.stage + tile), ring.parity);";
     assert!(attention(full, full).unwrap() < 5e-4);
     let refused = |right: &str, wrong: &str, said: &str| {
         let fault = attention(right, wrong).unwrap_err();
@@ -281,7 +281,7 @@ fn attention_with_other_numbers_is_caught() {
     wrong("FROM_72 = 0x54805480", "FROM_72 = 0x54005400");
     wrong("0xd480d480", "0xd400d400");
     wrong("multiply_add(o[block][n], rescale[Tile::column(n)],", "multiply_add(o[block][n], 1.0f,");
-    wrong("bool seen = first", "bool seen = true || first");
+    wrong("bool seen = static_cast", "bool seen = true || static_cast");
     wrong("if (visible < Page::TILE) {", "if (false) {");
     wrong("return g / 2 * 16 + warp * 4 + g % 2 * 2;", "return warp * 16 + g * 2;");
 }

@@ -210,11 +210,13 @@ fn query_heads_of_a_kv_head_share_its_keys() {
 }
 
 #[test]
-fn large_heads_and_pages_are_read() {
+fn heads_and_pages_of_other_sizes_are_read() {
     check([4, 2, 256, 64], &[130], 0.1, WHOLE);
     check([2, 1, 192, 64], &[100], 0.1, WHOLE);
     check([4, 2, 128, 128], &[300, 70], 0.2, WHOLE);
     check([4, 2, 64, 256], &[500], 0.2, 3);
+    check([2, 1, 32, 64], &[75], 0.3, WHOLE);
+    check([4, 2, 80, 64], &[300, 9], 0.2, 2);
 }
 
 #[test]

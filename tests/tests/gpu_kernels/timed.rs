@@ -1,5 +1,6 @@
 //! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what `PyTorch` does beside it.
 
+mod attention;
 mod ends;
 mod products;
 
@@ -66,6 +67,8 @@ impl Memory {
 #[derive(Default)]
 struct Work {
     rows: usize,
+    /// Positions before them.
+    past: usize,
     /// What the unit's name does not say.
     sizes: String,
     /// Multiplications and additions.
@@ -106,7 +109,7 @@ fn timed<P: Params>(
         name: name.clone(),
         unit: unit.name.clone(),
         kernel: unit.name.clone(),
-        shape: unit.launch(work.rows, 0),
+        shape: unit.launch(work.rows, work.past),
         params,
         fills,
         buffers: memory.buffers,
@@ -123,7 +126,8 @@ fn copy(bytes: u64) -> (&'static str, Value) {
 fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
     let steps = steps.chain(products::TOKENS.into_iter().flat_map(products::at));
-    steps.chain(SEQUENCES.into_iter().flat_map(ends::at)).collect()
+    let steps = steps.chain(SEQUENCES.into_iter().flat_map(ends::at));
+    steps.chain(attention::all()).collect()
 }
 
 fn norms(tokens: usize) -> Vec<Timed> {

@@ -1,0 +1,38 @@
+//! The kernels of attention over pages: for few tokens that of single tokens, for more that of prefill.
+
+use fireq_ir::DType;
+use fireq_ir::artifact::TokenRange;
+use fireq_ir::plan::{Kernel, Launch, Plan};
+use fireq_kernels::cuda::{DecodeAttention, Prefill, PrefillConfig, Unit, Unsupported, gather_pages};
+
+use super::heads::of_attention;
+
+/// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
+/// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.
+const FEW: usize = 4;
+/// Tiles of keys that prefill has on their way, and those in flight.
+const PREFILL: PrefillConfig = PrefillConfig { stages: 2, in_flight: 3 };
+
+/// The units of an attention, with the numbers of tokens that they are for; or why it has none.
+pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, TokenRange)>, String> {
+    let Kernel::Attention { heads, kv_heads, p, .. } = launch.kernel else {
+        return Err("no attention".into());
+    };
+    let before = of_attention(plan, launch)?;
+    if p != DType::E4M3 {
+        return Err(format!("probabilities are {p}, and not rounded to E4M3"));
+    }
+    let decode = DecodeAttention { heads, kv_heads, head: before.head, page: before.page };
+    let prefill = Prefill { heads, kv_heads, head: before.head }.unit(PREFILL).ok();
+    let of = |unit: Result<Unit, Unsupported>, from, to| {
+        unit.map(|unit| (unit, TokenRange { from, to })).map_err(|e| e.to_string())
+    };
+    // Where prefill has no such heads, each of any number of tokens reads the cache by itself.
+    let few = prefill.is_some().then_some(FEW);
+    let mut units = vec![of(decode.unit(), 1, few)?, of(decode.combine(), 1, few)?];
+    if let Some(prefill) = prefill {
+        units.push(of(gather_pages(decode.pages()), FEW + 1, None)?);
+        units.push(of(Ok(prefill), FEW + 1, None)?);
+    }
+    Ok(units)
+}
