@@ -16,18 +16,24 @@ use super::record::Near;
 /// What pages hold behind the last key: codes of −1, scales that are NaN.
 const NOTHING: u8 = 0xff;
 
-/// A token of each of several sequences.
+/// The last tokens of each of several sequences.
 pub struct Step {
     of: DecodeAttention,
     scale: f32,
-    /// One for each sequence: queries, attention, and caches with the token's own key and value.
+    /// One for each sequence: queries, attention, and caches with the tokens' own keys and values.
     cases: Vec<Case>,
     /// Keys of each.
     keys: Vec<usize>,
+    /// Tokens of each.
+    tokens: usize,
 }
 
 impl Step {
     pub fn new(of: DecodeAttention, keys: &[usize], scale: f32) -> Self {
+        Step::of_tokens(of, keys, scale, 1)
+    }
+
+    fn of_tokens(of: DecodeAttention, keys: &[usize], scale: f32, tokens: usize) -> Self {
         let DecodeAttention { heads, kv_heads, head, .. } = of;
         let (q, kv) = (heads * head, kv_heads * head);
         let (query, cache) = (format!("e4m3<g{head}:f32>"), format!("i4<g{head}:e4m3>"));
@@ -43,13 +49,22 @@ impl Step {
 %8 = attention %3, %5, %7 {{heads={heads}, kv_heads={kv_heads}, scale={scale:?}, p=e4m3}} : f32[T,{q}]
 return %3, %8"
         );
-        let case = |(keys, seed): (&usize, u64)| Case::seeded(&body, [1, keys - 1, 1], seed);
-        Step { of, scale, cases: keys.iter().zip(7..).map(case).collect(), keys: keys.to_vec() }
+        let case = |(keys, seed): (&usize, u64)| Case::seeded(&body, [tokens, keys - tokens, 1], seed);
+        Step { of, scale, cases: keys.iter().zip(7..).map(case).collect(), keys: keys.to_vec(), tokens }
     }
 
     /// The interpreter's outputs.
     fn interpreted(&self) -> Vec<f32> {
         self.cases.iter().flat_map(|case| case.output(1).to_f32()).collect()
+    }
+
+    /// Tokens of all sequences.
+    fn count(&self) -> usize {
+        self.cases.len() * self.tokens
+    }
+
+    fn position(&self, token: usize) -> u32 {
+        (self.keys[token / self.tokens] - self.tokens + token % self.tokens) as u32
     }
 
     fn factor(&self) -> f32 {
@@ -59,10 +74,11 @@ return %3, %8"
     /// What the formula gives, with `p` of a score's distance from the maximum and from that rounded up to a whole exponent.
     fn formula(&self, p: impl Fn(f64, f64) -> f64) -> Vec<f32> {
         let DecodeAttention { heads, kv_heads, head, .. } = self.of;
-        let one = |sequence: usize, h: usize| {
-            let case = &self.cases[sequence];
-            let query = &parts(case.output(0))[0][h * head..][..head].to_vec();
-            let q_scale = f32::from_le_bytes(parts(case.output(0))[1][4 * h..][..4].try_into().unwrap());
+        let one = |token: usize, h: usize| {
+            let (sequence, t) = (token / self.tokens, token % self.tokens);
+            let (case, unit) = (&self.cases[sequence], t * heads + h);
+            let query = &parts(case.output(0))[0][unit * head..][..head].to_vec();
+            let q_scale = f32::from_le_bytes(parts(case.output(0))[1][4 * unit..][..4].try_into().unwrap());
             let [k, v] = ["k.0", "v.0"].map(|name| case.cache(name).to_f32());
             let row = |of: &[f32], key: usize| -> Vec<f64> {
                 let at = (key * kv_heads + h / (heads / kv_heads)) * head;
@@ -72,7 +88,7 @@ return %3, %8"
                 let products = query.iter().zip(row(&k, key)).map(|(q, k)| f64::from(e4m3::decode(*q)) * k);
                 products.sum::<f64>() * f64::from(q_scale * self.factor())
             };
-            let scores: Vec<f64> = (0..self.keys[sequence]).map(score).collect();
+            let scores: Vec<f64> = (0..=self.position(token) as usize).map(score).collect();
             let most = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
             let (mut sums, mut total) = (vec![0.0; head], 0.0);
             for (key, s) in scores.iter().enumerate() {
@@ -82,7 +98,7 @@ return %3, %8"
             }
             sums.into_iter().map(|sum| (sum / total) as f32).collect::<Vec<_>>()
         };
-        (0..self.cases.len() * heads).flat_map(|unit| one(unit / heads, unit % heads)).collect()
+        (0..self.count() * heads).flat_map(|unit| one(unit / heads, unit % heads)).collect()
     }
 
     /// Probabilities rounded as the kernel's are.
@@ -90,26 +106,30 @@ return %3, %8"
         self.formula(|_, below| f64::from(e4m3::round((below.exp2() * 448.0) as f32)))
     }
 
-    /// Memory for the step.
+    /// Memory for the step. Tables are in the reverse order of sequences.
     pub fn params(&self, gpu: &mut Device, split: Split) -> params::DecodeAttention {
         let DecodeAttention { heads, kv_heads, head, .. } = self.of;
-        let (count, elements) = (self.cases.len(), self.cases.len() * heads * head);
-        let mut pool = Pool::new(self.of.pages(), &self.keys, NOTHING);
+        let (count, sequences) = (self.count(), self.cases.len());
+        let elements = count * heads * head;
+        let reversed: Vec<usize> = self.keys.iter().copied().rev().collect();
+        let mut pool = Pool::new(self.of.pages(), &reversed, NOTHING);
         for (n, (case, keys)) in self.cases.iter().zip(&self.keys).enumerate() {
-            pool.write(n, Part::Keys, case.cache("k.0"), 0..*keys);
-            pool.write(n, Part::Values, case.cache("v.0"), 0..*keys);
+            pool.write(sequences - 1 - n, Part::Keys, case.cache("k.0"), 0..*keys);
+            pool.write(sequences - 1 - n, Part::Values, case.cache("v.0"), 0..*keys);
         }
         let queries = |n: usize| -> Vec<u8> {
             self.cases.iter().flat_map(|case| parts(case.output(0)).remove(n)).collect()
         };
-        let positions: Vec<u8> = self.keys.iter().flat_map(|keys| (*keys as i32 - 1).to_le_bytes()).collect();
-        let sequences: Vec<u8> = (0..count as u32).flat_map(u32::to_le_bytes).collect();
+        let positions: Vec<u8> = (0..count).flat_map(|t| self.position(t).to_le_bytes()).collect();
+        let sequence = |token: usize| (sequences - 1 - token / self.tokens) as u32;
+        let sequence_of: Vec<u8> = (0..count).flat_map(|token| sequence(token).to_le_bytes()).collect();
         params::DecodeAttention {
             q: gpu.put("q", &queries(0)),
             q_scales: gpu.put("q scales", &queries(1)),
             pages: gpu.put("pages", &pool.bytes),
             tables: gpu.put("tables", &pool.table_bytes()),
-            sequences: if count > 1 { gpu.put("sequences", &sequences) } else { 0 },
+            // A single token is of the first sequence.
+            sequences: if count > 1 { gpu.put("sequences", &sequence_of) } else { 0 },
             positions: gpu.put("positions", &positions),
             out: gpu.space("out", 4 * elements + 64),
             sums: gpu.space("sums", 4 * elements * split.parts + 64),
@@ -125,12 +145,12 @@ return %3, %8"
     /// The output of the kernels with keys split like this.
     fn run(&self, gpu: &mut Device, split: Split) -> Vec<f32> {
         let DecodeAttention { heads, head, .. } = self.of;
-        let elements = self.cases.len() * heads * head;
+        let elements = self.count() * heads * head;
         let params = self.params(gpu, split);
         // Tensor cores keep fewer bits of sums than f32.
         gpu.near = Near::Relatively(2e-3);
         let unit = self.of.unit().unwrap();
-        let shape = unit.launch(self.cases.len(), 0);
+        let shape = unit.launch(self.count(), 0);
         let [kv_heads, tokens, _] = shape.grid;
         gpu.launch_text(
             &unit.name,
@@ -155,12 +175,12 @@ return %3, %8"
                 splits: split.parts as u32,
                 heads: heads as u32,
             };
-            gpu.launch(&self.of.combine().unwrap(), self.cases.len(), 0, &combine);
+            gpu.launch(&self.of.combine().unwrap(), self.count(), 0, &combine);
         }
         for (name, at) in [
             ("out", params.out + 4 * elements as u64),
             ("sums", params.sums + (4 * elements * split.parts) as u64),
-            ("ends", params.ends + (8 * self.cases.len() * heads * split.parts) as u64),
+            ("ends", params.ends + (8 * self.count() * heads * split.parts) as u64),
         ] {
             assert_eq!(gpu.bytes(at, 64), [UNTOUCHED; 64], "behind {name}");
         }
@@ -183,7 +203,12 @@ pub fn split(keys: &[usize], tiles: usize) -> Split {
 fn check(sizes: [usize; 4], keys: &[usize], scale: f32, tiles: usize) {
     let Some(mut gpu) = device() else { return };
     let step = Step::new(of(sizes), keys, scale);
-    let found = step.run(&mut gpu, split(keys, tiles));
+    compare(&mut gpu, &step, tiles);
+}
+
+fn compare(gpu: &mut Device, step: &Step, tiles: usize) {
+    let found = step.run(gpu, split(&step.keys, tiles));
+    let (sizes, keys) = (step.of, &step.keys);
     let error = relative_error(&step.rounded(), &found);
     // A probability in the middle of two codes may go either way: one in a thousand does, by a sixteenth.
     assert!(error < 5e-4, "{sizes:?}, {keys:?} keys in parts of {tiles}: {error:.1e}");
@@ -223,6 +248,14 @@ fn heads_and_pages_of_other_sizes_are_read() {
 fn a_launch_serves_sequences_of_unequal_lengths() {
     check([8, 2, 128, 64], &[1, 700, 64, 65, 333], 0.2, WHOLE);
     check([4, 2, 64, 64], &[1, 700, 64, 129, 333], 0.2, 2);
+}
+
+#[test]
+fn tokens_of_a_sequence_see_no_later_keys() {
+    let Some(mut gpu) = device() else { return };
+    for tiles in [WHOLE, 1] {
+        compare(&mut gpu, &Step::of_tokens(of([4, 2, 64, 64]), &[66, 130], 0.3, 4), tiles);
+    }
 }
 
 #[test]
