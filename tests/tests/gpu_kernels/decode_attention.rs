@@ -5,7 +5,7 @@ use fireq_ir::e4m3;
 use fireq_kernels::cuda::splits::Split;
 use fireq_kernels::cuda::{DecodeAttention, params};
 use fireq_kernels::pages::{Part, TILE};
-use fireq_sim::Launch;
+use fireq_sim::{Accumulator, Launch};
 use fireq_tests::relative_error;
 
 use super::device::{Device, UNTOUCHED, device};
@@ -296,5 +296,23 @@ fn rounding_costs_little_more_than_the_interpreters() {
         let [interpreted, found] = [&step.interpreted(), &found].map(|x| relative_error(&exact, x));
         eprintln!("scale {scale}: rounding costs the interpreter {interpreted:.2e}, the kernel {found:.2e}");
         assert!(found < 1.5 * interpreted, "scale {scale}: {found:.1e}, {interpreted:.1e}");
+    }
+}
+
+/// Tensor cores are reported to keep 13 bits below the leading one of a sum. They add up the products of 256 keys at most, so
+/// that it costs less than a tenth of what rounding probabilities does, whether few keys count or many.
+#[test]
+fn sums_of_few_bits_stay_near() {
+    let Some(mut gpu) = device() else { return };
+    let (of, keys) = (of([4, 1, 64, 64]), [3000]);
+    for scale in [0.001, 0.1] {
+        let step = Step::new(of, &keys, scale);
+        let params = step.params(&mut gpu, split(&keys, WHOLE));
+        let rounding = relative_error(&step.formula(|below, _| below.exp2()), &step.rounded());
+        let truncated = Accumulator::Truncated { fraction_bits: 13 };
+        gpu.launch_with(truncated, &of.unit().unwrap(), 1, &params);
+        let error = relative_error(&step.rounded(), &gpu.f32s(params.out, 4 * 64));
+        eprintln!("scale {scale}: sums of 13 bits cost {error:.1e}, rounding {rounding:.1e}");
+        assert!(error < rounding / 10.0, "scale {scale}: {error:.1e}, {rounding:.1e}");
     }
 }
