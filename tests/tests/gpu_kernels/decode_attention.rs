@@ -150,14 +150,13 @@ return %3, %8"
         // Tensor cores keep fewer bits of sums than f32.
         gpu.near = Near::Relatively(2e-3);
         let unit = self.of.unit().unwrap();
-        let shape = unit.launch(self.count(), 0);
-        let [kv_heads, tokens, _] = shape.grid;
+        let shape = self.of.launch(self.count(), split);
         gpu.launch_text(
             &unit.name,
             &unit.source().unwrap(),
             &Launch {
                 kernel: unit.name.clone(),
-                grid: [kv_heads, tokens, split.parts as u32],
+                grid: shape.grid,
                 block: shape.block,
                 cluster: shape.cluster,
                 dynamic_shared: shape.dynamic_shared as usize,
