@@ -5,8 +5,9 @@
 //! up to a whole power of two as in [`Prefill`](super::Prefill).
 
 use super::params;
-use super::splits::{DecodeAttention, STAGES_BYTES};
+use super::splits::{DecodeAttention, STAGES_BYTES, Split};
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
+use crate::LaunchShape;
 use crate::pages::{Pages, TILE};
 
 /// Four consumer warps and a producer.
@@ -59,7 +60,8 @@ impl DecodeAttention {
         stages * (self.pages().tile_bytes() + 16) + operands
     }
 
-    /// The unit; rows of a launch are tokens, each of which sees as many keys as there are past, and its own.
+    /// The unit; rows of a launch are tokens, each of which sees as many keys as there are past, and its own. For tokens of
+    /// unequal lengths there is [`DecodeAttention::launch`].
     pub fn unit(&self) -> Result<Unit, Unsupported> {
         self.check()?;
         let DecodeAttention { heads, kv_heads, head, page } = *self;
@@ -88,6 +90,16 @@ impl DecodeAttention {
             grid: Grid::Splits(*self),
             name,
         })
+    }
+
+    /// The launch on tokens whose keys are split like this.
+    pub fn launch(&self, tokens: usize, split: Split) -> LaunchShape {
+        LaunchShape {
+            grid: [self.kv_heads, tokens, split.parts].map(|n| n as u32),
+            block: [THREADS as u32, 1, 1],
+            cluster: [1; 3],
+            dynamic_shared: self.shared() as u32,
+        }
     }
 
     /// The unit that makes one attention of the parts of split keys; rows are tokens.
@@ -119,7 +131,9 @@ mod tests {
     fn heads_that_no_product_has_are_refused() {
         let of = |heads, kv_heads, head| DecodeAttention { heads, kv_heads, head, page: 64 };
         for fits in [of(32, 8, 128), of(8, 8, 64), of(16, 1, 256), of(12, 1, 192), of(8, 2, 80)] {
-            assert!(fits.unit().is_ok() && fits.combine().is_ok(), "{fits:?}");
+            let unit = fits.unit().unwrap();
+            assert!(fits.combine().is_ok(), "{fits:?}");
+            assert_eq!(unit.launch(3, 999), fits.launch(3, fits.split(&[1000; 3])), "{fits:?}");
         }
         let refused = |of: DecodeAttention| of.unit().unwrap_err().to_string();
         assert!(refused(of(8, 2, 36)).contains("heads of 36 channels"));

@@ -46,9 +46,9 @@ const AT_ONCE: usize = 3;
 pub(super) const STAGES_BYTES: usize = 68 << 10;
 /// Cycles before a CTA's first tile, from launch over tables and pages to shared memory, and behind its last: an estimate.
 const ENDS: f64 = 3000.0;
-/// Cycles of a tile beside its instructions, half of those of a step: barriers, products and exponentials that a warp waits
-/// for. An estimate.
-const EXPOSED: f64 = 300.0;
+/// Cycles of a tile beside its instructions: its share of what a warp waits for in a step, barriers, products and exponentials.
+/// An estimate.
+const EXPOSED: f64 = 200.0;
 /// Cycles of the second launch, without its bytes: an estimate.
 const COMBINE: f64 = 4000.0;
 /// The most parts: a warp reads them one after the other.

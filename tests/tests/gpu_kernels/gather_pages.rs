@@ -9,7 +9,7 @@ use super::pool::{Pool, rows};
 
 /// Whether a byte is this number: zeros of either sign are one.
 fn is(byte: u8, number: f32) -> bool {
-    e4m3::decode(byte).to_bits() == number.to_bits() || (number == 0.0 && byte & 0x7f == 0)
+    e4m3::decode(byte).to_bits() == number.to_bits() || (number == 0.0 && e4m3::decode(byte) == 0.0)
 }
 
 /// Copies `keys` positions, of which the sequence has some more, into workspaces with room for `context`.

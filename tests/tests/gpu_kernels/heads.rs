@@ -16,9 +16,6 @@ struct Heads {
     shifted: bool,
 }
 
-/// Positions that workspaces and tables have room for.
-const CONTEXT: usize = 144;
-
 impl Heads {
     /// The operations that the kernel stands for, one by one.
     fn case(&self, Span { past, tokens }: Span, seed: u64) -> Case {
@@ -70,6 +67,11 @@ fn merged(cases: &[Case], spans: &[Span]) -> Vec<f32> {
     cases.iter().zip(spans).flat_map(rows).collect()
 }
 
+/// Positions that workspaces and tables have room for: a block more than there are.
+fn context(span: &Span) -> usize {
+    (span.past + span.tokens).next_multiple_of(BLOCK) + BLOCK
+}
+
 /// A step of several sequences.
 struct Step<'a> {
     heads: &'a Heads,
@@ -84,7 +86,8 @@ impl<'a> Step<'a> {
     fn new(heads: &'a Heads, spans: &'a [Span]) -> Self {
         let Qkv { kv_heads, head, page, .. } = heads.qkv;
         let cases: Vec<Case> = spans.iter().zip(7..).map(|(span, seed)| heads.case(*span, seed)).collect();
-        let pool = || Pool::new(Pages { kv_heads, head, keys: page }, &vec![CONTEXT; spans.len()], UNTOUCHED);
+        let contexts: Vec<usize> = spans.iter().map(context).collect();
+        let pool = || Pool::new(Pages { kv_heads, head, keys: page }, &contexts, UNTOUCHED);
         let (mut before, mut after) = (pool(), pool());
         for (n, (case, span)) in cases.iter().zip(spans).enumerate() {
             for (name, part) in [("k.0", Part::Keys), ("v.0", Part::Values)] {
@@ -106,7 +109,7 @@ impl<'a> Step<'a> {
         let (q, kv) = (q_heads * head, kv_heads * head);
         let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
         let one = self.spans.len() == 1;
-        let mut space = |name| if one { gpu.space(name, CONTEXT * kv) } else { 0 };
+        let mut space = |name| if one { gpu.space(name, context(&self.spans[0]) * kv) } else { 0 };
         let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
         let case = &self.cases[0];
         let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
@@ -133,7 +136,7 @@ impl<'a> Step<'a> {
             v_workspace,
             page_stride: self.before.layout.bytes() as u32,
             table_stride: self.before.stride as u32,
-            workspace_stride: CONTEXT as u32,
+            workspace_stride: context(&self.spans[0]) as u32,
             q_stride: stride,
             k_stride: stride,
             v_stride: stride,
@@ -161,17 +164,17 @@ fn check_workspaces(gpu: &Device, case: &Case, span: Span, params: &params::Qkv,
     let rows = span.past..span.past + span.tokens;
     let behind = rows.end..rows.end.next_multiple_of(BLOCK);
     let [keys, values] = ["k.0", "v.0"].map(|name| elements_e4m3(case.cache(name)));
-    let kv = keys.len() / rows.end;
-    let found = gpu.bytes(params.k_workspace, CONTEXT * kv);
-    let transposed = gpu.bytes(params.v_workspace, CONTEXT * kv);
-    for row in 0..CONTEXT {
+    let (kv, context) = (keys.len() / rows.end, context(&span));
+    let found = gpu.bytes(params.k_workspace, context * kv);
+    let transposed = gpu.bytes(params.v_workspace, context * kv);
+    for row in 0..context {
         let place = row / BLOCK * BLOCK + value_position(row % BLOCK);
         for channel in 0..kv {
             let at = row * kv + channel;
             let [key, value] =
                 [&keys, &values].map(|all| if rows.contains(&row) { all[at] } else { UNTOUCHED });
             assert_eq!(found[at], key, "key {row}, channel {channel}: {what}");
-            let found = transposed[channel * CONTEXT + place];
+            let found = transposed[channel * context + place];
             let is_right = if behind.contains(&row) { matches!(found, 0 | 0x80) } else { found == value };
             assert!(is_right, "value {row}, channel {channel}: {found:#x}, {value:#x}: {what}");
         }

@@ -12,23 +12,29 @@ use super::oracle::parts;
 /// The cache of a layer, as the host fills it.
 pub struct Pool {
     pub layout: Pages,
-    /// Pages, of which every other belongs to nobody.
+    /// Pages, of which the first belongs to nobody.
     pub bytes: Vec<u8>,
-    /// For each sequence as many pages as the longest has.
+    /// For each sequence as many entries as the longest has pages; those that it does not have are the first.
     pub tables: Vec<u32>,
     /// Pages of a table.
     pub stride: usize,
 }
 
 impl Pool {
-    /// A pool of bytes `fill` with room for this many positions of each sequence. Pages lie in no order.
+    /// A pool of bytes `fill` with room for this many positions of each sequence. Sequences take turns from its end on.
     pub fn new(layout: Pages, contexts: &[usize], fill: u8) -> Self {
-        let stride = contexts.iter().map(|context| layout.count(*context)).max().unwrap();
-        let count = 2 * contexts.len() * stride;
-        let place = |n: usize| (count - 1 - 2 * n) as u32;
-        let of_sequence = |sequence| (0..stride).map(move |page| place(page * contexts.len() + sequence));
-        let tables = (0..contexts.len()).flat_map(of_sequence).collect();
-        Pool { layout, bytes: vec![fill; count * layout.bytes()], tables, stride }
+        let counts: Vec<usize> = contexts.iter().map(|context| layout.count(*context)).collect();
+        let (stride, mut free) = (*counts.iter().max().unwrap(), counts.iter().sum::<usize>());
+        let mut pool =
+            Pool { layout, bytes: vec![fill; (free + 1) * layout.bytes()], tables: vec![], stride };
+        pool.tables = vec![0; counts.len() * stride];
+        for page in 0..stride {
+            for sequence in (0..counts.len()).filter(|sequence| page < counts[*sequence]) {
+                pool.tables[sequence * stride + page] = free as u32;
+                free -= 1;
+            }
+        }
+        pool
     }
 
     fn at(&self, sequence: usize, position: usize, kv_head: usize) -> At {
