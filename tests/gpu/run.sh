@@ -7,7 +7,10 @@ out=${1:?usage: run.sh RESULTS_FOLDER}
 mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu \
     --format=csv > "$out/gpu.csv" 2>&1
-"$here/fireq-gpu" "$here" -o "$out/kernels.json"
+cases=$(mktemp -d)
+trap 'rm -rf "$cases"' EXIT
+tar -xzf "$here/cases.tgz" -C "$cases" || exit 1
+"$here/fireq-gpu" "$cases" -o "$out/kernels.json"
 failed=$?
 python3 "$here/bench.py" "$here/bench.json" "$out/torch.json"
 date -u +%Y-%m-%d > "$out/date"

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
+use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::regimes;
@@ -132,8 +133,10 @@ pub fn nvrtc_is_here() -> bool {
 /// Every unit, compiled; `None` where there is no NVRTC.
 pub fn compiled() -> Option<&'static [(Unit, Compiled)]> {
     static COMPILED: OnceLock<Vec<(Unit, Compiled)>> = OnceLock::new();
+    // What others of these tests compiled is found: each of them runs in a process of its own.
+    let cache = Cache::of_user();
     let one = |unit: Unit| {
-        let compiled = compile(&unit.name, &unit.source().unwrap()).unwrap_or_else(|e| panic!("{e}"));
+        let compiled = cache.compile(&unit.name, &unit.source().unwrap()).unwrap_or_else(|e| panic!("{e}"));
         (unit, compiled)
     };
     nvrtc_is_here().then(|| &COMPILED.get_or_init(|| units().into_iter().map(one).collect())[..])

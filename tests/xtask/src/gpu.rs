@@ -7,6 +7,10 @@ use serde_json::Value;
 
 use crate::run::{command, release_dir, root, run};
 
+/// The file with the folders of a bundle, as `run.sh` knows it.
+const PACKED: &str = "cases.tgz";
+const PARTS: [&str; 2] = ["cases", "kernels"];
+
 /// The most bytes of a bundle.
 const LIMIT: u64 = 64 << 20;
 
@@ -38,6 +42,11 @@ pub fn bundle(to: &Path) -> Result<(), String> {
         (scripts.join("bench.py"), "bench.py"),
     ] {
         fs::copy(&from, to.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
+    }
+    // Memory of cases and machine code take a third of it packed.
+    run(command(&["tar", "-czf"]).arg(to.join(PACKED)).arg("-C").arg(&to).args(PARTS))?;
+    for part in PARTS {
+        fs::remove_dir_all(to.join(part)).map_err(failed)?;
     }
     let size = size(&to).map_err(failed)?;
     println!("{}: {:.1} MiB; there: ./run.sh RESULTS", to.display(), size as f64 / f64::from(1 << 20));
