@@ -1,8 +1,10 @@
 //! Causal attention of many queries over FP8 keys and values (FireQ section 6).
 //!
-//! Probabilities are rounded to E4M3 under the running maximum, in base 2 and rounded up to a whole number: sums so far are
-//! then rescaled by powers of two, which is exact, and it makes no difference in which order keys come. The interpreter takes
-//! the maximum as it is, which rounds probabilities at other places: outputs differ by what that rounding costs.
+//! Probabilities are the interpreter's: `448·2^(s − ⌈max⌉)` in E4M3. Keys come tile by tile, and so the maximum is that of the
+//! keys so far. Rounded up to a whole number, it makes no difference: when it rises, sums are rescaled by a power of two, which
+//! is exact. What differs is how scores and powers are rounded (f32, and 22 bits): a probability in the middle of two codes
+//! may go either way. Sums of products are the tensor cores'; those of probabilities are, too, so that they are of what was
+//! rounded. A relative L2 error below 5·10⁻⁴ is what tests hold it to (`tests/tests/gpu_kernels/prefill.rs`).
 
 use super::params;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
