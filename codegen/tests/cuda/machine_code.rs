@@ -78,8 +78,13 @@ fn stores_are_as_wide_as_reasons_say() {
     assert!(promised > 1, "{promised} units promise wide stores");
 }
 
-/// Mnemonics of the innermost loop around eight products, of two steps: from a label that a branch behind them leads back to.
+/// Mnemonics of the innermost loop around eight products, of two steps.
 pub fn product_loop(sass: &str) -> Vec<&str> {
+    loop_of_products(sass, 8)
+}
+
+/// Mnemonics of the innermost loop around this many products: from a label that a branch behind them leads back to.
+pub fn loop_of_products(sass: &str, count: usize) -> Vec<&str> {
     let mut all: Vec<&str> = vec![];
     let mut labels: BTreeMap<&str, usize> = BTreeMap::new();
     let mut loops = vec![];
@@ -98,8 +103,9 @@ pub fn product_loop(sass: &str) -> Vec<&str> {
     }
     let products =
         |range: &Range<usize>| all[range.clone()].iter().filter(|m| m.starts_with("QGMMA")).count();
-    let innermost = loops.into_iter().filter(|range| products(range) == 8).min_by_key(ExactSizeIterator::len);
-    innermost.map(|range| all[range].to_vec()).expect("a loop of two steps")
+    let innermost =
+        loops.into_iter().filter(|range| products(range) == count).min_by_key(ExactSizeIterator::len);
+    innermost.map(|range| all[range].to_vec()).expect("a loop of products")
 }
 
 /// What the loop has beside two steps where only every other may promote its sums: a branch with its own wait, and its own

@@ -3,4 +3,5 @@
 mod cache;
 mod linear_fp8;
 mod machine_code;
+mod prefill;
 mod units;

@@ -11,7 +11,7 @@ use fireq_kernels::cuda::{
     quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
-use super::linear_fp8;
+use super::{linear_fp8, prefill};
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
@@ -53,7 +53,8 @@ pub fn units() -> Vec<Unit> {
     ];
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
     let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();
-    rows.into_iter().chain(linears).chain(decoded).collect()
+    let attentions = prefill::attentions().iter().map(prefill::unit).collect::<Vec<_>>();
+    rows.into_iter().chain(linears).chain(decoded).chain(attentions).collect()
 }
 
 /// Products as the cost model has them for Llama-3-8B, and in groups of 64 and with a bias.

@@ -61,8 +61,8 @@ __device__ inline void run(const Params& p) {
     } else {
         take_registers_up_to<240>();
         u32 first = query + threadIdx.x / WARPGROUP * 64;
-        u32 row = first + threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-        Attention<Tile> attention{memory, {}, static_cast<i32>(p.past + row + 1)};
+        u32 row = first + static_cast<u32>(own_row());
+        Attention<Tile> attention{memory, {}, static_cast<i32>(p.past + first + 1)};
 #pragma unroll
         for (int r = 0; r < ROWS; ++r) {
             u64 token = min(row + 8 * r, p.tokens - 1);

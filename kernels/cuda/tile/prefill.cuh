@@ -13,7 +13,7 @@ template <int HEAD_, int STAGES_, int IN_FLIGHT_>
 struct PrefillTile {
     static constexpr int HEAD = HEAD_;
     static constexpr int STAGES = STAGES_;
-    /// Products of keys run one tile ahead; with 3, those of values one tile behind.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too.
     static constexpr int IN_FLIGHT = IN_FLIGHT_;
     static constexpr int WARPGROUPS = 2;
     static constexpr int QUERIES = 64 * WARPGROUPS;
@@ -25,7 +25,7 @@ struct PrefillTile {
     static constexpr int SUMS = VALUE_ROWS / 2;
 
     static_assert(HEAD == 64 || HEAD == 128, "rows of keys are one span of a swizzle");
-    static_assert(IN_FLIGHT == 2 || IN_FLIGHT == 3, "scores, softmax, and with 3 values of different tiles");
+    static_assert(IN_FLIGHT == 2 || IN_FLIGHT == 3, "values, softmax, and with 3 scores of different tiles");
 
     static constexpr int QUERY_BYTES = QUERIES * HEAD;
     static constexpr int KEY_BYTES = KEYS * HEAD;

@@ -26,7 +26,8 @@ pub struct Prefill {
 pub struct PrefillConfig {
     /// Tiles of keys and of values that are on their way or being multiplied.
     pub stages: usize,
-    /// 3: products of keys, softmax and products of values of three tiles at a time; 2: of two.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3 instead of 2, the keys of the
+    /// next tile are, too.
     pub in_flight: usize,
 }
 
