@@ -17,22 +17,6 @@
 
 namespace fireq {
 
-/// Shared memory of prefill attention.
-template <typename Tile>
-struct PrefillMemory {
-    u8* base;
-
-    __device__ u8* queries(u32 warpgroup) const { return base + warpgroup * 64 * Tile::HEAD; }
-    __device__ u8* keys(u32 stage) const { return base + Tile::KEYS_AT + stage * Tile::KEY_BYTES; }
-    __device__ u8* values(u32 stage) const { return base + Tile::VALUES_AT + stage * Tile::VALUE_BYTES; }
-    __device__ u64* barrier(u32 n) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + n; }
-    __device__ u64* queries_full() const { return barrier(0); }
-    __device__ u64* keys_full(u32 stage) const { return barrier(1 + stage); }
-    __device__ u64* values_full(u32 stage) const { return barrier(1 + Tile::STAGES + stage); }
-    __device__ u64* keys_empty(u32 stage) const { return barrier(1 + 2 * Tile::STAGES + stage); }
-    __device__ u64* values_empty(u32 stage) const { return barrier(1 + 3 * Tile::STAGES + stage); }
-};
-
 template <typename Tile>
 __device__ inline void initialize(const PrefillMemory<Tile>& memory) {
     initialize(memory.queries_full(), 1);
@@ -61,21 +45,37 @@ __device__ inline void write_ones(const PrefillMemory<Tile>& memory) {
 /// This lane's first row of the warpgroup's 64; its second is the eighth behind.
 __device__ inline i32 own_row() { return static_cast<i32>(threadIdx.x % WARPGROUP / WARP * 16 + threadIdx.x % WARP / 4); }
 
+/// The queries of a CTA, and the keys that it reads.
+struct PrefillPlace {
+    i32 query;    // their first row
+    i32 head;     // query head
+    i32 kv_head;  // head of keys and values
+    i32 key;      // first position in the workspace
+    u32 tiles;    // of keys
+};
+
 /// What one thread asks for.
 template <typename Tile>
 __device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMap& q, const TensorMap& k, const TensorMap& v,
-                               i32 query, i32 q_channel, i32 kv_channel, u32 tiles) {
+                               const PrefillPlace& place) {
     arrive_expecting(memory.queries_full(), Tile::QUERY_BYTES);
-    copy_tile(memory.queries(0), q, q_channel, query, memory.queries_full());
+#pragma unroll
+    for (int panel = 0; panel < Tile::PANELS; ++panel) {
+        copy_tile(memory.queries(0, panel), q, panel * Tile::PANEL, place.head, place.query, memory.queries_full());
+    }
     Ring<Tile::STAGES> ring;
-    for (u32 tile = 0; tile < tiles; ++tile) {
-        i32 key = static_cast<i32>(tile * Tile::KEYS);
+    for (u32 tile = 0; tile < place.tiles; ++tile) {
+        i32 key = place.key + static_cast<i32>(tile * Tile::KEYS);
+        u64* keys_full = memory.keys_full(ring.stage);
         wait(memory.keys_empty(ring.stage), ring.parity ^ 1);
-        arrive_expecting(memory.keys_full(ring.stage), Tile::KEY_BYTES);
-        copy_tile(memory.keys(ring.stage), k, kv_channel, key, memory.keys_full(ring.stage));
+        arrive_expecting(keys_full, Tile::KEY_BYTES);
+#pragma unroll
+        for (int panel = 0; panel < Tile::PANELS; ++panel) {
+            copy_tile(memory.keys(ring.stage, panel), k, panel * Tile::PANEL, place.kv_head, key, keys_full);
+        }
         wait(memory.values_empty(ring.stage), ring.parity ^ 1);
         arrive_expecting(memory.values_full(ring.stage), Tile::COPIED_VALUE_BYTES);
-        copy_tile(memory.values(ring.stage), v, key, kv_channel, memory.values_full(ring.stage));
+        copy_tile(memory.values(ring.stage), v, key, 0, place.kv_head, memory.values_full(ring.stage));
         ring.advance();
     }
 }
@@ -98,8 +98,7 @@ struct Attention {
     PrefillMemory<Tile> memory;
     Softmax softmax;
     i32 visible;  // keys, from those of the next softmax on, that the first of the queries sees; each other sees one more
-    /// Sums of products; those of probabilities alone are the columns behind the values'.
-    float o[Tile::SUMS] = {};
+    PrefillSums<Tile> o;
     /// Tiles whose scores are asked for next, are there next, and whose values are asked for next.
     Ring<Tile::STAGES> keys, scored, values;
 
@@ -109,9 +108,11 @@ struct Attention {
         wait(memory.keys_full(keys.stage), keys.parity);
         fence_products();
 #pragma unroll
-        for (int part = 0; part < Tile::HEAD / 32; ++part) {
-            multiply_shared(s.s, swizzled_rows<Tile::HEAD>(matrix_place(memory.queries(warpgroup()) + 32 * part)),
-                            swizzled_rows<Tile::HEAD>(matrix_place(memory.keys(keys.stage) + 32 * part)), part > 0);
+        for (int part = 0; part < Tile::WIDE / 32; ++part) {
+            u32 panel = part * 32 / Tile::PANEL, channel = part * 32 % Tile::PANEL;
+            u32 a = matrix_place(memory.queries(warpgroup(), panel) + channel);
+            u32 b = matrix_place(memory.keys(keys.stage, panel) + channel);
+            multiply_shared(s.s, swizzled_rows<Tile::PANEL>(a), swizzled_rows<Tile::PANEL>(b), part > 0);
         }
         commit_products();
         keys.advance();
@@ -129,16 +130,29 @@ struct Attention {
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::KEYS / 32; ++part) {
-            accumulate(o, p.p[part], swizzled_rows(matrix_place(memory.values(stage) + 32 * part)));
+            u8* keys = memory.values(stage) + 32 * part;
+            if constexpr (Tile::PANELS > 1) multiply<Tile::PANEL>(o.first, p.p[part], swizzled_rows(matrix_place(keys)), true);
+            u8* last = keys + (Tile::PANELS - 1) * Tile::PANEL * Tile::KEYS;
+            accumulate(o.last, p.p[part], swizzled_rows(matrix_place(last)));
         }
         commit_products();
         values.advance();
         return stage;
     }
 
-    __device__ void values_are_there(u32 stage) {
-        keep_in_place(o);
+    __device__ void keep_sums() {
+        if constexpr (Tile::PANELS > 1) keep_in_place(o.first);
+        keep_in_place(o.last);
+    }
+
+    /// Sums are there; the next are of larger maxima.
+    __device__ void values_are_there(u32 stage, const float (&rescale)[ROWS]) {
+        keep_sums();
         if (threadIdx.x % WARP == 0) arrive(memory.values_empty(stage));
+        // Most of the time, maxima have not risen.
+        if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
+        if constexpr (Tile::PANELS > 1) multiply_rows(o.first, rescale);
+        multiply_rows(o.last, rescale);
     }
 
     /// Scores become probabilities, and values that these are for arrive. What sums so far are to be multiplied by.
@@ -176,8 +190,7 @@ struct Attention {
         scores_are_there(now);
         soften(now, rescale);
         wait_for_products<0>();
-        values_are_there(before);
-        rescale_rows(o, rescale);
+        values_are_there(before, rescale);
         round_probabilities<Tile::KEYS>(now.s, p.p);
     }
 
@@ -191,8 +204,7 @@ struct Attention {
         scores_are_there(now);
         soften(now, rescale);
         wait_for_products<LAST ? 0 : 1>();
-        values_are_there(before);
-        rescale_rows(o, rescale);
+        values_are_there(before, rescale);
         round_probabilities<Tile::KEYS>(now.s, p.p);
     }
 
@@ -230,7 +242,7 @@ struct Attention {
         }
         ask_values(p);
         wait_for_products<0>();
-        keep_in_place(o);
+        keep_sums();
     }
 };
 

@@ -71,10 +71,8 @@ __device__ inline void round_probabilities(const float (&s)[KEYS / 2], u32 (&p)[
     }
 }
 
-/// Sums of rows times powers of two. Where maxima have not risen they are ones, and that is most of the time.
 template <int SUMS>
-__device__ inline void rescale_rows(float (&o)[SUMS], const float (&by)[ROWS]) {
-    if (!any_lane(by[0] != 1.0f || by[1] != 1.0f)) return;
+__device__ inline void multiply_rows(float (&o)[SUMS], const float (&by)[ROWS]) {
 #pragma unroll
     for (int n = 0; n < SUMS; ++n) o[n] *= by[n / 2 % 2];
 }

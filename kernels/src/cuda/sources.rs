@@ -44,6 +44,7 @@ sources! {
     "mainloop/row.cuh"
     "epilogue/heads.cuh"
     "epilogue/linear.cuh"
+    "epilogue/prefill.cuh"
     "epilogue/row.cuh"
     "kernel/decode_weight.cuh"
     "kernel/elementwise.cuh"
