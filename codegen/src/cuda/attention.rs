@@ -10,8 +10,8 @@ use super::heads::of_attention;
 /// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
 /// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.
 const FEW: usize = 4;
-/// Tiles of keys that prefill has on their way, and those in flight.
-const PREFILL: PrefillConfig = PrefillConfig { stages: 2, in_flight: 3 };
+/// Tiles of keys that prefill has on their way.
+const STAGES: usize = 2;
 
 /// The units of an attention, with the numbers of tokens that they are for; or why it has none.
 pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, TokenRange)>, String> {
@@ -23,7 +23,7 @@ pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, Token
         return Err(format!("probabilities are {p}, and not rounded to E4M3"));
     }
     let decode = DecodeAttention { heads, kv_heads, head: before.head, page: before.page };
-    let prefill = Prefill { heads, kv_heads, head: before.head }.unit(PREFILL).ok();
+    let prefill = prefill(&Prefill { heads, kv_heads, head: before.head, output: DType::F32 });
     let of = |unit: Result<Unit, Unsupported>, from, to| {
         unit.map(|unit| (unit, TokenRange { from, to })).map_err(|e| e.to_string())
     };
@@ -35,4 +35,13 @@ pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, Token
         units.push(of(Ok(prefill), FEW + 1, None)?);
     }
     Ok(units)
+}
+
+/// The unit of prefill with as many tiles in flight as registers hold, if there is one.
+fn prefill(of: &Prefill) -> Option<Unit> {
+    let unit = |in_flight| {
+        let reason = "two warpgroups share keys and values; sums of probabilities come from the tensor cores";
+        of.unit(PrefillConfig { stages: STAGES, in_flight }, reason.into()).ok()
+    };
+    unit(3).or_else(|| unit(2))
 }

@@ -4,4 +4,5 @@ mod attention;
 mod cache;
 mod linear_fp8;
 mod machine_code;
+mod prefill;
 mod units;

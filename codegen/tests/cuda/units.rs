@@ -13,7 +13,7 @@ use fireq_kernels::cuda::{
 };
 use fireq_kernels::pages::Pages;
 
-use super::linear_fp8;
+use super::{linear_fp8, prefill};
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
@@ -58,7 +58,8 @@ pub fn units() -> Vec<Unit> {
     let linears = linears().into_iter().map(|(linear, config)| linear.unit(&config, String::new()).unwrap());
     let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();
     let attention = attention().into_iter().flat_map(|of| [of.unit().unwrap(), of.combine().unwrap()]);
-    rows.into_iter().chain(linears).chain(decoded).chain(attention).collect()
+    let prefills = prefill::attentions().iter().map(prefill::unit).collect::<Vec<_>>();
+    rows.into_iter().chain(linears).chain(decoded).chain(attention).chain(prefills).collect()
 }
 
 /// Decode attention of Llama-3-8B, and with few or many channels and query heads.

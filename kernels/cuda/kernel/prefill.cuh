@@ -1,76 +1,79 @@
 #pragma once
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
-#include "ptx/memory.cuh"
 #include "ptx/warp.cuh"
 #include "mainloop/prefill.cuh"
+#include "epilogue/prefill.cuh"
 
 // Causal attention of many queries over FP8 keys and values (FireQ section 6): one CTA for 128 queries of a head, those with
 // the most keys first.
 
 namespace fireq::prefill {
 
+/// The queries of a CTA: some of one sequence's, in a row.
+struct Queries {
+    u32 first;  // of all rows of queries
+    u32 count;  // at least 1
+    u32 past;   // keys before the first query's own
+    u32 key;    // the position in the workspace of the sequence's first key
+};
+
 struct Params {
-    TensorMap q;            // [tokens, heads·HEAD] E4M3, tiles of HEAD × 128
-    TensorMap k;            // [keys, kv_heads·HEAD] E4M3, tiles of HEAD × 128
-    TensorMap v;            // [kv_heads·HEAD, keys] E4M3, keys of sixteen in the order of products; tiles of 128 × HEAD
-    const float* q_scales;  // [tokens, heads]
-    float* out;             // [tokens, heads·HEAD]
-    float factor;           // the attention's scale · log2(e)
-    u32 tokens;
-    u32 past;
+    TensorMap q;             // [tokens, heads, HEAD] E4M3, tiles of 128 × 1 × PANEL
+    TensorMap k;             // [positions, kv_heads, HEAD] E4M3, tiles of 128 × 1 × PANEL
+    TensorMap v;             // [kv_heads, HEAD, positions] E4M3, sixteen in the order of products; tiles of 1 × WIDE × 128
+    const Queries* tiles;    // of each CTA in x, or null: of a single sequence
+    const float* q_scales;   // [tokens, heads]
+    void* out;               // [tokens, heads·HEAD], f32 or bf16
+    float factor;            // the attention's scale · log2(e)
+    u32 tokens;              // of the single sequence
+    u32 past;                // before it
     u32 heads;
     u32 repeats;  // query heads of a kv head
 };
 
-/// Writes rows that are tokens, divided by their sums.
 template <typename Tile>
-__device__ inline void write(const Params& p, const float (&o)[Tile::SUMS], u32 query, u32 head) {
-    u32 lane = threadIdx.x % 32;
-    u32 row = query + threadIdx.x % WARPGROUP / 32 * 16 + lane / 4;
-#pragma unroll
-    for (int r = 0; r < ROWS; ++r) {
-        // The column of ones is the first of those behind the values: lanes 0, 4, 8, … have it.
-        float share = 1.0f / of_lane(o[Tile::HEAD / 2 + 2 * r], lane & ~3u);
-        if (row + 8 * r >= p.tokens) continue;
-        float* to = p.out + (static_cast<u64>(row + 8 * r) * p.heads + head) * Tile::HEAD + lane % 4 * 2;
-#pragma unroll
-        for (int n = 0; n < Tile::HEAD / 8; ++n) {
-            u32 words[2] = {bits_of_float(o[4 * n + 2 * r] * share), bits_of_float(o[4 * n + 2 * r + 1] * share)};
-            store_words(to + 8 * n, words);
-        }
-    }
+__device__ inline Queries queries_of(const Params& p) {
+    if (p.tiles != nullptr) return p.tiles[blockIdx.x];
+    u32 first = (gridDim.x - 1 - blockIdx.x) * Tile::QUERIES;
+    return {first, min(p.tokens - first, static_cast<u32>(Tile::QUERIES)), p.past + first, 0};
 }
 
-template <typename Tile>
+/// What a consumer does.
+template <typename Tile, typename Out>
+__device__ inline void compute(const Params& p, const PrefillMemory<Tile>& memory, const Queries& queries, u32 tiles) {
+    take_registers_up_to<Tile::CONSUMER_REGISTERS>();
+    u32 first = threadIdx.x / WARPGROUP * 64, row = first + static_cast<u32>(own_row()), head = blockIdx.y;
+    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1)};
+#pragma unroll
+    for (u32 r = 0; r < ROWS; ++r) {
+        u64 token = queries.first + min(row + 8 * r, queries.count - 1);
+        attention.softmax.factor[r] = p.q_scales[token * p.heads + head] * p.factor;
+        attention.softmax.highest[r] = float_of_bits(0xff800000u);
+    }
+    attention.run(tiles);
+    u64 apart = static_cast<u64>(p.heads) * Tile::HEAD;
+    Out* out = static_cast<Out*>(p.out) + (queries.first + row) * apart + head * Tile::HEAD;
+    i32 left = static_cast<i32>(queries.count) - static_cast<i32>(row);
+    write_rows<Tile>(attention.o, out, 8 * apart, left > 8 ? 2 : left > 0 ? 1 : 0);
+}
+
+template <typename Tile, typename Out>
 __device__ inline void run(const Params& p) {
     extern __shared__ __align__(1024) u8 shared[];
     PrefillMemory<Tile> memory{shared};
-    u32 query = (gridDim.x - 1 - blockIdx.x) * Tile::QUERIES, head = blockIdx.y, kv_head = head / p.repeats;
-    u32 last = min(query + Tile::QUERIES, p.tokens) + p.past;
-    u32 tiles = (last + Tile::KEYS - 1) / Tile::KEYS;
+    Queries queries = queries_of<Tile>(p);
+    u32 tiles = (queries.past + queries.count + Tile::KEYS - 1) / Tile::KEYS;
     if (threadIdx.x == 0) initialize(memory);
     write_ones(memory);
     synchronize();
     if (threadIdx.x >= Tile::CONSUMERS) {
-        give_registers_up_to<24>();
-        if (threadIdx.x == Tile::CONSUMERS) {
-            produce(memory, p.q, p.k, p.v, static_cast<i32>(query), static_cast<i32>(head * Tile::HEAD),
-                    static_cast<i32>(kv_head * Tile::HEAD), tiles);
-        }
+        give_registers_up_to<Tile::PRODUCER_REGISTERS>();
+        if (threadIdx.x != Tile::CONSUMERS) return;
+        i32 head = static_cast<i32>(blockIdx.y), kv_head = static_cast<i32>(blockIdx.y / p.repeats);
+        produce(memory, p.q, p.k, p.v, {static_cast<i32>(queries.first), head, kv_head, static_cast<i32>(queries.key), tiles});
     } else {
-        take_registers_up_to<240>();
-        u32 first = query + threadIdx.x / WARPGROUP * 64;
-        u32 row = first + threadIdx.x % WARPGROUP / 32 * 16 + threadIdx.x % 32 / 4;
-        Attention<Tile> attention{memory, {}, static_cast<i32>(p.past + row + 1)};
-#pragma unroll
-        for (int r = 0; r < ROWS; ++r) {
-            u64 token = min(row + 8 * r, p.tokens - 1);
-            attention.softmax.factor[r] = p.q_scales[token * p.heads + head] * p.factor;
-            attention.softmax.highest[r] = float_of_bits(0xff800000u);
-        }
-        attention.run(tiles);
-        write<Tile>(p, attention.o, first, head);
+        compute<Tile, Out>(p, memory, queries, tiles);
     }
 }
 

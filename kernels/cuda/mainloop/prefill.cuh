@@ -12,26 +12,10 @@
 #include "tile/ring.cuh"
 #include "quant/probabilities.cuh"
 
-// FP8 attention of a tile of queries over tiles of keys. While the tensor cores multiply the queries with the next tile of
-// keys, and the probabilities of the tile before with its values, the other units do the softmax of this one.
+// FP8 attention of a tile of queries over tiles of keys. While the tensor cores multiply the probabilities of the tile before
+// with its values, and queries with the next tile of keys, the other units do the softmax of this one.
 
 namespace fireq {
-
-/// Shared memory of prefill attention.
-template <typename Tile>
-struct PrefillMemory {
-    u8* base;
-
-    __device__ u8* queries(u32 warpgroup) const { return base + warpgroup * 64 * Tile::HEAD; }
-    __device__ u8* keys(u32 stage) const { return base + Tile::KEYS_AT + stage * Tile::KEY_BYTES; }
-    __device__ u8* values(u32 stage) const { return base + Tile::VALUES_AT + stage * Tile::VALUE_BYTES; }
-    __device__ u64* barrier(u32 n) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + n; }
-    __device__ u64* queries_full() const { return barrier(0); }
-    __device__ u64* keys_full(u32 stage) const { return barrier(1 + stage); }
-    __device__ u64* values_full(u32 stage) const { return barrier(1 + Tile::STAGES + stage); }
-    __device__ u64* keys_empty(u32 stage) const { return barrier(1 + 2 * Tile::STAGES + stage); }
-    __device__ u64* values_empty(u32 stage) const { return barrier(1 + 3 * Tile::STAGES + stage); }
-};
 
 template <typename Tile>
 __device__ inline void initialize(const PrefillMemory<Tile>& memory) {
@@ -58,132 +42,207 @@ __device__ inline void write_ones(const PrefillMemory<Tile>& memory) {
     publish_writes();
 }
 
+/// This lane's first row of the warpgroup's 64; its second is the eighth behind.
+__device__ inline i32 own_row() { return static_cast<i32>(threadIdx.x % WARPGROUP / WARP * 16 + threadIdx.x % WARP / 4); }
+
+/// The queries of a CTA, and the keys that it reads.
+struct PrefillPlace {
+    i32 query;    // their first row
+    i32 head;     // query head
+    i32 kv_head;  // head of keys and values
+    i32 key;      // first position in the workspace
+    u32 tiles;    // of keys
+};
+
 /// What one thread asks for.
 template <typename Tile>
 __device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMap& q, const TensorMap& k, const TensorMap& v,
-                               i32 query, i32 q_channel, i32 kv_channel, u32 tiles) {
+                               const PrefillPlace& place) {
     arrive_expecting(memory.queries_full(), Tile::QUERY_BYTES);
-    copy_tile(memory.queries(0), q, q_channel, query, memory.queries_full());
+#pragma unroll
+    for (int panel = 0; panel < Tile::PANELS; ++panel) {
+        copy_tile(memory.queries(0, panel), q, panel * Tile::PANEL, place.head, place.query, memory.queries_full());
+    }
     Ring<Tile::STAGES> ring;
-    for (u32 tile = 0; tile < tiles; ++tile) {
-        i32 key = static_cast<i32>(tile * Tile::KEYS);
+    for (u32 tile = 0; tile < place.tiles; ++tile) {
+        i32 key = place.key + static_cast<i32>(tile * Tile::KEYS);
+        u64* keys_full = memory.keys_full(ring.stage);
         wait(memory.keys_empty(ring.stage), ring.parity ^ 1);
-        arrive_expecting(memory.keys_full(ring.stage), Tile::KEY_BYTES);
-        copy_tile(memory.keys(ring.stage), k, kv_channel, key, memory.keys_full(ring.stage));
+        arrive_expecting(keys_full, Tile::KEY_BYTES);
+#pragma unroll
+        for (int panel = 0; panel < Tile::PANELS; ++panel) {
+            copy_tile(memory.keys(ring.stage, panel), k, panel * Tile::PANEL, place.kv_head, key, keys_full);
+        }
         wait(memory.values_empty(ring.stage), ring.parity ^ 1);
         arrive_expecting(memory.values_full(ring.stage), Tile::COPIED_VALUE_BYTES);
-        copy_tile(memory.values(ring.stage), v, key, kv_channel, memory.values_full(ring.stage));
+        copy_tile(memory.values(ring.stage), v, key, 0, place.kv_head, memory.values_full(ring.stage));
         ring.advance();
     }
 }
 
+/// Scores of a tile, and probabilities before they are rounded. Structures, since compilers put arrays of one type into one
+/// place: products that write one would wait for those that read another.
+template <typename Tile>
+struct Scores {
+    float s[Tile::KEYS / 2];
+};
+
+template <typename Tile>
+struct Probabilities {
+    u32 p[Tile::KEYS / 32][4];
+};
+
 /// What a warpgroup has of the attention of its 64 queries.
 template <typename Tile>
 struct Attention {
-    using Scores = float[Tile::KEYS / 2];
-    using Probabilities = u32[Tile::KEYS / 32][4];
-
     PrefillMemory<Tile> memory;
     Softmax softmax;
-    i32 visible;  // keys that this lane's first row sees; its second sees eight more
-    /// Sums of products; those of probabilities alone are the columns behind the values'.
-    float o[Tile::SUMS] = {};
+    i32 visible;  // keys, from those of the next softmax on, that the first of the queries sees; each other sees one more
+    PrefillSums<Tile> o;
+    /// Tiles whose scores are asked for next, are there next, and whose values are asked for next.
+    Ring<Tile::STAGES> keys, scored, values;
 
-    static __device__ u32 stage(u32 tile) { return tile % Tile::STAGES; }
-    static __device__ u32 parity(u32 tile) { return tile / Tile::STAGES & 1; }
-    __device__ u32 warpgroup() const { return threadIdx.x / WARPGROUP; }
+    static __device__ u32 warpgroup() { return threadIdx.x / WARPGROUP; }
 
-    __device__ void ask_scores(u32 tile, Scores& s) {
-        wait(memory.keys_full(stage(tile)), parity(tile));
+    __device__ void ask_scores(Scores<Tile>& s) {
+        wait(memory.keys_full(keys.stage), keys.parity);
         fence_products();
 #pragma unroll
-        for (int part = 0; part < Tile::HEAD / 32; ++part) {
-            multiply_shared(s, swizzled_rows<Tile::HEAD>(matrix_place(memory.queries(warpgroup()) + 32 * part)),
-                            swizzled_rows<Tile::HEAD>(matrix_place(memory.keys(stage(tile)) + 32 * part)), part > 0);
+        for (int part = 0; part < Tile::WIDE / 32; ++part) {
+            u32 panel = part * 32 / Tile::PANEL, channel = part * 32 % Tile::PANEL;
+            u32 a = matrix_place(memory.queries(warpgroup(), panel) + channel);
+            u32 b = matrix_place(memory.keys(keys.stage, panel) + channel);
+            multiply_shared(s.s, swizzled_rows<Tile::PANEL>(a), swizzled_rows<Tile::PANEL>(b), part > 0);
         }
         commit_products();
+        keys.advance();
     }
 
-    __device__ void scores_are_there(u32 tile, Scores& s) {
-        if (threadIdx.x % 32 == 0) arrive(memory.keys_empty(stage(tile)));
-        keep_in_place(s);
+    __device__ void scores_are_there(Scores<Tile>& s) {
+        keep_in_place(s.s);
+        if (threadIdx.x % WARP == 0) arrive(memory.keys_empty(scored.stage));
+        scored.advance();
     }
 
-    __device__ void ask_values(u32 tile, const Probabilities& p) {
-        wait(memory.values_full(stage(tile)), parity(tile));
+    /// The values have arrived: the softmax before waits for them. The stage that they are in.
+    __device__ u32 ask_values(const Probabilities<Tile>& p) {
+        u32 stage = values.stage;
         fence_products();
 #pragma unroll
         for (int part = 0; part < Tile::KEYS / 32; ++part) {
-            accumulate(o, p[part], swizzled_rows(matrix_place(memory.values(stage(tile)) + 32 * part)));
+            u8* keys = memory.values(stage) + 32 * part;
+            if constexpr (Tile::PANELS > 1) multiply<Tile::PANEL>(o.first, p.p[part], swizzled_rows(matrix_place(keys)), true);
+            u8* last = keys + (Tile::PANELS - 1) * Tile::PANEL * Tile::KEYS;
+            accumulate(o.last, p.p[part], swizzled_rows(matrix_place(last)));
         }
         commit_products();
+        values.advance();
+        return stage;
     }
 
-    __device__ void values_are_there(u32 tile) {
-        if (threadIdx.x % 32 == 0) arrive(memory.values_empty(stage(tile)));
-        keep_in_place(o);
+    __device__ void keep_sums() {
+        if constexpr (Tile::PANELS > 1) keep_in_place(o.first);
+        keep_in_place(o.last);
     }
 
-    __device__ void soften(u32 tile, Scores& s, Probabilities& p, float (&rescale)[ROWS]) {
-        i32 seen[ROWS] = {visible - static_cast<i32>(tile * Tile::KEYS), 0};
-        seen[1] = seen[0] + 8;
-        if (seen[0] < Tile::KEYS) mask<Tile::KEYS>(s, seen);
-        raise<Tile::KEYS>(softmax, s, rescale);
-        probabilities<Tile::KEYS>(softmax, s, p);
+    /// Sums are there; the next are of larger maxima.
+    __device__ void values_are_there(u32 stage, const float (&rescale)[ROWS]) {
+        keep_sums();
+        if (threadIdx.x % WARP == 0) arrive(memory.values_empty(stage));
+        // Most of the time, maxima have not risen.
+        if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
+        if constexpr (Tile::PANELS > 1) multiply_rows(o.first, rescale);
+        multiply_rows(o.last, rescale);
     }
 
-    /// One tile: `now` are its scores, `next` those of the tile behind it, `before` the probabilities of the one before.
-    template <bool FIRST, bool LAST>
-    __device__ void step(u32 tile, Scores& now, Scores& next, const Probabilities& before, Probabilities& p) {
-        constexpr bool BEHIND = Tile::IN_FLIGHT == 3;
+    /// Scores become probabilities, and values that these are for arrive. What sums so far are to be multiplied by.
+    __device__ void soften(Scores<Tile>& s, float (&rescale)[ROWS]) {
+        if (visible < Tile::KEYS) mask<Tile::KEYS>(s.s, visible + own_row());
+        visible -= Tile::KEYS;
+        raise<Tile::KEYS>(softmax, s.s, rescale);
+        exponentiate<Tile::KEYS>(softmax, s.s);
+        if (has_ended(memory.values_full(values.stage), values.parity)) return;
+        // Probabilities are not negative, and stay what they are. Compilers move arithmetic behind waits for products, and
+        // tensor cores would be alone; past a branch of which the other side writes the results, too, they cannot.
+#pragma unroll
+        for (int n = 0; n < Tile::KEYS / 2; ++n) s.s[n] = larger(s.s[n], 0.0f);
+        wait(memory.values_full(values.stage), values.parity);
+    }
+
+    /// The first tile's probabilities; with `AHEAD`, the next one's scores are on their way.
+    template <bool AHEAD>
+    __device__ void begin(Scores<Tile>& now, Scores<Tile>& next, Probabilities<Tile>& p) {
+        float nothing_yet[ROWS];
+        ask_scores(now);
+        if constexpr (AHEAD) ask_scores(next);
+        wait_for_products<AHEAD ? 1 : 0>();
+        scores_are_there(now);
+        soften(now, nothing_yet);
+        round_probabilities<Tile::KEYS>(now.s, p.p);
+    }
+
+    /// Scores and the values of the tile before are multiplied together; while these still are, the softmax runs.
+    __device__ void step_of_two(Scores<Tile>& now, Probabilities<Tile>& p) {
         float rescale[ROWS];
-        if constexpr (BEHIND && !FIRST) ask_values(tile - 1, before);
-        if constexpr (!LAST) ask_scores(tile + 1, next);
-        soften(tile, now, p, rescale);
-        if constexpr (BEHIND && !FIRST) {
-            wait_for_products<LAST ? 0 : 1>();
-            values_are_there(tile - 1);
+        ask_scores(now);
+        u32 before = ask_values(p);
+        wait_for_products<1>();
+        scores_are_there(now);
+        soften(now, rescale);
+        wait_for_products<0>();
+        values_are_there(before, rescale);
+        round_probabilities<Tile::KEYS>(now.s, p.p);
+    }
+
+    /// While the softmax runs, the values of the tile before and, but for the last tile, scores of the next are multiplied.
+    template <bool LAST>
+    __device__ void step_of_three(Scores<Tile>& now, Scores<Tile>& next, Probabilities<Tile>& p) {
+        float rescale[ROWS];
+        u32 before = ask_values(p);
+        if constexpr (!LAST) ask_scores(next);
+        wait_for_products<LAST ? 1 : 2>();
+        scores_are_there(now);
+        soften(now, rescale);
+        wait_for_products<LAST ? 0 : 1>();
+        values_are_there(before, rescale);
+        round_probabilities<Tile::KEYS>(now.s, p.p);
+    }
+
+    __device__ void run_three(u32 tiles, Probabilities<Tile>& p) {
+        Scores<Tile> even, odd;
+        if (tiles == 1) return begin<false>(even, odd, p);
+        begin<true>(even, odd, p);
+        u32 tile = 1;
+        for (; tile + 2 < tiles; tile += 2) {
+            step_of_three<false>(odd, even, p);
+            step_of_three<false>(even, odd, p);
         }
-        if constexpr (!FIRST) multiply_rows(o, rescale);
-        if constexpr (!BEHIND) ask_values(tile, p);
-        if constexpr (!LAST || !BEHIND) wait_for_products<0>();
-        if constexpr (!BEHIND) values_are_there(tile);
-        if constexpr (!LAST) scores_are_there(tile + 1, next);
+        if (tile + 1 < tiles) {
+            step_of_three<false>(odd, even, p);
+            step_of_three<true>(even, odd, p);
+        } else {
+            step_of_three<true>(odd, even, p);
+        }
+    }
+
+    __device__ void run_two(u32 tiles, Probabilities<Tile>& p) {
+        Scores<Tile> s;
+        begin<false>(s, s, p);
+        for (u32 tile = 1; tile < tiles; ++tile) step_of_two(s, p);
     }
 
     /// The sums over `tiles` tiles of keys.
     __device__ void run(u32 tiles) {
-        Scores even, odd;
-        Probabilities p_even, p_odd;
+        Probabilities<Tile> p;
         wait(memory.queries_full(), 0);
-        ask_scores(0, even);
-        wait_for_products<0>();
-        scores_are_there(0, even);
-        if (tiles == 1) {
-            step<true, true>(0, even, odd, p_odd, p_even);
-        } else {
-            step<true, false>(0, even, odd, p_odd, p_even);
-            u32 tile = 1;
-            for (; tile + 2 < tiles; tile += 2) {
-                step<false, false>(tile, odd, even, p_even, p_odd);
-                step<false, false>(tile + 1, even, odd, p_odd, p_even);
-            }
-            if (tile + 1 < tiles) {
-                step<false, false>(tile, odd, even, p_even, p_odd);
-                step<false, true>(tile + 1, even, odd, p_odd, p_even);
-            } else {
-                step<false, true>(tile, odd, even, p_even, p_odd);
-            }
-        }
         if constexpr (Tile::IN_FLIGHT == 3) {
-            if (tiles % 2 == 1) {
-                ask_values(tiles - 1, p_even);
-            } else {
-                ask_values(tiles - 1, p_odd);
-            }
-            wait_for_products<0>();
-            keep_in_place(o);
+            run_three(tiles, p);
+        } else {
+            run_two(tiles, p);
         }
+        ask_values(p);
+        wait_for_products<0>();
+        keep_sums();
     }
 };
 

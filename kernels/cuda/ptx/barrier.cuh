@@ -33,6 +33,21 @@ __device__ inline void arrive_expecting(u64* barrier, u32 bytes) {
                  : "memory");
 }
 
+/// Whether the phase of this parity has ended; it is given some time to.
+__device__ inline bool has_ended(u64* barrier, u32 parity) {
+    u32 done;
+    asm volatile(
+        "{\n"
+        ".reg .pred done;\n"
+        "mbarrier.try_wait.parity.acquire.cta.shared::cta.b64 done, [%1], %2;\n"
+        "selp.u32 %0, 1, 0, done;\n"
+        "}"
+        : "=r"(done)
+        : "r"(shared_address(barrier)), "r"(parity)
+        : "memory");
+    return done != 0;
+}
+
 /// Waits until the phase of this parity has ended.
 __device__ inline void wait(u64* barrier, u32 parity) {
     asm volatile(

@@ -26,4 +26,13 @@ __device__ inline void copy_tile(void* to, const TensorMap& map, i32 column, i32
         : "memory");
 }
 
+/// The tile of a tensor of three dimensions whose first element is at these coordinates, the innermost first.
+__device__ inline void copy_tile(void* to, const TensorMap& map, i32 column, i32 row, i32 plane, u64* barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+        "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(shared_address(to)),
+        "l"(&map), "r"(column), "r"(row), "r"(plane), "r"(shared_address(barrier))
+        : "memory");
+}
+
 }  // namespace fireq

@@ -42,6 +42,21 @@ __device__ inline u64 of_lane(u64 x, u32 lane) {
     return static_cast<u64>(high) << 32 | low;
 }
 
+/// Whether any lane of the warp says so. Every lane takes part.
+__device__ inline bool any_lane(bool yes) {
+    u32 any;
+    asm volatile(
+        "{\n"
+        ".reg .pred own, any;\n"
+        "setp.ne.u32 own, %1, 0;\n"
+        "vote.sync.any.pred any, own, 0xffffffff;\n"
+        "selp.u32 %0, 1, 0, any;\n"
+        "}"
+        : "=r"(any)
+        : "r"(static_cast<u32>(yes)));
+    return any != 0;
+}
+
 /// The value of the lane whose number is less by `distance`; its own where there is none. Every lane of the warp takes part.
 __device__ inline u64 of_lower_lane(u64 x, u32 distance) {
     u32 low, high;

@@ -17,14 +17,13 @@ struct Softmax {
     float highest[ROWS];  // a whole number, or -infinity before the first tile
 };
 
-/// Scores that a row does not see are -infinity: those from `visible[row]` on, counted from the tile's first key.
+/// Scores of keys from `visible` on are -infinity; the lane's second row sees eight keys more.
 template <int KEYS>
-__device__ inline void mask(float (&s)[KEYS / 2], const i32 (&visible)[ROWS]) {
-    i32 column = static_cast<i32>(threadIdx.x % 4) * 2;
+__device__ inline void mask(float (&s)[KEYS / 2], i32 visible) {
+    i32 seen = visible - static_cast<i32>(threadIdx.x % 4) * 2;
 #pragma unroll
     for (int n = 0; n < KEYS / 2; ++n) {
-        bool seen = column + n / 4 * 8 + n % 2 < visible[n / 2 % 2];
-        s[n] = seen ? s[n] : float_of_bits(0xff800000u);
+        s[n] = n / 4 * 8 + n % 2 < seen + n / 2 % 2 * 8 ? s[n] : float_of_bits(0xff800000u);
     }
 }
 
@@ -46,25 +45,27 @@ __device__ inline void raise(Softmax& softmax, const float (&s)[KEYS / 2], float
     }
 }
 
-/// Probabilities times 448 as E4M3, in the registers that a product of values takes: of each 32 keys four words, in which the
-/// keys of sixteen lie in the order that values are stored in.
+/// Scores become probabilities times 448.
 template <int KEYS>
-__device__ inline void probabilities(const Softmax& softmax, const float (&s)[KEYS / 2], u32 (&p)[KEYS / 32][4]) {
+__device__ inline void exponentiate(const Softmax& softmax, float (&s)[KEYS / 2]) {
     constexpr float LOG2_448 = 8.80735492f;
-    float offset[ROWS];
 #pragma unroll
-    for (int row = 0; row < ROWS; ++row) offset[row] = LOG2_448 - softmax.highest[row];
-    auto one = [&](int n) {
+    for (int n = 0; n < KEYS / 2; ++n) {
         int row = n / 2 % 2;
-        return power_of_two(multiply_add(s[n], softmax.factor[row], offset[row]));
-    };
+        s[n] = power_of_two(multiply_add(s[n], softmax.factor[row], LOG2_448 - softmax.highest[row]));
+    }
+}
+
+/// Probabilities as E4M3, in the registers that a product of values takes: of each 32 keys four words, in which the keys of
+/// sixteen lie in the order that values are stored in.
+template <int KEYS>
+__device__ inline void round_probabilities(const float (&s)[KEYS / 2], u32 (&p)[KEYS / 32][4]) {
 #pragma unroll
     for (int block = 0; block < KEYS / 32; ++block) {
 #pragma unroll
         for (int word = 0; word < 4; ++word) {
-            int first = 16 * block + 8 * (word / 2) + 2 * (word % 2);
-            u32 low = to_e4m3_pair(one(first), one(first + 1));
-            u32 high = to_e4m3_pair(one(first + 4), one(first + 5));
+            int n = 16 * block + 8 * (word / 2) + 2 * (word % 2);
+            u32 low = to_e4m3_pair(s[n], s[n + 1]), high = to_e4m3_pair(s[n + 4], s[n + 5]);
             p[block][word] = low | high << 16;
         }
     }

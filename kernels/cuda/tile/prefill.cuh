@@ -11,32 +11,78 @@ __device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 
 
 template <int HEAD_, int STAGES_, int IN_FLIGHT_>
 struct PrefillTile {
+    static_assert(HEAD_ % 16 == 0 && HEAD_ <= 256, "descriptors count in 16 bytes, and copies have at most 256 rows of values");
+    static_assert(IN_FLIGHT_ == 2 || (IN_FLIGHT_ == 3 && HEAD_ <= 128),
+                  "values, softmax, and with 3 scores of different tiles; sums of more than 128 channels leave no registers for 3");
+    static_assert(STAGES_ >= 2, "a tile is multiplied while another is on its way");
+
+    /// Channels of a head, and those that copies fill up with zeros: rows are whole spans of a swizzle.
     static constexpr int HEAD = HEAD_;
+    static constexpr int WIDE = HEAD <= 64 ? 64 : HEAD <= 128 ? 128 : 256;
     static constexpr int STAGES = STAGES_;
-    /// Products of keys run one tile ahead; with 3, those of values one tile behind.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too.
     static constexpr int IN_FLIGHT = IN_FLIGHT_;
     static constexpr int WARPGROUPS = 2;
     static constexpr int QUERIES = 64 * WARPGROUPS;
     static constexpr int KEYS = 128;
     static constexpr int CONSUMERS = 128 * WARPGROUPS;
     static constexpr int THREADS = CONSUMERS + 128;
-    /// Eight more rows of values, of which the first holds ones: their products are the sums of rounded probabilities.
-    static constexpr int VALUE_ROWS = HEAD + 8;
-    static constexpr int SUMS = VALUE_ROWS / 2;
+    static constexpr int CONSUMER_REGISTERS = 240;
+    static constexpr int PRODUCER_REGISTERS = 24;
 
-    static_assert(HEAD == 64 || HEAD == 128, "rows of keys are one span of a swizzle");
-    static_assert(IN_FLIGHT == 2 || IN_FLIGHT == 3, "scores, softmax, and with 3 values of different tiles");
+    /// Queries and keys lie in panels of this many channels, one behind the other.
+    static constexpr int PANEL = WIDE == 64 ? 64 : 128;
+    static constexpr int PANELS = WIDE / PANEL;
+    /// Values are multiplied a panel at a time; the last has eight more rows, of which the first holds ones: their products
+    /// are the sums of rounded probabilities.
+    static constexpr int LAST_SUMS = (PANEL + 8) / 2;
+    static constexpr int VALUE_ROWS = WIDE + 8;
 
-    static constexpr int QUERY_BYTES = QUERIES * HEAD;
-    static constexpr int KEY_BYTES = KEYS * HEAD;
+    static constexpr int QUERY_BYTES = QUERIES * WIDE;
+    static constexpr int KEY_BYTES = KEYS * WIDE;
     static constexpr int VALUE_BYTES = VALUE_ROWS * KEYS;
-    static constexpr int COPIED_VALUE_BYTES = HEAD * KEYS;
+    static constexpr int COPIED_VALUE_BYTES = WIDE * KEYS;
     static constexpr int KEYS_AT = QUERY_BYTES;
     static constexpr int VALUES_AT = KEYS_AT + STAGES * KEY_BYTES;
     static constexpr int BARRIERS_AT = VALUES_AT + STAGES * VALUE_BYTES;
     static constexpr int SHARED_BYTES = BARRIERS_AT + 8 * (1 + 4 * STAGES);
 
     static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");
+};
+
+/// Shared memory of prefill attention.
+template <typename Tile>
+struct PrefillMemory {
+    u8* base;
+
+    /// Panels are `Tile::QUERIES` or `Tile::KEYS` rows apart.
+    __device__ u8* queries(u32 warpgroup, u32 panel) const {
+        return base + (panel * Tile::QUERIES + warpgroup * 64) * Tile::PANEL;
+    }
+    __device__ u8* keys(u32 stage, u32 panel) const {
+        return base + Tile::KEYS_AT + stage * Tile::KEY_BYTES + panel * Tile::KEYS * Tile::PANEL;
+    }
+    __device__ u8* values(u32 stage) const { return base + Tile::VALUES_AT + stage * Tile::VALUE_BYTES; }
+    __device__ u64* barrier(u32 n) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + n; }
+    __device__ u64* queries_full() const { return barrier(0); }
+    __device__ u64* keys_full(u32 stage) const { return barrier(1 + stage); }
+    __device__ u64* values_full(u32 stage) const { return barrier(1 + Tile::STAGES + stage); }
+    __device__ u64* keys_empty(u32 stage) const { return barrier(1 + 2 * Tile::STAGES + stage); }
+    __device__ u64* values_empty(u32 stage) const { return barrier(1 + 3 * Tile::STAGES + stage); }
+};
+
+/// Sums of products in registers; those of probabilities alone are the columns behind the last panel's. Panels are apart, since
+/// each is the operand of products of its own.
+template <typename Tile>
+struct PrefillSums {
+    float first[Tile::PANELS > 1 ? 64 : 1] = {};
+    float last[Tile::LAST_SUMS] = {};
+
+    /// The n-th of a lane, as if there was one panel.
+    __device__ float at(int n) const {
+        if constexpr (Tile::PANELS > 1) return n < 64 ? first[n] : last[n - 64];
+        return last[n];
+    }
 };
 
 }  // namespace fireq

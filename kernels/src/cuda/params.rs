@@ -61,7 +61,7 @@ macro_rules! params {
 mod attention;
 mod products;
 
-pub use attention::{Combine, DecodeAttention, GatherPages, Prefill, Qkv, Run};
+pub use attention::{Combine, DecodeAttention, GatherPages, Prefill, Qkv, Queries, Run};
 pub use products::{DecodeWeight, Linear, LinearFp8};
 
 params! {

@@ -1,11 +1,26 @@
 //! Causal attention of many queries over FP8 keys and values (FireQ section 6).
 //!
-//! Probabilities are rounded to E4M3 under the running maximum, in base 2 and rounded up to a whole number: sums so far are
-//! then rescaled by powers of two, which is exact, and it makes no difference in which order keys come. The interpreter takes
-//! the maximum as it is, which rounds probabilities at other places: outputs differ by what that rounding costs.
+//! Probabilities are the interpreter's: `448·2^(s − ⌈max⌉)` in E4M3. Keys come tile by tile, and so the maximum is that of the
+//! keys so far. Rounded up to a whole number, it makes no difference: when it rises, sums are rescaled by a power of two, which
+//! is exact. What differs is how scores and powers are rounded (f32, and 22 bits): a probability in the middle of two codes
+//! may go either way. Sums of products are the tensor cores'; those of probabilities are, too, so that they are of what was
+//! rounded. A relative L2 error below 5·10⁻⁴ is what tests hold it to (`tests/tests/gpu_kernels/prefill.rs`).
 
-use super::params;
-use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text};
+//! Sequences of a batch have their queries in rows of one tensor, their keys and values in one workspace: [`Sequence`] says
+//! where. A CTA has [`QUERIES`] queries of one of them; [`prefill_tiles`] puts those with the most keys first. A prompt in
+//! chunks is one with a past.
+//!
+//! **What comes out** is f32 or bf16. The scale under which the o projection takes a token in FP8 is that of the largest number
+//! of all heads, and a CTA has one head: the quantizer of rows behind finds it, for 4 bytes written and 4 read of each number
+//! (2 and 2 in bf16) and 1 byte of its code.
+
+use std::cmp::Reverse;
+
+use fireq_ir::DType;
+
+use super::linear::MOST_SHARED;
+use super::params::{self, Queries};
+use super::unit::{Cta, Grid, Parts, Unit, Unsupported, float_name, layout, text};
 use crate::{Swizzle, TensorMapShape};
 
 /// An attention that a kernel is made for.
@@ -15,8 +30,11 @@ pub struct Prefill {
     pub heads: usize,
     /// Heads of keys and values.
     pub kv_heads: usize,
-    /// Channels of a head: 64 or 128.
+    /// Channels of a head: a multiple of 16 up to 256. Copies fill it up with zeros to 64, 128 or 256, and as many are
+    /// multiplied.
     pub head: usize,
+    /// What is written: f32 or bf16.
+    pub output: DType,
 }
 
 /// How it is pipelined; mirrored by `PrefillTile` in `kernels/cuda/tile/prefill.cuh`.
@@ -24,16 +42,64 @@ pub struct Prefill {
 pub struct PrefillConfig {
     /// Tiles of keys and of values that are on their way or being multiplied.
     pub stages: usize,
-    /// 3: products of keys, softmax and products of values of three tiles at a time; 2: of two.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3 instead of 2, the keys of the
+    /// next tile are, too.
     pub in_flight: usize,
 }
 
 /// Queries of a CTA.
-const QUERIES: usize = 128;
+pub const QUERIES: usize = 128;
 /// Keys of a tile.
-const KEYS: usize = 128;
+pub const KEYS: usize = 128;
 /// Two consumer warpgroups, and a producer's.
 const THREADS: usize = 384;
+/// Registers of a consumer's thread.
+const REGISTERS: usize = 240;
+
+/// A sequence of a step.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sequence {
+    /// The row of its first query.
+    pub query: usize,
+    /// Its queries.
+    pub tokens: usize,
+    /// Keys before the first query's own.
+    pub past: usize,
+    /// The position in the workspace of its first key: a multiple of 16. Positions that no sequence has hold numbers, zeros at
+    /// first: they are multiplied by zero.
+    pub key: usize,
+}
+
+/// The tiles of a batch, those with the most keys first. A launch has as many times [`QUERIES`] rows.
+///
+/// ```
+/// use fireq_kernels::cuda::{Sequence, prefill_tiles};
+///
+/// let short = Sequence { tokens: 5, ..Sequence::default() };
+/// let chunk = Sequence { query: 5, tokens: 200, past: 1000, key: 16 };
+/// let tiles = prefill_tiles(&[short, chunk]);
+/// assert_eq!(tiles.iter().map(|tile| tile.first).collect::<Vec<_>>(), [5 + 128, 5, 0]);
+/// assert_eq!((tiles[0].count, tiles[0].past, tiles[0].key), (200 - 128, 1000 + 128, 16));
+/// ```
+pub fn prefill_tiles(sequences: &[Sequence]) -> Vec<Queries> {
+    let tiles_of = |sequence: &Sequence| {
+        let Sequence { query, tokens, past, key } = *sequence;
+        (0..tokens).step_by(QUERIES).map(move |from| Queries {
+            first: (query + from) as u32,
+            count: (tokens - from).min(QUERIES) as u32,
+            past: (past + from) as u32,
+            key: key as u32,
+        })
+    };
+    let mut tiles: Vec<Queries> = sequences.iter().flat_map(tiles_of).collect();
+    tiles.sort_by_key(|tile| Reverse(key_tiles(tile)));
+    tiles
+}
+
+/// Tiles of keys that a CTA reads.
+pub(super) fn key_tiles(queries: &Queries) -> usize {
+    (queries.past as usize + queries.count as usize).div_ceil(KEYS)
+}
 
 /// Where, among the sixteen keys of a block, the values of the n-th lie: a lane that has probabilities of keys 2t, 2t + 1,
 /// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
@@ -41,62 +107,104 @@ pub fn value_position(n: usize) -> usize {
     4 * (n % 8 / 2) + n / 8 * 2 + n % 2
 }
 
+impl PrefillConfig {
+    /// Bytes of shared memory of a CTA for heads of this many channels, filled up.
+    pub fn shared(&self, wide: usize) -> usize {
+        QUERIES * wide + self.stages * (KEYS * wide + (wide + 8) * KEYS) + 8 * (1 + 4 * self.stages)
+    }
+}
+
 impl Prefill {
-    fn map(cols: usize, rows: usize, pitch: usize, tile: [usize; 2]) -> TensorMapShape {
+    /// Channels of a head, filled up.
+    pub fn wide(&self) -> usize {
+        [64, 128].into_iter().find(|wide| self.head <= *wide).unwrap_or(256)
+    }
+
+    fn rows(&self, heads: usize, rows: usize, tile: usize) -> TensorMapShape {
+        let panel = self.wide().min(128);
         TensorMapShape {
             element: 1,
-            sizes: vec![cols as u64, rows as u64],
-            strides: vec![pitch as u64],
-            tile: tile.map(|n| n as u32).to_vec(),
-            swizzle: if tile[0] == 128 { Swizzle::B128 } else { Swizzle::B64 },
+            sizes: [self.head, heads, rows].map(|n| n as u64).to_vec(),
+            strides: [self.head, heads * self.head].map(|n| n as u64).to_vec(),
+            tile: [panel, 1, tile].map(|n| n as u32).to_vec(),
+            swizzle: if panel == 128 { Swizzle::B128 } else { Swizzle::B64 },
         }
     }
 
     /// The descriptor of the codes of `tokens` queries.
     pub fn q(&self, tokens: usize) -> TensorMapShape {
-        let cols = self.heads * self.head;
-        Prefill::map(cols, tokens, cols, [self.head, QUERIES])
+        self.rows(self.heads, tokens, QUERIES)
     }
 
-    /// The descriptor of `keys` keys.
-    pub fn k(&self, keys: usize) -> TensorMapShape {
-        let cols = self.kv_heads * self.head;
-        Prefill::map(cols, keys, cols, [self.head, KEYS])
+    /// The descriptor of `positions` keys.
+    pub fn k(&self, positions: usize) -> TensorMapShape {
+        self.rows(self.kv_heads, positions, KEYS)
     }
 
     /// The descriptor of values, channel by channel: rows of `pitch` positions, a multiple of 16, of which whole blocks of
     /// sixteen hold something, keys that there are none of zeros. Each block is in the order of [`value_position`].
-    pub fn v(&self, keys: usize, pitch: usize) -> TensorMapShape {
-        Prefill::map(keys.next_multiple_of(16), self.kv_heads * self.head, pitch, [KEYS, self.head])
+    pub fn v(&self, positions: usize, pitch: usize) -> TensorMapShape {
+        let sizes = [positions.next_multiple_of(16), self.head, self.kv_heads];
+        TensorMapShape {
+            element: 1,
+            sizes: sizes.map(|n| n as u64).to_vec(),
+            strides: [pitch, self.head * pitch].map(|n| n as u64).to_vec(),
+            tile: [KEYS, self.wide(), 1].map(|n| n as u32).to_vec(),
+            swizzle: Swizzle::B128,
+        }
     }
 
-    /// The unit.
-    pub fn unit(&self, config: PrefillConfig) -> Result<Unit, Unsupported> {
-        let Prefill { heads, kv_heads, head } = *self;
+    /// Why there is no unit for these sizes.
+    fn check(&self, config: PrefillConfig) -> Result<(), Unsupported> {
+        let Prefill { heads, kv_heads, head, .. } = *self;
         let PrefillConfig { stages, in_flight } = config;
-        if !matches!(head, 64 | 128) || kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-            return Err(Unsupported(format!(
-                "{heads} heads of {head} over {kv_heads}: heads of 64 and 128 do"
-            )));
+        let fail =
+            |reason: String| Err(Unsupported(format!("{heads} heads of {head} over {kv_heads}: {reason}")));
+        if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
+            return fail("heads of keys have as many query heads each".into());
         }
-        let name = format!("prefill_d{head}_s{stages}_f{in_flight}");
-        let shared = QUERIES * head + stages * (KEYS * head + (head + 8) * KEYS) + 8 * (1 + 4 * stages);
+        if !head.is_multiple_of(16) || !(16..=256).contains(&head) {
+            return fail("descriptors count in 16 bytes, and copies have at most 256 rows of values".into());
+        }
+        if !matches!(in_flight, 2 | 3) || (in_flight == 3 && self.wide() > 128) {
+            let sums = (self.wide() + 8) / 2;
+            let taken = sums + (in_flight - 1) * KEYS / 2 + KEYS / 8;
+            return fail(format!(
+                "with {in_flight} tiles in flight, sums, scores and probabilities take {taken} of {REGISTERS} registers"
+            ));
+        }
+        let shared = config.shared(self.wide());
+        if stages < 2 || shared > MOST_SHARED {
+            return fail(format!("{stages} stages take {shared} of {MOST_SHARED} bytes of shared memory"));
+        }
+        Ok(())
+    }
+
+    /// The unit; why it is configured like this goes with it.
+    pub fn unit(&self, config: PrefillConfig, reason: String) -> Result<Unit, Unsupported> {
+        self.check(config)?;
+        let Prefill { heads, kv_heads, head, output } = *self;
+        let PrefillConfig { stages, in_flight } = config;
+        let out = float_name(output)?;
+        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}");
+        let shared = config.shared(self.wide());
         let cta = Cta { threads: THREADS, cluster: 1, dynamic_shared: shared };
         let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}>;");
+        let queries =
+            format!("using Queries = prefill::Queries;\n{}", layout::<Queries>("Queries").trim_end());
         let facts = format!(
             "static_assert(Tile::THREADS == {THREADS} && Tile::SHARED_BYTES == {shared},\n              \
              \"the host sizes launches as the device does\");"
         );
-        let names = [tile, facts];
-        let parts = Parts { name: &name, kernel: "prefill", names: &names, arguments: "Tile", cta };
+        let (names, arguments) = ([queries, tile, facts], format!("Tile, {out}"));
+        let parts = Parts { name: &name, kernel: "prefill", names: &names, arguments: &arguments, cta };
         Ok(Unit {
             text: text::<params::Prefill>(&parts),
-            shape: format!("{heads} heads of {head} over {kv_heads}"),
+            shape: format!("{heads} heads of {head} over {kv_heads}, {output} out"),
             config: format!(
                 "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight"
             ),
-            reason: "two warpgroups share keys and values; sums of probabilities come from the tensor cores"
-                .into(),
+            reason,
             cta,
             grid: Grid::Queries { tile: QUERIES, heads },
             name,
@@ -118,10 +226,53 @@ mod tests {
     }
 
     #[test]
-    fn heads_that_no_swizzle_spans_are_refused() {
-        let config = PrefillConfig { stages: 2, in_flight: 3 };
-        let unit = |heads, kv_heads, head| Prefill { heads, kv_heads, head }.unit(config);
-        assert!(unit(8, 2, 128).is_ok());
-        assert!(unit(8, 2, 80).is_err() && unit(8, 3, 128).is_err() && unit(8, 0, 128).is_err());
+    fn every_query_is_in_one_tile_and_tiles_have_fewer_and_fewer_keys() {
+        let lengths = [(1, 0), (300, 5000), (128, 0), (129, 127), (0, 9), (700, 13)];
+        let mut query = 0;
+        let sequences = lengths.map(|(tokens, past)| {
+            let sequence = Sequence { query, tokens, past, key: 16 * query };
+            query += tokens;
+            sequence
+        });
+        let tiles = prefill_tiles(&sequences);
+        assert!(tiles.windows(2).all(|pair| key_tiles(&pair[0]) >= key_tiles(&pair[1])));
+        let mut seen = vec![None; query];
+        for tile in &tiles {
+            for n in 0..tile.count {
+                let before = seen[(tile.first + n) as usize].replace((tile.past + n, tile.key));
+                assert_eq!(before, None, "row {} is in two tiles", tile.first + n);
+            }
+        }
+        let expected =
+            sequences.iter().flat_map(|s| (0..s.tokens).map(|n| ((s.past + n) as u32, s.key as u32)));
+        assert_eq!(seen, expected.map(Some).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn sizes_without_a_kernel_are_refused_with_the_reason() {
+        let unit = |heads, kv_heads, head, stages, in_flight| {
+            let attention = Prefill { heads, kv_heads, head, output: DType::BF16 };
+            attention.unit(PrefillConfig { stages, in_flight }, String::new())
+        };
+        for (heads, kv_heads, head, in_flight) in
+            [(8, 2, 128, 3), (8, 8, 80, 3), (4, 1, 256, 2), (9, 3, 16, 2)]
+        {
+            assert!(unit(heads, kv_heads, head, 2, in_flight).is_ok(), "{heads} of {head} over {kv_heads}");
+        }
+        let refused = |heads, kv_heads, head, stages, in_flight| {
+            unit(heads, kv_heads, head, stages, in_flight).unwrap_err().to_string()
+        };
+        assert!(
+            refused(8, 3, 128, 2, 3).contains("as many query heads")
+                && refused(8, 0, 128, 2, 3).contains("over 0")
+        );
+        assert!(
+            refused(8, 2, 72, 2, 3).contains("16 bytes") && refused(8, 2, 512, 2, 2).contains("256 rows")
+        );
+        assert!(refused(8, 2, 256, 2, 3).contains("276 of 240 registers"));
+        assert!(
+            refused(8, 2, 256, 3, 2).contains("of 232448 bytes")
+                && refused(8, 2, 128, 1, 2).contains("1 stages")
+        );
     }
 }

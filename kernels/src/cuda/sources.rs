@@ -51,6 +51,7 @@ sources! {
     "epilogue/heads.cuh"
     "epilogue/linear.cuh"
     "epilogue/page.cuh"
+    "epilogue/prefill.cuh"
     "epilogue/row.cuh"
     "kernel/combine.cuh"
     "kernel/decode_attention.cuh"

@@ -127,25 +127,38 @@ params! {
     }
     /// Of attention over FP8 keys and values.
     Prefill = "fireq::prefill::Params" {
-        /// `e4m3[tokens, heads·head]`, as [`crate::cuda::Prefill::q`] describes it.
+        /// `e4m3[tokens, heads, head]`, as [`crate::cuda::Prefill::q`] describes it.
         q: TensorMap,
-        /// `e4m3[keys, kv_heads·head]`, as [`crate::cuda::Prefill::k`] describes it.
+        /// `e4m3[positions, kv_heads, head]`, as [`crate::cuda::Prefill::k`] describes it.
         k: TensorMap,
-        /// `e4m3[kv_heads·head, keys]`, as [`crate::cuda::Prefill::v`] describes it.
+        /// `e4m3[kv_heads, head, positions]`, as [`crate::cuda::Prefill::v`] describes it.
         v: TensorMap,
+        /// [`Queries`] of each CTA in x, as [`crate::cuda::prefill_tiles`] has them, or 0: of a single sequence.
+        tiles: DevicePtr,
         /// `f32[tokens, heads]`.
         q_scales: DevicePtr,
-        /// `f32[tokens, heads·head]`.
+        /// `[tokens, heads·head]`, f32 or bf16.
         out: DevicePtr,
         /// The attention's scale times log2(e).
         factor: f32,
-        /// Queries.
+        /// Queries of the single sequence.
         tokens: u32,
-        /// Keys before the first query's own.
+        /// Keys before its first query's own.
         past: u32,
         /// Query heads.
         heads: u32,
         /// Query heads of a kv head.
         repeats: u32,
+    }
+    /// Queries of a CTA, in memory: some of one sequence's, in a row.
+    Queries = "fireq::prefill::Queries" {
+        /// The first, of all rows of queries.
+        first: u32,
+        /// How many; at least 1.
+        count: u32,
+        /// Keys before the first query's own.
+        past: u32,
+        /// The position in the workspace of the sequence's first key.
+        key: u32,
     }
 }
