@@ -4,27 +4,32 @@ use std::sync::OnceLock;
 
 use fireq_codegen::cuda::cubin::resources;
 use fireq_codegen::cuda::nvrtc::{Compiled, compile};
+use fireq_ir::DType;
 use fireq_kernels::cuda::{Prefill, PrefillConfig, Unit};
 
 use super::machine_code::{count, disassemble, loop_of_products};
 use super::units::nvrtc_is_here;
 
-/// Every pipeline, as deep as the cost model has it and shallower.
+/// Every pipeline, as deep as shared memory allows and shallower; heads of one panel, of two, and filled up; both outputs.
 pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
     let config = |stages, in_flight| PrefillConfig { stages, in_flight };
-    let heads = |head| Prefill { heads: 32, kv_heads: 8, head };
+    let heads = |head, output| Prefill { heads: 32, kv_heads: 8, head, output };
     vec![
-        (heads(128), config(4, 3)),
-        (heads(128), config(2, 3)),
-        (heads(128), config(4, 2)),
-        (heads(64), config(6, 3)),
-        (heads(64), config(4, 2)),
+        (heads(128, DType::F32), config(6, 3)),
+        (heads(128, DType::BF16), config(2, 3)),
+        (heads(128, DType::BF16), config(6, 2)),
+        (heads(64, DType::BF16), config(8, 3)),
+        (heads(64, DType::F32), config(4, 2)),
+        (heads(80, DType::BF16), config(6, 3)),
+        (heads(96, DType::F32), config(4, 2)),
+        (heads(256, DType::F32), config(2, 2)),
+        (heads(256, DType::BF16), config(2, 2)),
     ]
 }
 
 /// The unit of such an attention.
 pub fn unit((attention, config): &(Prefill, PrefillConfig)) -> Unit {
-    attention.unit(*config).unwrap()
+    attention.unit(*config, String::new()).unwrap()
 }
 
 /// Visits every case with its cubin and its machine code.
@@ -41,51 +46,66 @@ fn for_each(visit: impl Fn(&str, &(Prefill, PrefillConfig), &[u8], &str)) {
     }
 }
 
-/// Products, waits for them, and what of the softmax is between, in order: `(kind, how many in a row)`.
-fn order<'a>(body: &[&'a str]) -> Vec<(&'a str, usize)> {
-    let kinds = ["QGMMA.64x128x32", "QGMMA", "WARPGROUP.DEPBAR", "MUFU.EX2", "F2FP.SATFINITE.E4M3"];
-    let mut runs: Vec<(&str, usize)> = vec![];
-    for kind in body.iter().filter_map(|m| kinds.into_iter().find(|kind| m.starts_with(kind))) {
-        match runs.last_mut() {
-            Some((last, count)) if *last == kind => *count += 1,
-            _ => runs.push((kind, 1)),
-        }
-    }
-    runs
+/// The products of a tile: of keys, 32 channels each; and of values, 32 keys each and a panel of channels, with eight rows
+/// behind the last.
+fn products(attention: &Prefill) -> [Vec<String>; 2] {
+    let product = |columns: usize| format!("QGMMA.64x{columns}x32.F32.E4M3.E4M3");
+    let wide = attention.wide();
+    let panels = [128].repeat((wide - 1) / 128);
+    let last = wide.min(128) + 8;
+    let of_values = [panels, vec![last]].concat().repeat(4);
+    [vec![product(128); wide / 32], of_values.into_iter().map(product).collect()]
 }
 
 /// Compilers make products wait for each other where they find their registers used: each would have its own `ARRIVE`.
 #[test]
 fn products_of_keys_and_of_values_make_groups_and_none_waits_for_another() {
     for_each(|name, (attention, _), _, sass| {
-        let keys = "QGMMA.64x128x32.F32.E4M3.E4M3";
-        let values = format!("QGMMA.64x{}x32.F32.E4M3.E4M3", attention.head + 8);
-        let (keys, values) = (count(sass, keys), count(sass, &values));
-        assert_eq!(keys + values, count(sass, "QGMMA"), "{name}");
-        let groups = keys / (attention.head / 32) + values / 4;
-        assert_eq!(count(sass, "WARPGROUP.ARRIVE"), groups, "{name}: {keys} and {values}");
+        let [keys, values] = products(attention);
+        // Values' products have the one of ones once for each 32 keys, keys' never.
+        let of_values = count(sass, values.last().unwrap()) / 4;
+        let of_keys = (count(sass, "QGMMA") - of_values * values.len()) / keys.len();
+        assert_eq!(count(sass, "QGMMA"), of_keys * keys.len() + of_values * values.len(), "{name}");
+        assert_eq!(count(sass, "WARPGROUP.ARRIVE"), of_keys + of_values, "{name}");
     });
+}
+
+/// Products, waits for them, and what of the softmax is between: runs of the same, with how many there are.
+fn order<'a>(body: &[&'a str]) -> Vec<(&'a str, usize)> {
+    let is_known =
+        |m: &&&str| ["QGMMA", "WARPGROUP.DEPBAR", "MUFU.EX2"].iter().any(|kind| m.starts_with(kind));
+    let mut runs: Vec<(&str, usize)> = vec![];
+    for kind in body.iter().filter(is_known) {
+        match runs.last_mut() {
+            Some((last, count)) if last == kind && !kind.starts_with("QGMMA") => *count += 1,
+            _ => runs.push((kind, 1)),
+        }
+    }
+    runs
 }
 
 /// While the softmax of a tile runs, products of the tiles around it do: what is waited for last is asked for before.
 #[test]
 fn softmax_runs_while_products_do() {
     for_each(|name, (attention, config), _, sass| {
-        let of_keys = attention.head / 32;
-        let steps = if config.in_flight == 3 { 2 } else { 1 };
-        let body = loop_of_products(sass, steps * (of_keys + 4));
+        let [keys, values] = products(attention);
+        let (steps, asked) = match config.in_flight {
+            3 => (2, [values, keys].concat()),
+            _ => (1, [keys, values].concat()),
+        };
+        let body = loop_of_products(sass, steps * asked.len());
         let runs = order(&body);
-        let mut products = vec![("QGMMA", 4), ("QGMMA.64x128x32", of_keys)];
-        if config.in_flight == 2 {
-            products.reverse();
-        }
+        // A loop may begin anywhere in a step: behind what it begins with.
+        let first = runs.iter().position(|(kind, _)| kind.starts_with("QGMMA")).unwrap();
+        let runs = [&runs[first..], &runs[..first]].concat();
         let mut rest = &runs[..];
         for _ in 0..steps {
-            let (step, behind) = rest.split_at(rest.len().min(5));
-            assert_eq!(step[..2], products, "{name}: {runs:?}");
-            assert_eq!(step[2], ("WARPGROUP.DEPBAR", 1), "{name}: {runs:?}");
-            assert!(matches!(step[3], ("MUFU.EX2", 64..=66)), "{name}: {runs:?}");
-            assert_eq!(step[4], ("WARPGROUP.DEPBAR", 1), "{name}: {runs:?}");
+            let (found, behind) = rest.split_at(asked.len());
+            assert!(found.iter().map(|(kind, _)| kind).eq(&asked), "{name}: {runs:?}");
+            let [wait, softmax, last] = &behind[..3] else { unreachable!() };
+            let waits = [wait.0, last.0].iter().all(|kind| kind.starts_with("WARPGROUP.DEPBAR"));
+            assert!(waits && wait.1 == 1 && last.1 == 1, "{name}: {runs:?}");
+            assert!(matches!(softmax, ("MUFU.EX2", 64..=66)), "{name}: {runs:?}");
             let next = behind.iter().position(|(kind, _)| kind.starts_with("QGMMA"));
             rest = &behind[next.unwrap_or(behind.len())..];
         }
@@ -101,6 +121,15 @@ fn softmax_runs_while_products_do() {
             assert_eq!(inside(none), 0, "{name}: {none}");
         }
         eprintln!("{name:36} a tile: {} instructions", body.len() / steps);
+    });
+}
+
+#[test]
+fn outputs_go_out_in_16_bytes() {
+    for_each(|name, (attention, _), _, sass| {
+        let bytes = attention.head * attention.output.bits() / 8;
+        let stores = 2 * bytes.div_ceil(4 * 16);
+        assert_eq!([count(sass, "STG.E.128"), count(sass, "STG")], [stores; 2], "{name}");
     });
 }
 
