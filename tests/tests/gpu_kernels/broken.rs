@@ -10,7 +10,7 @@ use super::linear::{case, configured, operands};
 use super::linear_fp8::Product;
 
 /// A unit's source with `right` replaced by `wrong`.
-fn broken(unit: &Unit, right: &str, wrong: &str) -> String {
+pub fn broken(unit: &Unit, right: &str, wrong: &str) -> String {
     let source = unit.source().unwrap();
     assert_eq!(source.matches(right).count(), 1, "`{right}` is once in the source");
     source.replace(right, wrong)
