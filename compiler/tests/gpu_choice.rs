@@ -89,8 +89,8 @@ fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
     for (tokens, expected) in [
         (1, ["decode_attention_d128_q8_p64", "combine_d128"]),
         (4, ["decode_attention_d128_q8_p64", "combine_d128"]),
-        (5, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
-        (10_000, ["gather_pages_d128_p64", "prefill_d128_s2_f3"]),
+        (5, ["gather_pages_d128_p64", "prefill_d128_f32_s2_f3"]),
+        (10_000, ["gather_pages_d128_p64", "prefill_d128_f32_s2_f3"]),
     ] {
         let of_attention = |kernel: &&CudaKernel| kernel.launches.iter().any(|l| l.starts_with("attention"));
         let serves = |kernel: &&CudaKernel| kernel.tokens.is_some_and(|range| range.holds(tokens));

@@ -1,5 +1,5 @@
 //! What each kernel takes: one structure, laid out as its mirror in `kernels/cuda/kernel` is. Every unit compares the
-//! two, field by field, when it is compiled.
+//! two, field by field, when it is compiled. Longer than others because all launches are in one list.
 
 /// An address in device memory; 0 where an operand is left out.
 pub type DevicePtr = u64;

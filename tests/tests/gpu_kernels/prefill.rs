@@ -5,6 +5,7 @@ use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{Prefill, PrefillConfig, QUERIES, Sequence, prefill_tiles, value_position};
 use fireq_tests::relative_error;
 
+use super::broken::broken;
 use super::device::{Device, UNTOUCHED, device};
 use super::oracle::{Case, elements_e4m3, parts};
 use super::record::Near;
@@ -91,61 +92,78 @@ impl Batch {
         }
         [keys, values]
     }
+
+    /// The operands of a launch, and its rows. One sequence is launched as one.
+    fn operands(&self, gpu: &mut Device, attention: &Attention) -> (params::Prefill, usize) {
+        let Attention { sizes, scale } = *attention;
+        let (tokens, positions) = (self.tokens(), self.positions());
+        let pitch = positions.next_multiple_of(16) + 16;
+        let [keys, values] = self.workspace(sizes.kv_heads * sizes.head, pitch);
+        let [q, k, v] =
+            [("q", self.queries(0)), ("k", keys), ("v", values)].map(|(name, codes)| gpu.put(name, &codes));
+        let params = params::Prefill {
+            q: Device::map(q, &sizes.q(tokens)),
+            k: Device::map(k, &sizes.k(positions)),
+            v: Device::map(v, &sizes.v(positions, pitch)),
+            q_scales: gpu.put("q scales", &self.queries(1)),
+            out: gpu.space(&format!("out {}", sizes.output), self.out_bytes(attention) + 64),
+            factor: scale * std::f32::consts::LOG2_E,
+            heads: sizes.heads as u32,
+            repeats: (sizes.heads / sizes.kv_heads) as u32,
+            ..params::Prefill::default()
+        };
+        if let [Sequence { past, .. }] = self.sequences[..] {
+            return (params::Prefill { tokens: tokens as u32, past: past as u32, ..params }, tokens);
+        }
+        let tiles = prefill_tiles(&self.sequences);
+        let bytes: Vec<u8> = tiles.iter().flat_map(Params::bytes).collect();
+        (params::Prefill { tiles: gpu.put("tiles", &bytes), ..params }, tiles.len() * QUERIES)
+    }
+
+    fn out_bytes(&self, Attention { sizes, .. }: &Attention) -> usize {
+        self.tokens() * sizes.heads * sizes.head * sizes.output.bits() / 8
+    }
+
+    /// The relative error of each sequence's outputs, as the interpreter has it alone.
+    fn errors(&self, gpu: &Device, attention: &Attention, out: u64) -> Vec<f64> {
+        let bytes = gpu.bytes(out, self.out_bytes(attention));
+        let is_bf16 = attention.sizes.output == DType::BF16;
+        let found: Vec<f32> = if is_bf16 {
+            bytes.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+        } else {
+            bytes.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+        };
+        let mut rest = &found[..];
+        let error = |case: &Case| {
+            let mut expected = case.output(0).to_f32();
+            if is_bf16 {
+                expected.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+            }
+            let (own, behind) = rest.split_at(expected.len());
+            rest = behind;
+            relative_error(&expected, own)
+        };
+        self.cases.iter().map(error).collect()
+    }
 }
 
-/// Some sequences of `[tokens, past]`, each as the interpreter has it alone; stages and tiles in flight. One sequence is launched
-/// as one, or in a batch.
+/// Some sequences of `[tokens, past]`; stages and tiles in flight.
 fn check(attention: Attention, lengths: &[[usize; 2]], [stages, in_flight]: [usize; 2]) {
     let Some(mut gpu) = device() else { return };
     // Tensor cores keep fewer bits of sums than f32.
     gpu.near = Near::Relatively(2e-3);
-    let Attention { sizes, scale } = attention;
     let batch = Batch::new(&attention, lengths, 40);
-    let (tokens, positions) = (batch.tokens(), batch.positions());
-    let (elements, pitch) = (tokens * sizes.heads * sizes.head, positions.next_multiple_of(16) + 16);
-    let [keys, values] = batch.workspace(sizes.kv_heads * sizes.head, pitch);
-    let [q, k, v] =
-        [("q", batch.queries(0)), ("k", keys), ("v", values)].map(|(name, codes)| gpu.put(name, &codes));
-    let tiles = prefill_tiles(&batch.sequences);
-    let bytes: Vec<u8> = tiles.iter().flat_map(Params::bytes).collect();
-    let single = lengths.len() == 1;
-    let out_bytes = elements * sizes.output.bits() / 8;
-    let params = params::Prefill {
-        q: Device::map(q, &sizes.q(tokens)),
-        k: Device::map(k, &sizes.k(positions)),
-        v: Device::map(v, &sizes.v(positions, pitch)),
-        tiles: if single { 0 } else { gpu.put("tiles", &bytes) },
-        q_scales: gpu.put("q scales", &batch.queries(1)),
-        out: gpu.space(&format!("out {}", sizes.output), out_bytes + 64),
-        factor: scale * std::f32::consts::LOG2_E,
-        tokens: if single { tokens as u32 } else { 0 },
-        past: if single { lengths[0][1] as u32 } else { 0 },
-        heads: sizes.heads as u32,
-        repeats: (sizes.heads / sizes.kv_heads) as u32,
-    };
-    let unit = sizes.unit(PrefillConfig { stages, in_flight }, String::new()).unwrap();
-    gpu.launch(&unit, if single { tokens } else { tiles.len() * QUERIES }, 0, &params);
-    let found = match sizes.output {
-        DType::F32 => gpu.f32s(params.out, elements),
-        _ => gpu.bytes(params.out, out_bytes).chunks_exact(2).map(bf16).collect(),
-    };
-    let mut found = &found[..];
-    for (case, length) in batch.cases.iter().zip(lengths) {
-        let expected = case.output(0).to_f32();
-        let (own, rest) = found.split_at(expected.len());
-        let error = relative_error(&expected, own);
-        let what = format!("{sizes:?}, scores times {scale}, [tokens, past] {length:?}");
+    let (params, rows) = batch.operands(&mut gpu, &attention);
+    let unit = attention.sizes.unit(PrefillConfig { stages, in_flight }, String::new()).unwrap();
+    gpu.launch(&unit, rows, 0, &params);
+    for (error, length) in batch.errors(&gpu, &attention, params.out).into_iter().zip(lengths) {
+        let what = format!("{:?}, scores times {}, {length:?}", attention.sizes, attention.scale);
         eprintln!("{what}: {error:.1e}");
-        // A probability in the middle of two codes may go either way: one in a thousand does, by a sixteenth. Outputs in bf16
-        // are rounded to 8 bits, by 2⁻⁹ at most.
-        assert!(error < if sizes.output == DType::F32 { 5e-4 } else { 2e-3 }, "{what}: {error:.1e}");
-        found = rest;
+        // A probability in the middle of two codes may go either way: one in a thousand does, by a sixteenth.
+        assert!(error < 5e-4, "{what}: {error:.1e}");
     }
-    assert_eq!(gpu.bytes(params.out + out_bytes as u64, 64), [UNTOUCHED; 64], "behind the output");
-}
-
-fn bf16(bytes: &[u8]) -> f32 {
-    f32::from_bits(u32::from(u16::from_le_bytes(bytes.try_into().unwrap())) << 16)
+    let behind = params.out + batch.out_bytes(&attention) as u64;
+    assert_eq!(gpu.bytes(behind, 64), [UNTOUCHED; 64], "behind the output");
 }
 
 /// Heads, kv heads, channels of a head, with the usual scale of scores.
@@ -214,4 +232,45 @@ fn heads_of_other_sizes_are_filled_up() {
     check(heads(3, 1, 48), &[[50, 0], [7, 9]], [2, 3]);
     check(heads(2, 1, 256), &[[140, 21]], [2, 2]);
     check(to_bf16(heads(2, 2, 192)), &[[20, 140]], [2, 2]);
+}
+
+/// The relative error of a broken kernel's outputs, or what the simulator says of it. Five tiles of keys go through two stages.
+fn broken_attention(in_flight: usize, right: &str, wrong: &str) -> Result<f64, String> {
+    let mut gpu = device().expect("asked before");
+    let attention = heads(1, 1, 64);
+    let batch = Batch::new(&attention, &[[70, 530]], 0);
+    let (params, rows) = batch.operands(&mut gpu, &attention);
+    let unit = attention.sizes.unit(PrefillConfig { stages: 2, in_flight }, String::new()).unwrap();
+    gpu.attempt(&unit, &broken(&unit, right, wrong), rows, &params)?;
+    Ok(batch.errors(&gpu, &attention, params.out)[0])
+}
+
+#[test]
+fn attention_without_a_wait_a_fence_or_a_mask_is_caught() {
+    if device().is_none() {
+        return;
+    }
+    let refused = |in_flight: usize, right: &str, wrong: &str, said: &str| {
+        let fault = broken_attention(in_flight, right, wrong).unwrap_err();
+        assert!(fault.contains(said), "without `{}`: {fault}", right.trim());
+    };
+    let flight = "register of a wgmma in flight";
+    refused(3, "wait_for_products<LAST ? 1 : 2>();", "", flight);
+    refused(3, "wait_for_products<LAST ? 0 : 1>();", "", flight);
+    refused(2, "wait_for_products<1>();\n        scores_are_there", "scores_are_there", flight);
+    let fence = "fence_products();\n#pragma unroll\n        for (int part = 0; part < Tile::KEYS / 32";
+    refused(3, fence, fence.trim_start_matches("fence_products();"), "no wgmma.fence");
+    refused(3, "wait(memory.keys_full(keys.stage), keys.parity);", "", "shared");
+    refused(3, "wait(memory.keys_empty(ring.stage), ring.parity ^ 1);", "", "shared");
+    refused(3, "wait(memory.values_empty(ring.stage), ring.parity ^ 1);", "", "deadlock");
+    refused(3, "    publish_writes();\n}\n\n/// This lane", "}\n\n/// This lane", "shared");
+    let arrived = "if (has_ended(memory.values_full(values.stage), values.parity)) return;";
+    refused(3, arrived, "return;", "shared");
+    let masked = "if (visible < Tile::KEYS) mask";
+    assert!(broken_attention(3, masked, masked).unwrap() < 5e-4);
+    let unmasked = broken_attention(3, masked, "if (visible < 0) mask").unwrap();
+    assert!(unmasked > 0.1, "keys behind the query count: {unmasked:.1e}");
+    let rescaled =
+        broken_attention(2, "if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;", "return;");
+    assert!(rescaled.unwrap() > 0.01, "sums stay those of smaller maxima");
 }
