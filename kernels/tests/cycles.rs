@@ -60,7 +60,9 @@ fn text() -> String {
             ("down", residual(hidden, ffn)),
         ];
         for (name, linear) in products {
-            TOKENS.iter().for_each(|tokens| text += &row(name, &linear, *tokens));
+            for tokens in TOKENS {
+                text += &row(name, &linear, tokens);
+            }
         }
     }
     text
