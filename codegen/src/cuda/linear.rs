@@ -2,6 +2,9 @@
 //! the cost models or on a GPU. For many tokens that may be two, of which the first decodes the weight into a workspace:
 //! E4M3, of the sizes that [`LinearFp8::workspace`] has, in scratch beside the plan's, and free again behind the second.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use fireq_ir::artifact::TokenRange;
 use fireq_ir::plan::{Kernel, Launch, Plan, Storage};
 use fireq_ir::{DType, Format};
@@ -9,20 +12,38 @@ use fireq_kernels::cuda::cost_fp8::CTAS;
 use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
+/// The methods of products: a model has few different ones, and many of each.
+pub(super) struct Methods<'a> {
+    tuning: &'a Tuning,
+    known: RefCell<BTreeMap<String, Vec<Chosen>>>,
+}
+
+impl<'a> Methods<'a> {
+    /// As measured, or as the cost models have it.
+    pub fn new(tuning: &'a Tuning) -> Self {
+        Methods { tuning, known: RefCell::default() }
+    }
+
+    fn of(&self, linear: &Linear) -> Vec<Chosen> {
+        let mut known = self.known.borrow_mut();
+        known.entry(linear.to_string()).or_insert_with(|| self.tuning.choose(linear)).clone()
+    }
+}
+
 /// Every product of a plan that has kernels, in the order of first need.
 pub fn products(plan: &Plan) -> Vec<Linear> {
     let mut found: Vec<Linear> = vec![];
     for launch in &plan.launches {
         let Some((addend, output)) = epilogue(plan, launch) else { continue };
         let linear =
-            product(plan, launch, addend, output).or_else(|_| product(plan, launch, addend, Output::F32));
+            product(plan, launch, (addend, output)).or_else(|_| product(plan, launch, (addend, Output::F32)));
         found.extend(linear.ok().filter(|linear| !found.contains(linear)));
     }
     found
 }
 
 /// What a product's epilogue adds and makes of it; none for launches that are no products.
-fn epilogue(plan: &Plan, launch: &Launch) -> Option<(Addend, Output)> {
+pub(super) fn epilogue(plan: &Plan, launch: &Launch) -> Option<(Addend, Output)> {
     let third = launch.inputs.get(2).map(|b| plan.buffers[*b].ty.dtype);
     match (&launch.kernel, third) {
         (Kernel::Linear, _) => Some((Addend::Nothing, Output::F32)),
@@ -34,7 +55,7 @@ fn epilogue(plan: &Plan, launch: &Launch) -> Option<(Addend, Output)> {
 }
 
 /// The product of a launch's first two operands, or why there is no kernel for it.
-fn product(plan: &Plan, launch: &Launch, addend: Addend, output: Output) -> Result<Linear, String> {
+fn product(plan: &Plan, launch: &Launch, (addend, output): (Addend, Output)) -> Result<Linear, String> {
     let [x, weight] = [0, 1].map(|n| &plan.buffers[launch.inputs[n]]);
     if x.ty.format() != Format::activation() || weight.storage != Storage::Records {
         return Err(format!("no kernel yet: products of {} and {}", x.ty.format(), weight.ty.format()));
@@ -45,14 +66,13 @@ fn product(plan: &Plan, launch: &Launch, addend: Addend, output: Output) -> Resu
 /// The units of a product whose operands are the launch's first two, by rising numbers of tokens; or why it has none.
 pub(super) fn linears(
     plan: &Plan,
-    tuning: &Tuning,
+    methods: &Methods<'_>,
     launch: &Launch,
-    addend: Addend,
-    output: Output,
+    epilogue: (Addend, Output),
 ) -> Result<Vec<(Unit, TokenRange)>, String> {
-    let linear = product(plan, launch, addend, output)?;
+    let linear = product(plan, launch, epilogue)?;
     let mut found = vec![];
-    for Chosen { from, to, method, reason } in tuning.choose(&linear) {
+    for Chosen { from, to, method, reason } in methods.of(&linear) {
         let units = units(&linear, &method, reason).map_err(|e| format!("no kernel: {e}"))?;
         found.extend(units.into_iter().map(|unit| (unit, TokenRange { from, to })));
     }

@@ -2,7 +2,7 @@
 
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
-use fireq_ir::{DType, Dim, Format, Type};
+use fireq_ir::{Dim, Format, Type};
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_kernels::cuda::{
     Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize,
@@ -11,7 +11,7 @@ use fireq_kernels::cuda::{
 
 use super::attention::attention;
 use super::heads::heads;
-use super::linear::linears;
+use super::linear::{Methods, epilogue, linears};
 
 /// A kernel of a plan, and its unit where there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,9 +29,9 @@ const LOGITS: [(usize, TokenRange); 2] =
 
 /// Every kernel that a plan of fused launches needs, in the order of first need. What is read in place needs none.
 pub fn select(plan: &Plan, tuning: &Tuning) -> Vec<Choice> {
-    let mut choices = Choices(vec![]);
+    let (mut choices, methods) = (Choices(vec![]), Methods::new(tuning));
     for launch in &plan.launches {
-        for found in kernels_of(plan, tuning, launch) {
+        for found in kernels_of(plan, &methods, launch) {
             choices.add(launch, found);
         }
     }
@@ -59,14 +59,14 @@ pub(super) struct Missing {
 
 /// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
 /// weight and a product.
-fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
+fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
     let found = |unit: Result<Unit, Unsupported>| {
         unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
     };
-    let products = |addend| {
-        products(plan, tuning, launch, addend, Output::F32).unwrap_or_else(|reason| vec![missing(&reason)])
-    };
+    let unknown = || vec![missing("no kernel yet: passes fuse it into others where they can")];
+    let products =
+        |epilogue| products(plan, methods, launch, epilogue).unwrap_or_else(|reason| vec![missing(&reason)]);
     let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
     let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
     match (&launch.kernel, &types[..]) {
@@ -87,15 +87,17 @@ fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
             let unit = |rows| found(logits(run(x), cols, weight.dtype, rows));
             LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
         }
-        (Kernel::Linear, _) => products(Addend::Nothing),
-        (Kernel::LinearBias, [_, _, bias]) => products(Addend::Bias(bias.dtype)),
-        (Kernel::LinearAdd, [_, _, residual]) if residual.dtype == DType::F32 => products(Addend::Residual),
+        (Kernel::Linear | Kernel::LinearBias | Kernel::LinearAdd, _) => {
+            epilogue(plan, launch).map_or_else(unknown, products)
+        }
         // What lies between the two, f32[T, cols] or f32[T, 2·cols], has scratch beside the plan's.
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
-            let (mut both, rows) = match self::products(plan, tuning, launch, Addend::Nothing, Output::Swiglu)
-            {
+            let gated = self::products(plan, methods, launch, (Addend::Nothing, Output::Swiglu));
+            let (mut both, rows) = match gated {
                 Ok(gated) => (gated, quantize(cols)),
-                Err(reason) => (products(Addend::Nothing), apart(swiglu_quantize(cols), &reason)),
+                Err(reason) => {
+                    (products((Addend::Nothing, Output::F32)), apart(swiglu_quantize(cols), &reason))
+                }
             };
             both.push(found(rows));
             both
@@ -108,19 +110,18 @@ fn kernels_of(plan: &Plan, tuning: &Tuning, launch: &Launch) -> Vec<Found> {
             vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
         }
         (Kernel::Slice { .. }, _) if read_in_place(plan, launch) => vec![],
-        _ => vec![missing("no kernel yet: passes fuse it into others where they can")],
+        _ => unknown(),
     }
 }
 
 /// The kernels of a product, by rising numbers of tokens; or why there are none.
 fn products(
     plan: &Plan,
-    tuning: &Tuning,
+    methods: &Methods<'_>,
     launch: &Launch,
-    addend: Addend,
-    output: Output,
+    epilogue: (Addend, Output),
 ) -> Result<Vec<Found>, String> {
-    let units = linears(plan, tuning, launch, addend, output)?;
+    let units = linears(plan, methods, launch, epilogue)?;
     Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect())
 }
 

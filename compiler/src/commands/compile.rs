@@ -15,6 +15,7 @@ use fireq_ir::Graph;
 use fireq_ir::artifact::CudaCode;
 use fireq_ir::plan::print_plan;
 use fireq_ir::text::print_graph;
+use fireq_kernels::cuda::tuning::Tuning;
 use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
@@ -32,7 +33,7 @@ pub fn compile(options: &Compile) -> Outcome {
         return emit(&text(&options.recipe)?);
     }
     let began = Instant::now();
-    let (targets, recipe) = checked(options)?;
+    let (targets, recipe, tuning) = checked(options)?;
     set_threads(options.threads)?;
     let dir = options.model.as_deref().expect("only --print-recipe goes without");
     let mut model = import_with(dir, options.import.options())?;
@@ -47,7 +48,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let report = quantized::report(options, &model, &recipe.label, &calibration)?;
     let mut cuda = None;
     if !options.dry_run {
-        cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref())?;
+        cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref(), tuning)?;
         partial::remove(options);
     }
     if let (Some(report), Some(out)) = (&report, &options.html) {
@@ -67,16 +68,14 @@ pub fn compile(options: &Compile) -> Outcome {
     if options.json { emit_json(&made.json(options)) } else { emit(&made.text(options)) }
 }
 
-/// What to compile for, and the recipe; what is wrong with the options is said before the work, not after it.
-fn checked(options: &Compile) -> Outcome<(Targets, Chosen)> {
+/// What to compile for, the recipe, and measurements; what is wrong with the options is said before the work, not after it.
+fn checked(options: &Compile) -> Outcome<(Targets, Chosen, Tuning)> {
     let targets = targets(options)?;
-    if let Some(path) = &options.tuning {
-        tuning::read(path)?;
-    }
+    let tuning = options.tuning.as_deref().map(tuning::read).transpose()?.unwrap_or_default();
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
     }
-    Ok((targets, chosen(&options.recipe)?))
+    Ok((targets, chosen(&options.recipe)?, tuning))
 }
 
 /// The plans of the graph that passes left.
@@ -119,10 +118,10 @@ fn build(
     plans: &Plans,
     recipe: &str,
     report: Option<&Report>,
+    tuning: Tuning,
 ) -> Outcome<Option<CudaCode>> {
     let Some(out) = &options.output else { return Ok(None) };
     let bar = progress("weights", 0);
-    let tuning = options.tuning.as_deref().map(tuning::read).transpose()?.unwrap_or_default();
     let build = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
     let manifest = fireq::build::build(model, plans, recipe, report, &build, out, &|done, all| {
         bar.set_length(all);

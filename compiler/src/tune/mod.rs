@@ -4,12 +4,12 @@ mod operands;
 
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::linear::units;
-use fireq_codegen::cuda::nvrtc::NvrtcFailure;
+use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure};
 use fireq_kernels::LaunchShape;
 use fireq_kernels::cuda::include::IncludeError;
 use fireq_kernels::cuda::tuning::{Method, Tuning, Winner, candidates};
 use fireq_kernels::cuda::{Linear, Output, Unit, Unsupported, cost_fp8};
-use fireq_runtime::cuda::{CudaError, DeviceBytes, Function, Gpu};
+use fireq_runtime::cuda::{CudaError, Function, Gpu};
 use rayon::prelude::*;
 use thiserror::Error;
 
@@ -74,14 +74,12 @@ pub fn tune(
     options: &TuneOptions,
     progress: &mut dyn FnMut(usize, usize),
 ) -> Result<Tuning, TuneError> {
-    let facts = gpu.facts()?;
-    let mut flush = gpu.allocate(2 * usize::try_from(facts.l2).unwrap_or(0))?;
-    let mut tuning = Tuning { device: facts.name, ..Tuning::default() };
+    let mut tuning = Tuning { device: gpu.facts()?.name, ..Tuning::default() };
     let counts = options.tokens.len();
     for (n, linear) in products.iter().enumerate() {
         let mut winners = vec![];
         for (m, tokens) in options.tokens.iter().enumerate() {
-            winners.push(winner(gpu, linear, *tokens, options, &mut flush)?);
+            winners.push(winner(gpu, linear, *tokens, options)?);
             progress(n * counts + m + 1, products.len() * counts);
         }
         tuning.products.insert(linear.to_string(), winners);
@@ -90,21 +88,16 @@ pub fn tune(
 }
 
 /// The quickest method for so many tokens. What the models choose is the first candidate.
-fn winner(
-    gpu: &Gpu,
-    linear: &Linear,
-    tokens: usize,
-    options: &TuneOptions,
-    flush: &mut DeviceBytes,
-) -> Result<Winner, TuneError> {
+fn winner(gpu: &Gpu, linear: &Linear, tokens: usize, options: &TuneOptions) -> Result<Winner, TuneError> {
     let methods = candidates(linear, tokens, options.candidates);
     let kernels = methods.iter().map(|m| units(linear, m, String::new())).collect::<Result<Vec<_>, _>>()?;
-    compile(&kernels, &options.cache)?;
+    let compiled = compile(&kernels, &options.cache)?;
     let operands = Operands::new(gpu, linear, tokens)?;
     let (mut seconds, mut expected) = (vec![], None);
-    for (method, units) in methods.iter().zip(&kernels) {
-        let loaded = Loaded::new(gpu, &options.cache, units, tokens, operands.params(method)?)?;
-        seconds.push(loaded.time(gpu, flush, options.launches)?);
+    for ((method, units), compiled) in methods.iter().zip(&kernels).zip(&compiled) {
+        let loaded = Loaded::new(gpu, units, compiled, tokens, operands.params(method)?)?;
+        let times = gpu.times(1, options.launches.max(1), |_| loaded.launch())?;
+        seconds.push(times[times.len() / 2]);
         agrees(linear, tokens, *method, &operands, &mut expected)?;
     }
     let quickest = (0..methods.len()).min_by(|a, b| seconds[*a].total_cmp(&seconds[*b]));
@@ -118,12 +111,10 @@ fn winner(
     })
 }
 
-/// Compiles what is not in the cache, on all cores.
-fn compile(kernels: &[Vec<Unit>], cache: &Cache) -> Result<(), TuneError> {
-    kernels.par_iter().flatten().try_for_each(|unit| {
-        cache.compile(&unit.name, &unit.source()?)?;
-        Ok(())
-    })
+/// The code of the kernels of each method; what is not in the cache is compiled, on all cores.
+fn compile(kernels: &[Vec<Unit>], cache: &Cache) -> Result<Vec<Vec<Compiled>>, TuneError> {
+    let one = |unit: &Unit| Ok(cache.compile(&unit.name, &unit.source()?)?);
+    kernels.par_iter().map(|units| units.iter().map(one).collect()).collect()
 }
 
 /// Outputs that are compared; beyond, reading them takes longer than the product.
@@ -174,17 +165,16 @@ struct Loaded(Vec<(Function, LaunchShape, Vec<u8>)>);
 impl Loaded {
     fn new(
         gpu: &Gpu,
-        cache: &Cache,
         units: &[Unit],
+        compiled: &[Compiled],
         tokens: usize,
         params: Vec<Vec<u8>>,
-    ) -> Result<Self, TuneError> {
-        let load = |(unit, params): (&Unit, Vec<u8>)| {
-            let compiled = cache.compile(&unit.name, &unit.source()?)?;
+    ) -> Result<Self, CudaError> {
+        let load = |((unit, compiled), params): ((&Unit, &Compiled), Vec<u8>)| {
             let function = gpu.load(&compiled.cubin)?.function(&unit.name)?;
             Ok((function, unit.launch(tokens, 0), params))
         };
-        units.iter().zip(params).map(load).collect::<Result<_, TuneError>>().map(Loaded)
+        units.iter().zip(compiled).zip(params).map(load).collect::<Result<_, _>>().map(Loaded)
     }
 
     fn launch(&self) -> Result<(), CudaError> {
@@ -193,20 +183,5 @@ impl Loaded {
             // the measurement.
             unsafe { function.launch(shape, params) }
         })
-    }
-
-    /// The median of some launches, each behind a write of more than the level-2 cache holds.
-    fn time(&self, gpu: &Gpu, flush: &mut DeviceBytes, launches: usize) -> Result<f64, CudaError> {
-        let timer = gpu.timer()?;
-        self.launch()?;
-        let mut once = || {
-            flush.fill(0)?;
-            timer.start()?;
-            self.launch()?;
-            timer.stop()
-        };
-        let mut times = (0..launches.max(1)).map(|_| once()).collect::<Result<Vec<_>, _>>()?;
-        times.sort_by(f64::total_cmp);
-        Ok(times[times.len() / 2])
     }
 }

@@ -20,6 +20,28 @@ impl Gpu {
         let [start, end] = [event(), event()].map(|event| event.map_err(CudaError::of("an event")));
         Ok(Timer { gpu: self.clone(), start: start?, end: end? })
     }
+
+    /// Seconds of some work, shortest first: `timed` times of it behind `warm_up` others, each behind a write of more than the
+    /// level-2 cache holds. `work` is told how often it ran.
+    pub fn times(
+        &self,
+        warm_up: usize,
+        timed: usize,
+        mut work: impl FnMut(usize) -> Result<(), CudaError>,
+    ) -> Result<Vec<f64>, CudaError> {
+        let mut flush = self.allocate(2 * usize::try_from(self.facts()?.l2).unwrap_or(0))?;
+        let timer = self.timer()?;
+        let mut once = |n| {
+            flush.fill(0)?;
+            timer.start()?;
+            work(n)?;
+            timer.stop()
+        };
+        let mut times =
+            (0..warm_up + timed).map(&mut once).collect::<Result<Vec<_>, _>>()?.split_off(warm_up);
+        times.sort_by(f64::total_cmp);
+        Ok(times)
+    }
 }
 
 impl Timer {

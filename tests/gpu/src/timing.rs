@@ -1,6 +1,6 @@
 //! How long cases take on a GPU.
 
-use fireq_runtime::cuda::{CudaError, DeviceBytes, Function, Gpu};
+use fireq_runtime::cuda::{CudaError, Function, Gpu};
 use serde::Serialize;
 
 use crate::case::Case;
@@ -26,19 +26,6 @@ const LAUNCHES: usize = 51;
 /// than the cache holds: nothing is read from the level-2 cache that a single launch would not have there.
 pub fn time(gpu: &Gpu, function: &Function, case: &Case) -> Result<Timed, CudaError> {
     let copies = [memory(gpu, case)?, memory(gpu, case)?];
-    let mut flush = gpu.allocate(2 * usize::try_from(gpu.facts()?.l2).unwrap_or(0))?;
-    let timer = gpu.timer()?;
-    let mut once = |memory: &[DeviceBytes]| {
-        flush.fill(0)?;
-        timer.start()?;
-        launch(function, case, memory)?;
-        timer.stop()
-    };
-    for copy in copies.iter().cycle().take(WARM_UP) {
-        once(copy)?;
-    }
-    let mut times =
-        copies.iter().cycle().take(LAUNCHES).map(|copy| once(copy)).collect::<Result<Vec<_>, _>>()?;
-    times.sort_by(f64::total_cmp);
+    let times = gpu.times(WARM_UP, LAUNCHES, |n| launch(function, case, &copies[n % copies.len()]))?;
     Ok(Timed { median: times[LAUNCHES / 2], fastest: times[0], launches: LAUNCHES })
 }

@@ -1,7 +1,7 @@
 //! A simulated GPU: kernels are compiled by NVRTC, and their PTX is executed.
 
 use fireq_codegen::cuda::cache::Cache;
-use fireq_codegen::cuda::nvrtc::{NvrtcFailure, compile, version};
+use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
@@ -15,25 +15,25 @@ pub struct Device {
     allocations: Vec<Allocation>,
     /// How near a GPU has to come to what is found here.
     pub near: Near,
-    /// How tensor cores add up products of eight bits.
-    pub accumulator: Accumulator,
 }
 
 /// A device, or none where there is no NVRTC, which is said.
 pub fn device() -> Option<Device> {
     match version() {
-        Ok(_) => Some(Device {
-            memory: Memory::new(),
-            allocations: vec![],
-            near: Near::Exactly,
-            accumulator: Accumulator::Exact,
-        }),
+        Ok(_) => Some(Device { memory: Memory::new(), allocations: vec![], near: Near::Exactly }),
         Err(NvrtcFailure::Missing) => {
             eprintln!("skipped: GPU kernels: no NVRTC (cargo xtask setup)");
             None
         }
         Err(other) => panic!("{other}"),
     }
+}
+
+/// A unit's code for a GPU and for the simulator.
+fn module(unit: &str, text: &str) -> (Compiled, Module) {
+    let compiled = Cache::of_user().compile(unit, text).unwrap_or_else(|e| panic!("{e}"));
+    let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{unit}: {e}"));
+    (compiled, module)
 }
 
 /// The launch of a kernel on `rows` rows behind `past` positions.
@@ -82,20 +82,18 @@ impl Device {
 
     /// Runs a kernel of a text, both early and late, and records it where cases are wanted.
     pub fn launch_text(&mut self, unit: &str, text: &str, launch: &Launch) {
-        let compiled = Cache::of_user().compile(unit, text).unwrap_or_else(|e| panic!("{e}"));
-        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{unit}: {e}"));
+        let (compiled, module) = module(unit, text);
         let before = self.state();
-        self.run(&module, launch, Timing::Early);
+        self.run(&module, launch, Options { timing: Timing::Early, ..Options::default() });
         let early = self.state();
         for a in &before {
             self.memory.write(a.address, &a.bytes).unwrap();
         }
-        self.run(&module, launch, Timing::Late);
+        self.run(&module, launch, Options { timing: Timing::Late, ..Options::default() });
         let late = self.state();
         let differs = early.iter().zip(&late).find(|(early, late)| early.bytes != late.bytes);
         assert!(differs.is_none(), "{}: `{}` depends on timing", launch.kernel, differs.unwrap().0.name);
-        // What is found with sums of few bits is a model's guess, and no case.
-        if let Some(folder) = folder().filter(|_| self.accumulator == Accumulator::Exact) {
+        if let Some(folder) = folder() {
             record(&folder, (unit, &compiled), launch, (&before, &late), self.near);
         }
     }
@@ -121,20 +119,16 @@ impl Device {
         Ok(())
     }
 
-    /// Runs a kernel on `rows` rows with tensor cores that add up like this, which no GPU is held against.
+    /// Runs a kernel on `rows` rows with tensor cores that add up like this: a model's guess, and no case for a GPU.
     pub fn launch_with<P: Params>(&mut self, accumulator: Accumulator, unit: &Unit, rows: usize, params: &P) {
-        let text = unit.source().unwrap();
-        let compiled = Cache::of_user().compile(&unit.name, &text).unwrap_or_else(|e| panic!("{e}"));
-        let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
+        let (_, module) = module(&unit.name, &unit.source().unwrap());
         let options = Options { accumulator, ..Options::default() };
-        run(&module, &launch_of(unit, rows, 0, params), &mut self.memory, &options)
-            .unwrap_or_else(|fault| panic!("{}: {fault}", unit.name));
+        self.run(&module, &launch_of(unit, rows, 0, params), options);
     }
 
-    fn run(&mut self, module: &Module, launch: &Launch, timing: Timing) {
-        let options = Options { timing, accumulator: self.accumulator, ..Options::default() };
+    fn run(&mut self, module: &Module, launch: &Launch, options: Options) {
         run(module, launch, &mut self.memory, &options)
-            .unwrap_or_else(|fault| panic!("{}, {timing:?}: {fault}", launch.kernel));
+            .unwrap_or_else(|fault| panic!("{}, {:?}: {fault}", launch.kernel, options.timing));
     }
 
     /// A TMA descriptor of memory, in the simulator's encoding.
