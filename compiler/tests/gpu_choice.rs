@@ -47,7 +47,7 @@ fn every_launch_has_a_kernel_in_models_that_import_knows() {
     qwen3["head_dim"] = json!(128);
     for (config, extra) in [
         (llama(), None),
-        (qwen2, Some("linear_bias_bf16_g128_t8_w1_s8_k4")),
+        (qwen2, Some("linear_bias_bf16_g128_t8_w1_s4x2_k4")),
         (qwen3, Some("rms_norm_bf16_128")),
     ] {
         let plan = plan(&config, "full");
@@ -156,9 +156,9 @@ fn kernels_of_a_whole_model_compile_in_seconds_and_come_from_the_cache_at_once()
     assert!(cold < 30.0 && warm < 1.0, "{cold:.1} s, then {warm:.2} s");
     let names: Vec<&str> = first.kernels.iter().filter(|k| k.compiled).map(|k| k.name.as_str()).collect();
     for name in [
-        "linear_g128_t128_w2_s8_k1_p4",
+        "linear_g128_t128_w2_s4x2_k1_p4",
         "norm_quantize_bf16_4096",
-        "linear_swiglu_g128_t128_w2_s8_k1_p4",
+        "linear_swiglu_g128_t128_w2_s4x2_k1_p4",
         "quantize_14336",
         "qkv_32x8x128_absmax_absmax_p64",
         "decode_attention_d128_q8_p64",

@@ -79,7 +79,7 @@ fn products_that_no_kernel_does_are_refused() {
             .unwrap();
     assert_eq!((short.group, short.steps()), (128, 1), "a short row is one group");
 
-    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 4, split: 1, promotion: 0 };
+    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 2, steps: 2, split: 1, promotion: 0 };
     let unit = |output, channels, config: &LinearConfig| {
         let linear = Linear { output, ..Linear::plain(channels, 256, 128) };
         linear.unit(config, String::new()).unwrap_err().to_string()
@@ -90,7 +90,7 @@ fn products_that_no_kernel_does_are_refused() {
     let promoted = LinearConfig { promotion: 4, ..config };
     assert!(unit(Output::F32, 64, &promoted).contains("promoted sums of 256 tokens"));
     let odd = LinearConfig { tokens: 8, promotion: 3, ..config };
-    assert!(unit(Output::F32, 64, &odd).contains("every 3 steps"));
+    assert!(unit(Output::F32, 64, &odd).contains("every 3 steps in stages of 2"));
     let decoded = |output, schedule, promotion| {
         let linear = LinearFp8::from(Linear { output, ..Linear::plain(128, 256, 128) });
         let config = LinearFp8Config { tokens: 256, stages: 4, cluster: 1, promotion, schedule };

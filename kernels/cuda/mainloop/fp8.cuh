@@ -101,12 +101,12 @@ struct Fp8Products {
         wait(memory.full(ring.stage), ring.parity);
         fence_products();
         constexpr u32 OWN = Tile::ALTERNATES ? 0 : 64 * Tile::STEP;
-        u32 a = matrix_place(memory.weights(0) + warpgroup() * OWN) + ring.stage * matrix_bytes(Tile::WEIGHT_BYTES);
-        u32 b = matrix_place(memory.tokens(0)) + ring.stage * matrix_bytes(Tile::TOKEN_BYTES);
+        u32 weights = matrix_place(memory.weights(0) + warpgroup() * OWN), tokens = matrix_place(memory.tokens(0));
+        u64 a = swizzled_rows(weights + ring.stage * matrix_bytes(Tile::WEIGHT_BYTES));
+        u64 b = swizzled_rows(tokens + ring.stage * matrix_bytes(Tile::TOKEN_BYTES));
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            multiply_shared(sums, swizzled_rows(a + part * matrix_bytes(32)), swizzled_rows(b + part * matrix_bytes(32)),
-                            KEEP || part > 0);
+            multiply_shared(sums, a + part * matrix_bytes(32), b + part * matrix_bytes(32), KEEP || part > 0);
         }
         commit_products();
         ring.advance();

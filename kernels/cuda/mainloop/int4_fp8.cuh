@@ -1,5 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
+#include "ptx/memory.cuh"
+#include "ptx/convert.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
@@ -13,14 +15,14 @@
 
 namespace fireq {
 
-/// Shared memory of a linear.
+/// Shared memory of a linear. A stage has the tokens of its steps one after the other, and the records of a warpgroup's steps.
 template <typename Tile>
 struct LinearMemory {
     u8* base;
 
-    __device__ u8* tokens(u32 stage) const { return base + stage * Tile::TOKEN_BYTES; }
-    __device__ u8* record(u32 stage, u32 warpgroup) const {
-        return base + Tile::RECORDS_AT + (stage * Tile::WARPGROUPS + warpgroup) * Tile::RECORD;
+    __device__ u8* tokens(u32 stage) const { return base + stage * (Tile::STEPS * Tile::TOKEN_BYTES); }
+    __device__ u8* records(u32 stage, u32 warpgroup) const {
+        return base + Tile::RECORDS_AT + (stage * Tile::WARPGROUPS + warpgroup) * (Tile::STEPS * Tile::RECORD);
     }
     __device__ u64* full(u32 stage) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + stage; }
     __device__ u64* empty(u32 stage) const { return full(stage + Tile::STAGES); }
@@ -38,22 +40,28 @@ __device__ inline void initialize(const LinearMemory<Tile>& memory) {
     publish_barriers();
 }
 
-/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows. `records` are those of the first warpgroup's
-/// 64 rows, `apart` bytes from those of the next.
+/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows; the last stage may have fewer than others.
+/// `records` are those of the first warpgroup's 64 rows, `apart` bytes from those of the next.
 template <typename Tile>
 __device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 apart,
                                i32 token, u32 first, u32 end) {
     Ring<Tile::STAGES> ring;
-    for (u32 step = first; step < end; ++step) {
+    for (u32 step = first; step < end; step += Tile::STEPS) {
+        u32 count = min(Tile::STEPS, end - step);
         wait(memory.empty(ring.stage), ring.parity ^ 1);
         u64* full = memory.full(ring.stage);
-        arrive_expecting(full, Tile::STEP_BYTES);
+        arrive_expecting(full, count * Tile::STEP_BYTES);
 #pragma unroll
         for (u32 w = 0; w < Tile::WARPGROUPS; ++w) {
-            copy_bulk(memory.record(ring.stage, w), records + w * apart + static_cast<u64>(step) * Tile::RECORD,
-                      Tile::RECORD, full);
+            copy_bulk(memory.records(ring.stage, w), records + w * apart + static_cast<u64>(step) * Tile::RECORD,
+                      count * Tile::RECORD, full);
         }
-        copy_tile(memory.tokens(ring.stage), x, static_cast<i32>(step * Tile::STEP), token, full);
+#pragma unroll
+        for (u32 n = 0; n < Tile::STEPS; ++n) {
+            if (n == count) break;
+            copy_tile(memory.tokens(ring.stage) + n * Tile::TOKEN_BYTES, x, static_cast<i32>((step + n) * Tile::STEP),
+                      token, full);
+        }
         ring.advance();
     }
 }
@@ -61,18 +69,14 @@ __device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap
 /// Fragments of a step: four of 32 numbers of K.
 using Fragments = u32[4][4];
 
-/// Decodes this lane's rows of a record.
+/// Decodes this lane's rows of a record, whose codes and scales have these addresses in shared memory.
 template <typename Tile>
-__device__ inline void decode_step(const u8* record, Fragments& a) {
-    u32 thread = threadIdx.x % WARPGROUP, lane = thread % WARP, warp = thread / WARP;
+__device__ inline void decode_step(u32 codes_at, u32 scales_at, Fragments& a) {
     Table low, high;
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
-        if (half == 0 || Tile::GROUP == 64) {
-            const u8* scales = record + Tile::CODES + half * 64 + warp * 16 + lane / 4 * 2;
-            tables_of(*reinterpret_cast<const u16*>(scales), low, high);
-        }
-        uint4 codes = *reinterpret_cast<const uint4*>(record + (half * WARPGROUP + thread) * 16);
+        if (half == 0 || Tile::GROUP == 64) tables_of(load_shared_u16(scales_at + half * 64), low, high);
+        uint4 codes = load_shared_u128(codes_at + half * WARPGROUP * 16);
         decode(low, codes.x, a[2 * half][0], a[2 * half][2]);
         decode(high, codes.y, a[2 * half][1], a[2 * half][3]);
         decode(low, codes.z, a[2 * half + 1][0], a[2 * half + 1][2]);
@@ -80,13 +84,14 @@ __device__ inline void decode_step(const u8* record, Fragments& a) {
     }
 }
 
-/// Adds what the tensor cores have, once they are done with it.
+/// Adds what the tensor cores have, once they are done with it, and before they have anything else.
 template <int COUNT>
 __device__ inline void promote(float (&running)[COUNT], float (&sums)[COUNT]) {
     wait_for_products<0>();
     keep_in_place(running);
 #pragma unroll
     for (int i = 0; i < COUNT; ++i) sums[i] += running[i];
+    keep_in_place(sums);
 }
 
 /// Sums of the tensor cores beside those that they are added to. A structure, since compilers put an array and others of its
@@ -97,51 +102,69 @@ struct Beside {
 };
 
 /// Sums of the steps that this CTA does, between promotions in the tensor cores' own order. `sums` are zero before.
+///
+/// Few tokens take as long as schedulers need for the decoding, so that little is done beside it: addresses are a multiplication
+/// away from what a thread keeps, and of the barrier to arrive at one lane has the address and others zero. A loop that waits
+/// once, at its head, and does not branch has descriptors in registers that a warp shares, an addition each.
 template <typename Tile>
 __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
     constexpr bool PROMOTES = Tile::PROMOTION > 0;
-    u32 warpgroup = threadIdx.x / WARPGROUP;
-    u32 first = matrix_place(memory.tokens(0));
-    Ring<Tile::STAGES> ring, before;
+    u32 warpgroup = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
+    u32 records = shared_address(memory.records(0, warpgroup));
+    u32 codes = opaque(records + thread * 16);
+    u32 scales = opaque(records + Tile::CODES + thread / WARP * 16 + lane / 4 * 2);
+    u32 place = opaque(matrix_place(memory.tokens(0))), full = opaque(shared_address(memory.full(0)));
+    u32 whole = opaque(steps / Tile::STEPS * Tile::STEPS), first_lane = opaque(lane == 0 ? ~0u : 0u);
+    u32 taken = ctas_in_y();
+    Ring<Tile::STAGES> ring;
     Fragments even, odd;
     Beside<Tile> beside = {};
     auto& running = *[&] {
         if constexpr (PROMOTES) return &beside.sums;
         else return &sums;
     }();
-    // The step before is done: its registers may be decoded into, its bytes overwritten.
+    keep_in_place(running);
+    // The stage before is done: its bytes may be overwritten. Before the first there is none.
+    u32 before = 0;
     auto let_go = [&] {
-        if (threadIdx.x % WARP == 0) arrive(memory.empty(before.stage));
-        before.advance();
+        if (before != 0) arrive(before);
     };
-    auto step = [&](u32 n, Fragments& a, bool anew) {
-        wait(memory.full(ring.stage), ring.parity);
-        decode_step<Tile>(memory.record(ring.stage, warpgroup), a);
-        // Of a number that comes from a lane, itself, the compiler does not know that it is 0 in the first round only: around
-        // that round it would move the decoding behind the wait.
-        u32 before_this = Tile::PROMOTION == 1 ? exchange(n, 0) : n;
-        if (PROMOTES && anew && before_this > 0) {
+    // Step `n` of the stage behind `done` steps. Behind its last wait the step before is done, whose registers are decoded into
+    // next.
+    auto step = [&](u32 done, u32 n, Fragments& a) {
+        bool anew = Tile::begins(done, n);
+        u32 barrier = full + ring.stage * 8;
+        if (n == 0) wait(barrier, ring.parity);
+        u32 record = ring.stage * (Tile::WARPGROUPS * Tile::STEPS * Tile::RECORD) + n * Tile::RECORD;
+        decode_step<Tile>(codes + record, scales + record, a);
+        // Where every stage begins anew, a branch that is always taken keeps the decoding in front of the wait for products.
+        if (anew && (Tile::PROMOTION > Tile::STEPS || taken > 0)) {
             promote(running, sums);
-            let_go();
+            if (n == 0) let_go();
         }
         fence_products();
+        u64 rows = swizzled_rows(place + ring.stage * matrix_bytes(Tile::STEPS * Tile::TOKEN_BYTES));
 #pragma unroll
         for (u32 part = 0; part < 4; ++part) {
-            u32 place = first + ring.stage * matrix_bytes(Tile::TOKEN_BYTES) + part * matrix_bytes(32);
-            multiply<Tile::TOKENS>(running, a[part], swizzled_rows(place), !anew || part > 0);
+            multiply<Tile::TOKENS>(running, a[part], rows + matrix_bytes(n * Tile::TOKEN_BYTES + part * 32),
+                                   !anew || part > 0);
         }
         commit_products();
-        ring.advance();
-        if (n == 0 || (PROMOTES && anew)) return;
         wait_for_products<1>();
-        let_go();
+        if (n == 0 && !anew) let_go();
+        if (n == Tile::STEPS - 1) {
+            before = (barrier + Tile::STAGES * 8) & first_lane;
+            ring.advance();
+        }
     };
-    u32 n = 0;
-    for (; n + 1 < steps; n += 2) {
-        step(n, even, Tile::begins(n));
-        step(n + 1, odd, Tile::PROMOTION == 1);
+    for (u32 done = 0; done < whole; done += Tile::STEPS) {
+#pragma unroll
+        for (u32 n = 0; n < Tile::STEPS; ++n) step(done, n, n % 2 == 0 ? even : odd);
     }
-    if (n < steps) step(n, even, Tile::begins(n));
+#pragma unroll
+    for (u32 n = 0; n + 1 < Tile::STEPS; ++n) {
+        if (whole + n < steps) step(whole, n, n % 2 == 0 ? even : odd);
+    }
     if constexpr (PROMOTES) {
         promote(running, sums);
     } else {

@@ -1,7 +1,7 @@
 #pragma once
 
 // Barriers in shared memory that count arrivals of threads and bytes of asynchronous copies (mbarrier). A barrier's phases
-// alternate between parity 0 and 1, beginning with 0.
+// alternate between parity 0 and 1, beginning with 0. Some take a barrier by what instructions take as its address.
 
 namespace fireq {
 
@@ -22,9 +22,11 @@ __device__ inline void publish_barriers() {
     publish_writes();
 }
 
-__device__ inline void arrive(u64* barrier) {
-    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier)) : "memory");
+__device__ inline void arrive(u32 barrier) {
+    asm volatile("mbarrier.arrive.release.cta.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+
+__device__ inline void arrive(u64* barrier) { arrive(shared_address(barrier)); }
 
 /// Arrives, and announces `bytes` of copies.
 __device__ inline void arrive_expecting(u64* barrier, u32 bytes) {
@@ -49,7 +51,7 @@ __device__ inline bool has_ended(u64* barrier, u32 parity) {
 }
 
 /// Waits until the phase of this parity has ended.
-__device__ inline void wait(u64* barrier, u32 parity) {
+__device__ inline void wait(u32 barrier, u32 parity) {
     asm volatile(
         "{\n"
         ".reg .pred done;\n"
@@ -58,9 +60,11 @@ __device__ inline void wait(u64* barrier, u32 parity) {
         "@done bra DONE;\n"
         "bra AGAIN;\n"
         "DONE:\n"
-        "}" ::"r"(shared_address(barrier)),
+        "}" ::"r"(barrier),
         "r"(parity)
         : "memory");
 }
+
+__device__ inline void wait(u64* barrier, u32 parity) { wait(shared_address(barrier), parity); }
 
 }  // namespace fireq

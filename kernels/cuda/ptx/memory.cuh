@@ -1,6 +1,6 @@
 #pragma once
 
-// Global memory in words: 16 bytes per thread where addresses allow it.
+// Memory in words: 16 bytes per thread where addresses allow it.
 
 namespace fireq {
 
@@ -43,6 +43,19 @@ __device__ inline void store_words(void* to, const u32 (&from)[WORDS]) {
 /// Adds to a number in shared memory to which other threads of the CTA may add at the same time.
 __device__ inline void add_shared(u64* to, u64 x) {
     asm volatile("red.shared.add.u64 [%0], %1;" ::"r"(static_cast<u32>(__cvta_generic_to_shared(to))), "l"(x) : "memory");
+}
+
+/// Bytes at an address in shared memory that is aligned to all of them.
+__device__ inline u16 load_shared_u16(u32 address) {
+    u16 x;
+    asm volatile("ld.shared.u16 %0, [%1];" : "=h"(x) : "r"(address) : "memory");
+    return x;
+}
+
+__device__ inline uint4 load_shared_u128(u32 address) {
+    uint4 x;
+    asm volatile("ld.shared.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(x.x), "=r"(x.y), "=r"(x.z), "=r"(x.w) : "r"(address) : "memory");
+    return x;
 }
 
 }  // namespace fireq

@@ -14,6 +14,17 @@ __device__ inline u32 exchange(u32 x, int mask) {
     return y;
 }
 
+/// `x` itself, of which the compiler knows nothing then: it is kept through a loop, not computed anew in every round. Every
+/// lane of the warp takes part.
+__device__ inline u32 opaque(u32 x) { return exchange(x, 0); }
+
+/// At least one, which the compiler does not know, and the same in all threads, which it does.
+__device__ inline u32 ctas_in_y() {
+    u32 ctas;
+    asm("mov.u32 %0, %%nctaid.y;" : "=r"(ctas));
+    return ctas;
+}
+
 __device__ inline float exchange(float x, int mask) { return float_of_bits(exchange(bits_of_float(x), mask)); }
 
 __device__ inline u64 exchange(u64 x, int mask) {

@@ -13,14 +13,15 @@ __device__ inline u32 matrix_place(const void* p) { return (shared_address(p) & 
 __device__ constexpr u32 matrix_bytes(u32 bytes) { return bytes >> 4; }
 
 /// What B is: rows of 128 bytes, or of 64, eight of which make a block in which 16-byte chunks are swizzled over the span of
-/// a row. The place may be 32, 64 or 96 bytes inside of the first row.
+/// a row. The place may be 32, 64 or 96 bytes inside of the first row. A matrix so many `matrix_bytes` behind has that much
+/// added to its descriptor.
 template <int BYTES = 128>
 __device__ inline u64 swizzled_rows(u32 place) {
     static_assert(BYTES == 128 || BYTES == 64, "rows are one span of a swizzle");
     constexpr u32 SWIZZLE = (BYTES == 128 ? 1u : 2u) << 30;
     constexpr u32 EIGHT_ROWS = matrix_bytes(8 * BYTES);
     constexpr u32 UNUSED_STRIDE = 1u << 16;
-    return static_cast<u64>(SWIZZLE | EIGHT_ROWS) << 32 | (UNUSED_STRIDE | place);
+    return static_cast<u64>(SWIZZLE | EIGHT_ROWS) << 32 | (UNUSED_STRIDE + place);
 }
 
 /// What B is: blocks of eight rows of 16 bytes, 128 bytes each, without a swizzle. Those of the next 16 bytes of the rows lie

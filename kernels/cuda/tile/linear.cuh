@@ -1,23 +1,25 @@
 #pragma once
 #include "ptx/types.cuh"
 
-// The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers of which
-// STAGES are on their way. The CTAs of a cluster share out the steps. Tensor cores keep few bits of what they add up:
+// The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers. STAGES of
+// STEPS each are on their way. The CTAs of a cluster share out the steps. Tensor cores keep few bits of what they add up:
 // every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
 
 namespace fireq {
 
-template <int TOKENS_, int WARPGROUPS_, int STAGES_, int SPLIT_, int GROUP_, int PROMOTION_>
+template <int TOKENS_, int WARPGROUPS_, int STAGES_, int STEPS_, int SPLIT_, int GROUP_, int PROMOTION_>
 struct LinearTile {
     static_assert(GROUP_ == 64 || GROUP_ == 128, "a step has one scale for each row, or two");
     static_assert(SPLIT_ >= 1 && SPLIT_ <= 8, "portable clusters have at most eight CTAs");
-    static_assert(STAGES_ >= 2, "a step is decoded while another is on its way");
-    static_assert(PROMOTION_ == 0 || PROMOTION_ == 1 || PROMOTION_ % 2 == 0, "the mainloop does two steps at a time");
+    static_assert(STAGES_ >= 2, "a stage is decoded while another is on its way");
+    static_assert(STEPS_ == 2 || STEPS_ == 4, "a step is decoded into one set of registers, the next into another");
+    static_assert(PROMOTION_ == 0 || STEPS_ % PROMOTION_ == 0 || PROMOTION_ % STEPS_ == 0, "sums begin anew with a stage");
     static_assert(PROMOTION_ == 0 || TOKENS_ <= 128, "sums of 256 tokens leave no registers for others beside them");
 
     static constexpr int TOKENS = TOKENS_;
     static constexpr int WARPGROUPS = WARPGROUPS_;
     static constexpr int STAGES = STAGES_;
+    static constexpr int STEPS = STEPS_;
     static constexpr int SPLIT = SPLIT_;
     static constexpr int GROUP = GROUP_;
     static constexpr int PROMOTION = PROMOTION_;
@@ -41,15 +43,17 @@ struct LinearTile {
     static constexpr int SUM_ROW = CHANNELS + 4;
     static constexpr int SUM_BYTES = TOKENS * SUM_ROW * 4;
 
-    static constexpr int RECORDS_AT = STAGES * TOKEN_BYTES;
-    static constexpr int STEPS_END = RECORDS_AT + STAGES * WARPGROUPS * RECORD;
+    static constexpr int RECORDS_AT = STAGES * STEPS * TOKEN_BYTES;
+    static constexpr int STEPS_END = STAGES * STEPS * STEP_BYTES;
     static constexpr int BARRIERS_AT = ((STEPS_END > SUM_BYTES ? STEPS_END : SUM_BYTES) + 15) / 16 * 16;
     static constexpr int SHARED_BYTES = BARRIERS_AT + 2 * STAGES * 8;
 
-    /// Whether the tensor cores' sums begin anew with an even step. With an odd one they do if they do with every step.
-    static __device__ bool begins(u32 step) {
-        if constexpr (PROMOTION == 0) return step == 0;
-        else return step % PROMOTION == 0;
+    /// Whether the tensor cores' sums begin anew with step `n` of a stage behind `done` steps: where every stage is alike, the
+    /// mainloop does not branch. Without promotion they go on from zeros.
+    static __device__ bool begins(u32 done, u32 n) {
+        if constexpr (PROMOTION == 0) return false;
+        else if constexpr (PROMOTION <= STEPS) return n % PROMOTION == 0;
+        else return n == 0 && done % PROMOTION == 0;
     }
 
     static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");

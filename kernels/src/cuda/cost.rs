@@ -56,12 +56,21 @@ pub struct StepInstructions {
 }
 
 /// The instructions of a step: 11 for each of a lane's 8 words of 8 codes, 6 of them byte permutations, all integer; 32
-/// for the tables of a pair of scales, 12 of them integer; and 64 for barriers, addresses and products, 28 of them integer.
-/// A promotion is an addition for each of a lane's sums, and six around them.
+/// for the tables of a pair of scales, 12 of them integer; and for barriers, addresses and products 26, 6 of them integer, 19
+/// and 3 in stages of four steps, or 49 and 11 where sums are promoted within a stage. A promotion is an addition for each of a
+/// lane's sums, and nine around them.
 pub fn step_instructions(config: &LinearConfig, group: usize) -> StepInstructions {
     let tables = 128 / group;
-    let promoting = if config.promotion > 0 { (config.tokens / 2 + 6).div_ceil(config.promotion) } else { 0 };
-    StepInstructions { issued: 8 * 11 + 32 * tables + 64 + promoting, integer: 8 * 11 + 12 * tables + 28 }
+    let promoting = if config.promotion > 0 { (config.tokens / 2 + 9).div_ceil(config.promotion) } else { 0 };
+    let [beside, integer] = match config.steps {
+        steps if (1..steps).contains(&config.promotion) => [49, 11],
+        4 => [19, 3],
+        _ => [26, 6],
+    };
+    StepInstructions {
+        issued: 8 * 11 + 32 * tables + beside + promoting,
+        integer: 8 * 11 + 12 * tables + integer,
+    }
 }
 
 /// Cycles between the barrier of a step and its products, or between products and what promotes them, that a lone warp
@@ -101,21 +110,21 @@ impl Estimate {
 
 /// Registers of a thread, as the compiler allots them; where consumers take some of the producer's they have 240.
 pub fn registers(config: &LinearConfig) -> usize {
-    match (config.tokens, config.promotion) {
-        (128 | 256, _) if config.trades_registers() => {
+    match (config.tokens, config.steps, config.promotion) {
+        (128 | 256, ..) if config.trades_registers() => {
             if config.warpgroups == 2 {
                 168
             } else {
                 240
             }
         }
-        (..=8, 1) | (32, 0) => 80,
-        (..=8, 0) => 64,
-        (16, 1) => 88,
-        (..=16, _) => 72,
-        (32, _) => 104,
-        (64, 0) => 96,
-        (64, 1) => 136,
+        (..=8, 4, _) | (32, 2, 1..) | (64, 2, 0) => 96,
+        (..=16, 4, _) => 104,
+        (32, 4, 0) => 112,
+        (64, 4, 1..) | (128, 4, _) => 168,
+        (16, _, 1) | (32, 2, _) => 80,
+        (..=16, ..) => 72,
+        (64, _, 1) => 136,
         _ => 128,
     }
 }
@@ -171,12 +180,12 @@ fn decode_cycles(config: &LinearConfig, group: usize, warps: f64) -> f64 {
 /// Cycles in which a step of each of `ctas` CTAs arrives.
 fn arrival_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
     let bytes = (ctas * config.step_bytes(group)) as f64;
-    let on_their_way = (config.stages - 1) as f64;
+    let on_their_way = ((config.stages - 1) * config.steps) as f64;
     (bytes / SM_BYTES).max(if ctas > 0 { LATENCY / on_their_way } else { 0.0 })
 }
 
-/// Cycles before the first step of `ctas` CTAs and behind their last: sums go to shared memory, from there, over the
-/// cluster's network where K is split, and out. The rates are estimates.
+/// Cycles before the first step of `ctas` CTAs, for which a whole stage has to arrive, and behind their last: sums go to
+/// shared memory, from there, over the cluster's network where K is split, and out. The rates are estimates.
 fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     if ctas == 0 {
         return 0.0;
@@ -184,7 +193,8 @@ fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     let sums = (ctas * config.tokens * config.channels() * 4) as f64;
     let out = sums / 4.0 * linear.output.bytes() as f64;
     let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
-    1.5 * LATENCY + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
+    let first_stage = (ctas * config.steps * config.step_bytes(linear.group)) as f64 / SM_BYTES;
+    1.5 * LATENCY + first_stage + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
 }
 
 /// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
@@ -202,6 +212,9 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
     (from_memory / MEMORY).max(from_cache / L2)
 }
 
+/// Stages, and their steps.
+const STAGES: [(usize, usize); 6] = [(2, 2), (3, 2), (4, 2), (2, 4), (3, 4), (4, 4)];
+
 /// Every configuration that a product could have. K is split only as long as SMs have room
 /// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
 pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
@@ -209,8 +222,8 @@ pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item =
     let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
         let promotion = promotion(linear.steps().div_ceil(split) * COLS);
         [1, 2].into_iter().flat_map(move |warpgroups| {
-            [3, 4, 6, 8].into_iter().flat_map(move |stages| {
-                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, split, promotion })
+            STAGES.into_iter().flat_map(move |(stages, steps)| {
+                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, steps, split, promotion })
             })
         })
     });
@@ -223,7 +236,7 @@ pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item =
 }
 
 /// Configurations this close to the quickest are as good: the one with the least split, the smallest tile of tokens and the
-/// most stages is taken.
+/// most steps in stages is taken.
 pub(super) const AS_GOOD: f64 = 1.02;
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many.
@@ -232,7 +245,8 @@ pub fn choose(linear: &Linear, tokens: usize) -> (LinearConfig, Estimate) {
         candidates(linear, tokens).map(|config| (config, estimate(linear, &config, tokens))).collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
-    let simplest = as_good.min_by_key(|(c, _)| (c.split, c.tokens, Reverse(c.stages), c.warpgroups));
+    let simplest =
+        as_good.min_by_key(|(c, _)| (c.split, c.tokens, Reverse(c.stages * c.steps), c.steps, c.warpgroups));
     simplest.expect("the smallest tile fits every product")
 }
 

@@ -85,7 +85,8 @@ pub fn estimate(linear: &LinearFp8, config: &LinearFp8Config, tokens: usize) -> 
     let steps = rounds * linear.steps() as f64;
     let [tensor, shared] = step_cycles(config).map(|cycles| steps * cycles);
     let arrival = (config.step_bytes() as f64 / SM_BYTES).max(LATENCY / (config.stages - 1) as f64);
-    let ends = LATENCY * 1.5 + end_cycles(config, linear, rounds);
+    let first_step = config.step_bytes() as f64 / SM_BYTES;
+    let ends = LATENCY * 1.5 + first_step + end_cycles(config, linear, rounds);
     let busy = (tensor + steps * drain_cycles(config)).max(shared).max(steps * arrival);
     let memory = memory_seconds(linear, config, tokens);
     let [tensor, shared, busy, ends] = [tensor, shared, busy, ends].map(|cycles| cycles / CLOCK);

@@ -20,12 +20,14 @@ pub struct LinearConfig {
     pub tokens: usize,
     /// Consumer warpgroups of a CTA, 1 or 2: each has 64 output channels.
     pub warpgroups: usize,
-    /// Steps of 128 columns that are on their way or being multiplied.
+    /// Stages that are on their way or being multiplied.
     pub stages: usize,
+    /// Steps of 128 columns of a stage: 2 or 4.
+    pub steps: usize,
     /// CTAs of a cluster, which share out the columns: 1, 2, 4 or 8.
     pub split: usize,
-    /// Steps after which the tensor cores' sums are added to sums in FP32 registers: 1 or an even number; 0 where they
-    /// keep theirs to the end. See [`promotion`](super::cost::promotion).
+    /// Steps after which the tensor cores' sums are added to sums in FP32 registers, a divisor of a stage's or a multiple; 0
+    /// where they keep theirs to the end. See [`promotion`](super::cost::promotion).
     pub promotion: usize,
 }
 
@@ -53,14 +55,18 @@ impl LinearConfig {
 
     /// Whether there is such a kernel: an error with the reason where there is none.
     pub fn check(&self) -> Result<(), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, split, promotion } = *self;
-        let there =
-            TOKEN_TILES.contains(&tokens) && matches!(warpgroups, 1 | 2) && matches!(split, 1 | 2 | 4 | 8);
+        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *self;
+        let there = TOKEN_TILES.contains(&tokens)
+            && matches!(warpgroups, 1 | 2)
+            && matches!(steps, 2 | 4)
+            && matches!(split, 1 | 2 | 4 | 8);
         if !there || !(2..=16).contains(&stages) {
             return Err(Unsupported(format!("no kernel has {self:?}")));
         }
-        if promotion > 1 && !promotion.is_multiple_of(2) {
-            return Err(Unsupported(format!("sums promoted every {promotion} steps: 1 and even numbers do")));
+        if promotion > 0 && !steps.is_multiple_of(promotion) && !promotion.is_multiple_of(steps) {
+            return Err(Unsupported(format!(
+                "sums promoted every {promotion} steps in stages of {steps}: they begin anew with a stage"
+            )));
         }
         if promotion > 0 && tokens > 128 {
             return Err(Unsupported(format!(
@@ -75,10 +81,10 @@ impl LinearConfig {
         self.tokens * COLS + self.warpgroups * record_bytes(group)
     }
 
-    /// Bytes of shared memory: the ring of steps, in whose place sums come later, and two barriers a stage.
+    /// Bytes of shared memory: the ring of stages, in whose place sums come later, and two barriers a stage.
     pub fn shared(&self, group: usize) -> usize {
         let sums = self.tokens * (self.channels() + 4) * 4;
-        (self.stages * self.step_bytes(group)).max(sums).next_multiple_of(16) + 16 * self.stages
+        (self.stages * self.steps * self.step_bytes(group)).max(sums).next_multiple_of(16) + 16 * self.stages
     }
 }
 
@@ -200,10 +206,11 @@ impl Linear {
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {} threads, {} stages in {} KiB{cluster}{promoted}",
+                "tiles of {} channels and {tokens} tokens, {} threads, {} stages of {} columns in {} KiB{cluster}{promoted}",
                 config.channels(),
                 cta.threads,
                 config.stages,
+                COLS * config.steps,
                 cta.dynamic_shared.div_ceil(1024)
             ),
             reason,
@@ -216,15 +223,17 @@ impl Linear {
 
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> Result<(String, String), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, split, promotion } = *config;
+        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *config;
         let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
         let name = format!(
-            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}_k{split}{}",
+            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}",
             self.group,
             in_a_name(promotion)
         );
-        let of =
-            format!("LinearTile<{tokens}, {warpgroups}, {stages}, {split}, {}, {promotion}>", self.group);
+        let of = format!(
+            "LinearTile<{tokens}, {warpgroups}, {stages}, {steps}, {split}, {}, {promotion}>",
+            self.group
+        );
         let text = text::<params::Linear>(&Parts {
             name: &name,
             kernel: "linear",
