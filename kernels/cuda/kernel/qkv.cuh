@@ -4,7 +4,7 @@
 #include "mainloop/head.cuh"
 
 // Between the projections and attention: rope, a scale and a shift per channel, then FP8 for queries, and INT4 into the
-// pages of the cache for keys and values. For prefill of one sequence, keys and values also go, dequantized, into an FP8
+// pages of the cache for keys and values. For prefill, keys and values also go, dequantized, into an FP8
 // workspace: keys as they are, values transposed and behind the last token zero until its block of sixteen ends. One CTA for
 // a head and a run.
 
@@ -19,6 +19,7 @@ struct Run {
     u32 token;     // the first
     u32 position;  // of the first
     u32 count;
+    u32 key;       // the workspace's position of the sequence's first key, a multiple of BLOCK
 };
 
 struct Params {
@@ -35,7 +36,7 @@ struct Params {
     const Run* runs;
     const u32* tables;     // [sequences, table_stride]: pages of a sequence, in order
     u8* pages;             // page n begins n·page_stride bytes on
-    e4m3* k_workspace;     // [context, KV_HEADS·HEAD], or null
+    e4m3* k_workspace;     // [positions, KV_HEADS·HEAD], or null
     e4m3* v_workspace;     // [KV_HEADS·HEAD, workspace_stride], blocks of positions permuted, or null
     u32 page_stride;
     u32 table_stride;
@@ -83,7 +84,7 @@ __device__ inline void run(const Params& p) {
         u8* scales = block.tile + Page::KEY_SCALES_AT;
         if (active && Group::lane() == 0) store_scale(reinterpret_cast<e4m3*>(scales) + position % Page::TILE, scale);
         if (p.k_workspace != nullptr) {
-            store_elements<Group>(x, active, p.k_workspace + position * ROW + head * Group::HEAD);
+            store_elements<Group>(x, active, p.k_workspace + (run.key + position) * ROW + head * Group::HEAD);
         }
         return;
     }
@@ -96,7 +97,7 @@ __device__ inline void run(const Params& p) {
     if (active && Group::lane() == 0) scales[position % Page::TILE] = to_f16(scale);
     if (p.v_workspace != nullptr) {
         e4m3* channels = p.v_workspace + static_cast<i64>(head) * Group::HEAD * p.workspace_stride;
-        store_transposed<Group, BLOCK>(x, channels + (run.position - first), p.workspace_stride, first);
+        store_transposed<Group, BLOCK>(x, channels + run.key + (run.position - first), p.workspace_stride, first);
     }
 }
 

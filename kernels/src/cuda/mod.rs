@@ -54,7 +54,7 @@ pub use linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
 pub use prefill::{Prefill, PrefillConfig, QUERIES, Sequence, prefill_tiles, value_position};
-pub use qkv::{BLOCK, Qkv, Span, runs};
+pub use qkv::{BLOCK, Qkv, runs};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
 pub use sample::sample;

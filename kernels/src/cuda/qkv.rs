@@ -3,32 +3,23 @@
 use fireq_ir::Fit;
 
 use super::params::{self, Run};
+use super::prefill::Sequence;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, layout, text};
 use crate::pages::Pages;
 
 /// Positions of a CTA, at most.
 pub const BLOCK: usize = 16;
 
-/// The tokens of a sequence in a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Span {
-    /// Positions before them.
-    pub past: usize,
-    /// How many.
-    pub tokens: usize,
-}
-
-/// The runs of a step whose n-th sequence has the n-th span, tokens in the order of sequences: as many as the launch has rows.
-pub fn runs(spans: &[Span]) -> Vec<Run> {
+/// The runs of a step: as many as the launch has rows. The n-th sequence has the n-th table of pages.
+pub fn runs(sequences: &[Sequence]) -> Vec<Run> {
     let mut runs = vec![];
-    let mut token = 0;
-    for (sequence, Span { past, tokens }) in spans.iter().enumerate() {
-        let (mut position, end) = (*past, past + tokens);
+    for (n, Sequence { query, tokens, past, key }) in sequences.iter().enumerate() {
+        let (mut token, mut position, end) = (*query, *past, past + tokens);
         while position < end {
             let count = (BLOCK - position % BLOCK).min(end - position);
-            let [sequence, token_at, position_at, count_of] =
-                [sequence, token, position, count].map(|n| n as u32);
-            runs.push(Run { sequence, token: token_at, position: position_at, count: count_of });
+            let [sequence, token_at, position_at, count_of, key] =
+                [n, token, position, count, *key].map(|n| n as u32);
+            runs.push(Run { sequence, token: token_at, position: position_at, count: count_of, key });
             (position, token) = (position + count, token + count);
         }
     }
@@ -103,14 +94,12 @@ mod tests {
 
     #[test]
     fn runs_end_where_blocks_do() {
-        let found = runs(&[
-            Span { past: 14, tokens: 19 },
-            Span { past: 5, tokens: 0 },
-            Span { past: 16, tokens: 1 },
-            Span { past: 0, tokens: 16 },
-        ]);
-        let run = |[sequence, token, position, count]: [u32; 4]| Run { sequence, token, position, count };
-        let expected = [[0, 0, 14, 2], [0, 2, 16, 16], [0, 18, 32, 1], [2, 19, 16, 1], [3, 20, 0, 16]];
+        let of = |[query, tokens, past, key]: [usize; 4]| Sequence { query, tokens, past, key };
+        let found = runs(&[[0, 19, 14, 0], [19, 0, 5, 48], [19, 1, 16, 64], [20, 16, 0, 96]].map(of));
+        let run =
+            |[sequence, token, position, count, key]: [u32; 5]| Run { sequence, token, position, count, key };
+        let expected =
+            [[0, 0, 14, 2, 0], [0, 2, 16, 16, 0], [0, 18, 32, 1, 0], [2, 19, 16, 1, 64], [3, 20, 0, 16, 96]];
         assert_eq!(found, expected.map(run));
     }
 }

@@ -2,7 +2,7 @@
 
 use fireq_ir::Fit;
 use fireq_kernels::cuda::params::{self, Params};
-use fireq_kernels::cuda::{BLOCK, Qkv, Span, runs, value_position};
+use fireq_kernels::cuda::{BLOCK, Qkv, Sequence, runs, value_position};
 use fireq_kernels::pages::{Pages, Part};
 
 use super::device::{Device, UNTOUCHED, device};
@@ -18,7 +18,7 @@ struct Heads {
 
 impl Heads {
     /// The operations that the kernel stands for, one by one.
-    fn case(&self, Span { past, tokens }: Span, seed: u64) -> Case {
+    fn case(&self, Sequence { past, tokens, .. }: Sequence, seed: u64) -> Case {
         let Qkv { q_heads, kv_heads, head, k_fit, v_fit, .. } = self.qkv;
         let (q, kv) = (q_heads * head, kv_heads * head);
         let cache = format!("i4<g{head}:e4m3>");
@@ -56,8 +56,8 @@ impl Heads {
 }
 
 /// Rows of a merged projection of all sequences: queries, keys and values side by side.
-fn merged(cases: &[Case], spans: &[Span]) -> Vec<f32> {
-    let rows = |(case, span): (&Case, &Span)| {
+fn merged(cases: &[Case], spans: &[Sequence]) -> Vec<f32> {
+    let rows = |(case, span): (&Case, &Sequence)| {
         let all = ["q", "k", "v"].map(|name| case.input_f32(name));
         let cols = all.each_ref().map(|x| x.len() / span.tokens);
         let row =
@@ -68,14 +68,14 @@ fn merged(cases: &[Case], spans: &[Span]) -> Vec<f32> {
 }
 
 /// Positions that workspaces and tables have room for: a block more than there are.
-fn context(span: &Span) -> usize {
+fn context(span: &Sequence) -> usize {
     (span.past + span.tokens).next_multiple_of(BLOCK) + BLOCK
 }
 
 /// A step of several sequences.
 struct Step<'a> {
     heads: &'a Heads,
-    spans: &'a [Span],
+    spans: &'a [Sequence],
     cases: Vec<Case>,
     /// Pages before and after it.
     before: Pool,
@@ -83,7 +83,7 @@ struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    fn new(heads: &'a Heads, spans: &'a [Span]) -> Self {
+    fn new(heads: &'a Heads, spans: &'a [Sequence]) -> Self {
         let Qkv { kv_heads, head, page, .. } = heads.qkv;
         let cases: Vec<Case> = spans.iter().zip(7..).map(|(span, seed)| heads.case(*span, seed)).collect();
         let contexts: Vec<usize> = spans.iter().map(context).collect();
@@ -103,13 +103,17 @@ impl<'a> Step<'a> {
         self.cases.iter().flat_map(of).collect()
     }
 
-    /// Memory for the step; workspaces where there is one sequence.
+    /// Positions of workspaces.
+    fn positions(&self) -> usize {
+        self.spans.iter().map(context).sum()
+    }
+
+    /// Memory for the step.
     fn params(&self, gpu: &mut Device) -> params::Qkv {
         let Qkv { q_heads, kv_heads, head, .. } = self.heads.qkv;
         let (q, kv) = (q_heads * head, kv_heads * head);
         let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
-        let one = self.spans.len() == 1;
-        let mut space = |name| if one { gpu.space(name, context(&self.spans[0]) * kv) } else { 0 };
+        let mut space = |name| gpu.space(name, self.positions() * kv);
         let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
         let case = &self.cases[0];
         let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
@@ -136,7 +140,7 @@ impl<'a> Step<'a> {
             v_workspace,
             page_stride: self.before.layout.bytes() as u32,
             table_stride: self.before.stride as u32,
-            workspace_stride: context(&self.spans[0]) as u32,
+            workspace_stride: self.positions() as u32,
             q_stride: stride,
             k_stride: stride,
             v_stride: stride,
@@ -154,29 +158,32 @@ impl<'a> Step<'a> {
         let pages = gpu.bytes(params.pages, self.after.bytes.len());
         let first = (0..pages.len()).find(|i| pages[*i] != self.after.bytes[*i]);
         assert_eq!(first, None, "the first byte of pages of {} that is wrong: {what}", params.page_stride);
-        if params.k_workspace != 0 {
-            check_workspaces(gpu, &self.cases[0], self.spans[0], &params, &what);
-        }
+        self.check_workspaces(gpu, &params, &what);
     }
-}
 
-fn check_workspaces(gpu: &Device, case: &Case, span: Span, params: &params::Qkv, what: &str) {
-    let rows = span.past..span.past + span.tokens;
-    let behind = rows.end..rows.end.next_multiple_of(BLOCK);
-    let [keys, values] = ["k.0", "v.0"].map(|name| elements_e4m3(case.cache(name)));
-    let (kv, context) = (keys.len() / rows.end, context(&span));
-    let found = gpu.bytes(params.k_workspace, context * kv);
-    let transposed = gpu.bytes(params.v_workspace, context * kv);
-    for row in 0..context {
-        let place = row / BLOCK * BLOCK + value_position(row % BLOCK);
-        for channel in 0..kv {
-            let at = row * kv + channel;
-            let [key, value] =
-                [&keys, &values].map(|all| if rows.contains(&row) { all[at] } else { UNTOUCHED });
-            assert_eq!(found[at], key, "key {row}, channel {channel}: {what}");
-            let found = transposed[channel * context + place];
-            let is_right = if behind.contains(&row) { matches!(found, 0 | 0x80) } else { found == value };
-            assert!(is_right, "value {row}, channel {channel}: {found:#x}, {value:#x}: {what}");
+    /// Keys and values of the step are there, and zeros behind the last value of a block; all else is untouched.
+    fn check_workspaces(&self, gpu: &Device, params: &params::Qkv, what: &str) {
+        let Qkv { kv_heads, head, .. } = self.heads.qkv;
+        let (kv, positions) = (kv_heads * head, self.positions());
+        let keys = gpu.bytes(params.k_workspace, positions * kv);
+        let values = gpu.bytes(params.v_workspace, positions * kv);
+        for (case, span) in self.cases.iter().zip(self.spans) {
+            let rows = span.past..span.past + span.tokens;
+            let behind = rows.end..rows.end.next_multiple_of(BLOCK);
+            let wanted = ["k.0", "v.0"].map(|name| elements_e4m3(case.cache(name)));
+            for row in 0..context(span) {
+                let place = span.key + row / BLOCK * BLOCK + value_position(row % BLOCK);
+                for channel in 0..kv {
+                    let at = row * kv + channel;
+                    let [key, value] =
+                        wanted.each_ref().map(|all| if rows.contains(&row) { all[at] } else { UNTOUCHED });
+                    assert_eq!(keys[(span.key + row) * kv + channel], key, "key {row}, {channel}: {what}");
+                    let found = values[channel * positions + place];
+                    let is_right =
+                        if behind.contains(&row) { matches!(found, 0 | 0x80) } else { found == value };
+                    assert!(is_right, "value {row}, channel {channel}: {found:#x}, {value:#x}: {what}");
+                }
+            }
         }
     }
 }
@@ -187,9 +194,15 @@ fn heads(sizes: [usize; 3], fits: [Fit; 2], page: usize, [scaled, shifted]: [boo
     Heads { qkv: Qkv { q_heads, kv_heads, head, k_fit, v_fit, page }, scaled, shifted }
 }
 
-/// Tokens and what is past, of each sequence.
-fn spans<const N: usize>(of: [[usize; 2]; N]) -> Vec<Span> {
-    of.map(|[tokens, past]| Span { past, tokens }).into()
+/// Tokens and what is past, of each sequence; one after the other in rows and workspaces.
+fn spans<const N: usize>(of: [[usize; 2]; N]) -> Vec<Sequence> {
+    let (mut query, mut key) = (0, 0);
+    let mut next = |[tokens, past]: [usize; 2]| {
+        let sequence = Sequence { query, tokens, past, key };
+        (query, key) = (query + tokens, key + context(&sequence));
+        sequence
+    };
+    of.map(&mut next).into()
 }
 
 #[test]

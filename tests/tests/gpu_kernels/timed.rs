@@ -9,8 +9,8 @@ use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{
-    Elementwise, Qkv, Span, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table, runs,
-    swiglu_quantize,
+    Elementwise, Qkv, Sequence, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table,
+    runs, swiglu_quantize,
 };
 use fireq_kernels::pages::Pages;
 use serde_json::{Value, json};
@@ -202,7 +202,7 @@ fn heads(tokens: usize) -> Vec<Timed> {
     let Qkv { q_heads, kv_heads, head, .. } = HEADS;
     let (q, kv, stride) = (q_heads * head, kv_heads * head, (q_heads + 2 * kv_heads) * head);
     let room = tokens.next_multiple_of(16);
-    let spans = [Span { past: 0, tokens }];
+    let spans = [Sequence { tokens, ..Sequence::default() }];
     let layout = Pages { kv_heads, head, keys: HEADS.page };
     let table = |m: &mut Memory| params::RopeTable {
         positions: m.indices("positions", tokens, 8192),

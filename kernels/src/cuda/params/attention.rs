@@ -31,7 +31,7 @@ params! {
         tables: DevicePtr,
         /// [`crate::pages`] of this layer.
         pages: DevicePtr,
-        /// `e4m3[context, kv_heads·head]`: dequantized keys for prefill, or 0.
+        /// `e4m3[positions, kv_heads·head]`: dequantized keys for prefill, those of a sequence in a row, or 0.
         k_workspace: DevicePtr,
         /// `e4m3[kv_heads·head, workspace_stride]`: dequantized values, transposed, each sixteen positions in the order of
         /// [`crate::cuda::value_position`], or 0.
@@ -59,6 +59,8 @@ params! {
         position: u32,
         /// How many tokens.
         count: u32,
+        /// The position in the workspace of the sequence's first key: a multiple of 16.
+        key: u32,
     }
     /// Of the copy of earlier keys and values from pages into the workspace of prefill.
     GatherPages = "fireq::gather_pages::Params" {
