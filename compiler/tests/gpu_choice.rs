@@ -51,7 +51,7 @@ fn every_launch_has_a_kernel_in_models_that_import_knows() {
         (qwen3, Some("rms_norm_bf16_128")),
     ] {
         let plan = plan(&config, "full");
-        let choices = select(&plan, &Tuning::default());
+        let choices = select(&plan, &Tuning::default()).choices;
         let missing = choices.iter().find(|choice| choice.unit.is_none());
         assert_eq!(missing, None, "{}", config["model_type"]);
         attention_is_there_for_every_number_of_tokens(&choices);
@@ -68,7 +68,7 @@ fn every_launch_has_a_kernel_in_models_that_import_knows() {
 /// quantized behind.
 #[test]
 fn weights_are_decoded_in_front_of_products_of_many_tokens() {
-    let choices = select(&plan(&llama(), "full"), &Tuning::default());
+    let choices = select(&plan(&llama(), "full"), &Tuning::default()).choices;
     let of = |kernel: &CudaKernel| (kernel.launches.clone(), kernel.tokens);
     let products = choices.windows(2).filter(|pair| pair[1].kernel.name.starts_with("linear_fp8"));
     for pair in products {
@@ -102,7 +102,7 @@ fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
 #[test]
 fn attention_over_caches_that_are_not_quantized_is_refused_with_the_reason() {
     let plan = plan(&llama(), "quantize-weights,quantize-activations");
-    let choices = select(&plan, &Tuning::default());
+    let choices = select(&plan, &Tuning::default()).choices;
     let attention = choices.iter().find(|choice| choice.kernel.name.starts_with("attention")).unwrap();
     assert_eq!((&attention.unit, attention.kernel.compiled), (&None, false));
     let reason = &attention.kernel.reason;

@@ -2,46 +2,59 @@
 
 use fireq_ir::DType;
 use fireq_ir::artifact::TokenRange;
-use fireq_ir::plan::{Kernel, Launch, Plan};
-use fireq_kernels::cuda::{DecodeAttention, Prefill, PrefillConfig, Unit, Unsupported, gather_pages};
+use fireq_ir::plan::{Kernel, Launch};
+use fireq_kernels::cuda::program::{Count, When};
+use fireq_kernels::cuda::{DecodeAttention, Prefill, PrefillConfig, Qkv, Unit, Unsupported, gather_pages};
 
-use super::heads::of_attention;
+use super::bind::Binder;
+use super::heads::{attended, of_attention};
+use super::select::Run;
 
 /// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
 /// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.
-const FEW: usize = 4;
+pub(super) const FEW: usize = 4;
 /// Tiles of keys that prefill has on their way.
 const STAGES: usize = 2;
 
-/// The units of an attention, with the numbers of tokens that they are for; or why it has none.
-pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, TokenRange)>, String> {
-    let Kernel::Attention { heads, kv_heads, p, .. } = launch.kernel else {
+/// What an attention runs; or why it has no kernels.
+pub(super) fn attention(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, String> {
+    let Kernel::Attention { heads, kv_heads, p, scale } = launch.kernel else {
         return Err("no attention".into());
     };
-    let before = of_attention(plan, launch)?;
+    let of = attended(binder.plan, launch)?;
+    let before = of_attention(binder.plan, &of)?;
     if p != DType::E4M3 {
         return Err(format!("probabilities are {p}, and not rounded to E4M3"));
     }
     let decode = DecodeAttention { heads, kv_heads, head: before.head, page: before.page };
-    let prefill = prefill(&Prefill { heads, kv_heads, head: before.head, output: DType::F32 });
-    let of = |unit: Result<Unit, Unsupported>, from, to| {
-        unit.map(|unit| (unit, TokenRange { from, to })).map_err(|e| e.to_string())
+    let prefill = prefill(&before);
+    let run = |unit: Result<Unit, Unsupported>, arguments, rows, from, to| {
+        let unit = unit.map_err(|e| e.to_string())?;
+        let tokens = Some(TokenRange { from, to });
+        Ok::<_, String>(Run { unit, tokens, when: When::Longest(from, to), rows, arguments })
     };
     // Where prefill has no such heads, each of any number of tokens reads the cache by itself.
     let few = prefill.is_some().then_some(FEW);
-    let mut units = vec![of(decode.unit(), 1, few)?, of(decode.combine(), 1, few)?];
-    if let Some(prefill) = prefill {
-        units.push(of(gather_pages(decode.pages()), FEW + 1, None)?);
-        units.push(of(Ok(prefill), FEW + 1, None)?);
+    let [each, combine] = binder.decode(&of, &decode, scale)?;
+    let mut runs = vec![
+        run(decode.unit(), each, Count::Tokens, 1, few)?,
+        run(decode.combine(), combine, Count::Parted, 1, few)?,
+    ];
+    if let Some((prefill, unit)) = prefill {
+        let [gather, attend] = binder.prefill(&of, &decode, &prefill, scale);
+        runs.push(run(gather_pages(decode.pages()), gather, Count::Past, FEW + 1, None)?);
+        runs.push(run(Ok(unit), attend, Count::Queries, FEW + 1, None)?);
     }
-    Ok(units)
+    Ok(runs)
 }
 
 /// The unit of prefill with as many tiles in flight as registers hold, if there is one.
-fn prefill(of: &Prefill) -> Option<Unit> {
+pub(super) fn prefill(before: &Qkv) -> Option<(Prefill, Unit)> {
+    let Qkv { q_heads, kv_heads, head, .. } = *before;
+    let of = Prefill { heads: q_heads, kv_heads, head, output: DType::F32 };
     let unit = |in_flight| {
         let reason = "two warpgroups share keys and values; sums of probabilities come from the tensor cores";
         of.unit(PrefillConfig { stages: STAGES, in_flight }, reason.into()).ok()
     };
-    unit(3).or_else(|| unit(2))
+    unit(3).or_else(|| unit(2)).map(|unit| (of, unit))
 }

@@ -1,34 +1,59 @@
 //! The kernel between projections and attention: three launches that one kernel serves.
 
+use fireq_ir::artifact::TokenRange;
 use fireq_ir::plan::{Kernel, Launch, Plan};
 use fireq_ir::{DType, Format, Level, Per, Type};
 use fireq_kernels::cuda::Qkv;
+use fireq_kernels::cuda::program::{Count, When};
 use fireq_kernels::pages::TILE;
 
-use super::select::{Found, Missing, cols};
+use super::attention::{FEW, prefill};
+use super::bind::{Attended, Binder};
+use super::select::{Run, cols};
 
 /// Positions of a page.
 const PAGE: usize = TILE;
 
-/// The kernel that serves one of an attention's three producers, or why it does not.
-pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
+/// The kernel that serves one of an attention's three producers, or why it does not. It runs for the last of them, and writes
+/// workspaces where prefill reads them.
+pub(super) fn heads(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, String> {
     let reads =
         |l: &&Launch| matches!(l.kernel, Kernel::Attention { .. }) && l.inputs.contains(&launch.output);
-    let attention = plan.launches.iter().find(reads).ok_or("its result goes to no attention")?;
-    let unit = of_attention(plan, attention)?.unit();
-    Ok(unit
-        .map(|unit| (unit, None))
-        .map_err(|e| Missing { name: launch.symbol.to_string(), reason: format!("no kernel: {e}") }))
+    let attention = binder.plan.launches.iter().find(reads).ok_or("its result goes to no attention")?;
+    let of = attended(binder.plan, attention)?;
+    let qkv = of_attention(binder.plan, &of)?;
+    let unit = qkv.unit().map_err(|e| e.to_string())?;
+    let last = is_last(binder.plan, &of, launch);
+    let few = prefill(&qkv).map(|_| FEW);
+    let run = |workspaces, from, to| {
+        let arguments = if last { binder.qkv(&of, &qkv, workspaces) } else { vec![] };
+        let tokens = Some(TokenRange { from, to });
+        Run { tokens, when: When::Longest(from, to), rows: Count::Runs, unit: unit.clone(), arguments }
+    };
+    let many = few.map(|few| run(true, few + 1, None));
+    Ok(std::iter::once(run(false, 1, few)).chain(many).collect())
+}
+
+/// Whether the last of the three is this one. What the others read is there still.
+fn is_last(plan: &Plan, of: &Attended<'_>, launch: &Launch) -> bool {
+    let at = |l: &Launch| plan.launches.iter().position(|found| found.output == l.output);
+    [of.q, of.k, of.v].into_iter().all(|other| at(other) <= at(launch))
+}
+
+/// An attention with its three producers.
+pub(super) fn attended<'a>(plan: &'a Plan, attention: &'a Launch) -> Result<Attended<'a>, String> {
+    let producer = |n: usize| plan.launches.iter().find(|l| l.output == attention.inputs[n]);
+    match [0, 1, 2].map(producer) {
+        [Some(q), Some(k), Some(v)] => Ok(Attended { attention, q, k, v }),
+        _ => Err("attention reads what no launch writes".into()),
+    }
 }
 
 /// What the kernel before an attention is specialized for.
-pub(super) fn of_attention(plan: &Plan, attention: &Launch) -> Result<Qkv, String> {
+pub(super) fn of_attention(plan: &Plan, of: &Attended<'_>) -> Result<Qkv, String> {
+    let Attended { attention, q, k, v } = *of;
     let Kernel::Attention { heads, kv_heads, .. } = attention.kernel else {
         return Err("no attention".into());
-    };
-    let producer = |n: usize| plan.launches.iter().find(|l| l.output == attention.inputs[n]);
-    let [Some(q), Some(k), Some(v)] = [0, 1, 2].map(producer) else {
-        return Err("attention reads what no launch writes".into());
     };
     let (
         Kernel::RopeQuantize { to },

@@ -12,6 +12,9 @@ use fireq_kernels::cuda::cost_fp8::CTAS;
 use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
+use super::bind::{Binder, part};
+use super::select::{Found, Run};
+
 /// The methods of products: a model has few different ones, and many of each.
 pub(super) struct Methods<'a> {
     tuning: &'a Tuning,
@@ -55,7 +58,11 @@ pub(super) fn epilogue(plan: &Plan, launch: &Launch) -> Option<(Addend, Output)>
 }
 
 /// The product of a launch's first two operands, or why there is no kernel for it.
-fn product(plan: &Plan, launch: &Launch, (addend, output): (Addend, Output)) -> Result<Linear, String> {
+pub(super) fn product(
+    plan: &Plan,
+    launch: &Launch,
+    (addend, output): (Addend, Output),
+) -> Result<Linear, String> {
     let [x, weight] = [0, 1].map(|n| &plan.buffers[launch.inputs[n]]);
     if x.ty.format() != Format::activation() || weight.storage != Storage::Records {
         return Err(format!("no kernel yet: products of {} and {}", x.ty.format(), weight.ty.format()));
@@ -63,18 +70,24 @@ fn product(plan: &Plan, launch: &Launch, (addend, output): (Addend, Output)) -> 
     Linear::of(&weight.ty, addend, output).map_err(|e| format!("no kernel: {e}"))
 }
 
-/// The units of a product whose operands are the launch's first two, by rising numbers of tokens; or why it has none.
+/// What runs for a product whose operands are a launch's first two, by rising numbers of tokens; or why it has no kernels. Its
+/// outputs are the launch's, or rows `between` it and a quantizer.
 pub(super) fn linears(
-    plan: &Plan,
+    binder: &Binder<'_>,
     methods: &Methods<'_>,
     launch: &Launch,
     epilogue: (Addend, Output),
-) -> Result<Vec<(Unit, TokenRange)>, String> {
-    let linear = product(plan, launch, epilogue)?;
+    between: bool,
+) -> Result<Vec<Found>, String> {
+    let linear = product(binder.plan, launch, epilogue)?;
+    let out = if between { binder.between(&linear) } else { part(launch.output, 0) };
     let mut found = vec![];
     for Chosen { from, to, method, reason } in methods.of(&linear) {
         let units = units(&linear, &method, reason).map_err(|e| format!("no kernel: {e}"))?;
-        found.extend(units.into_iter().map(|unit| (unit, TokenRange { from, to })));
+        let runs = units.into_iter().zip(binder.method(launch, &linear, &method, &out));
+        found.extend(
+            runs.map(|(unit, arguments)| Ok(Run::of(unit, arguments).of_rows(TokenRange { from, to }))),
+        );
     }
     Ok(found)
 }

@@ -3,6 +3,7 @@
 //! A plan of fused launches says what is computed; [`mod@select`] says which kernels do it, and which have none yet.
 
 mod attention;
+mod bind;
 pub mod cache;
 pub mod cubin;
 mod heads;
@@ -16,7 +17,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use fireq_ir::artifact::{CUDA_KERNELS, CudaCode};
+use fireq_ir::artifact::{CUDA_KERNELS, CUDA_PROGRAM, CudaCode};
 use fireq_ir::plan::Plan;
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::include::IncludeError;
@@ -26,7 +27,7 @@ use thiserror::Error;
 
 use cache::Cache;
 use nvrtc::{ARCHITECTURE, NvrtcFailure};
-use select::select;
+use select::{Selection, select};
 
 /// Why there is no GPU code.
 #[derive(Debug, Error)]
@@ -47,15 +48,19 @@ pub enum CudaError {
     },
 }
 
-/// Compiles the kernels of a plan of fused launches into the artifact directory `dir`, and says what they are. Products are
-/// configured as `tuning` has it.
+/// Compiles the kernels of a plan of fused launches into the artifact directory `dir`, with the program that launches them
+/// where none is missing, and says what they are. Products are configured as `tuning` has it.
 pub fn generate(plan: &Plan, tuning: &Tuning, cache: &Cache, dir: &Path) -> Result<CudaCode, CudaError> {
-    let choices = select(plan, tuning);
+    let Selection { choices, program } = select(plan, tuning);
     let folder = dir.join(CUDA_KERNELS);
     fs::create_dir_all(&folder).map_err(|source| CudaError::Io { path: folder.clone(), source })?;
     let units: BTreeMap<&str, &Unit> =
         choices.iter().filter_map(|choice| choice.unit.as_ref()).map(|unit| (&*unit.name, unit)).collect();
     units.into_values().collect::<Vec<_>>().par_iter().try_for_each(|unit| write(unit, cache, &folder))?;
+    if let Some(program) = program {
+        let path = dir.join(CUDA_PROGRAM);
+        fs::write(&path, program.to_json()).map_err(|source| CudaError::Io { path, source })?;
+    }
     let kernels = choices.into_iter().map(|choice| choice.kernel).collect();
     Ok(CudaCode { arch: ARCHITECTURE.into(), kernels })
 }

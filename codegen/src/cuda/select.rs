@@ -3,15 +3,17 @@
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{Dim, Format, Type};
+use fireq_kernels::cuda::program::{self, Argument, Count, Program, When};
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_kernels::cuda::{
-    Addend, Elementwise, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize, quantize,
-    rms_norm, rope_table, sample, swiglu_quantize,
+    Addend, Elementwise, Grid, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize,
+    quantize, rms_norm, rope_table, sample, swiglu_quantize,
 };
 
 use super::attention::attention;
+use super::bind::Binder;
 use super::heads::heads;
-use super::linear::{Methods, epilogue, linears};
+use super::linear::{Methods, epilogue, linears, product};
 
 /// A kernel of a plan, and its unit where there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,26 +29,90 @@ pub struct Choice {
 const LOGITS: [(usize, TokenRange); 2] =
     [(1, TokenRange { from: 1, to: Some(1) }), (8, TokenRange { from: 2, to: None })];
 
-/// Every kernel that a plan of fused launches needs, in the order of first need. What is read in place needs none.
-pub fn select(plan: &Plan, tuning: &Tuning) -> Vec<Choice> {
-    let (mut choices, methods) = (Choices(vec![]), Methods::new(tuning));
+/// What a plan of fused launches runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Selection {
+    /// Every kernel that it needs, in the order of first need. What is read in place needs none.
+    pub choices: Vec<Choice>,
+    /// Its launches; none where something has no kernel.
+    pub program: Option<Program>,
+}
+
+/// The kernels of a plan, products as `tuning` has them.
+pub fn select(plan: &Plan, tuning: &Tuning) -> Selection {
+    let (mut choices, methods, binder) = (Choices(vec![]), Methods::new(tuning), Binder::new(plan));
+    let mut program = Some(Program::default());
     for launch in &plan.launches {
-        for found in kernels_of(plan, &methods, launch) {
+        let found = kernels_of(&binder, &methods, launch);
+        program = program.and_then(|program| extended(program, launch, &found));
+        for found in found {
             choices.add(launch, found);
         }
     }
-    for buffer in &plan.buffers {
+    for (n, buffer) in plan.buffers.iter().enumerate() {
         let (Place::Output(_), Some(cols)) = (&buffer.place, buffer.ty.shape.cols().fixed()) else {
             continue;
         };
-        choices.0.push(compiled(&sample(cols), None));
+        let unit = sample(cols);
+        choices.0.push(compiled(&unit, None));
+        let run = Run { rows: Count::Selected, ..Run::of(unit, binder.sample(n)) };
+        program.iter_mut().for_each(|program| program.sample = Some(launch_of("sample", &run, None)));
     }
-    choices.0
+    let program = program.map(|program| Program { regions: binder.into_regions(), ..program });
+    Selection { choices: choices.0, program }
 }
 
-/// What a launch runs: a unit, with the numbers of tokens for which it does unless it does for all; or the name of what is
-/// missing with the reason.
-pub(super) type Found = Result<(Unit, Option<TokenRange>), Missing>;
+/// The program with what a launch of the plan runs; none where something is missing.
+fn extended(mut program: Program, launch: &Launch, found: &[Found]) -> Option<Program> {
+    let runs: Vec<&Run> = found.iter().map(Result::as_ref).collect::<Result<_, _>>().ok()?;
+    let runs = runs.into_iter().filter(|run| !run.arguments.is_empty());
+    program.launches.extend(runs.map(|run| launch_of(&launch.symbol, run, Some(launch.output))));
+    Some(program)
+}
+
+fn launch_of(symbol: &str, run: &Run, result: Option<usize>) -> program::Launch {
+    let Unit { name, cta, grid, .. } = &run.unit;
+    program::Launch {
+        function: name.clone(),
+        symbol: symbol.into(),
+        result,
+        when: run.when,
+        rows: run.rows,
+        cta: *cta,
+        grid: *grid,
+        arguments: run.arguments.clone(),
+    }
+}
+
+/// What a launch of a plan runs, or a part of it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Run {
+    /// The kernel.
+    pub unit: Unit,
+    /// The numbers of tokens for which it runs, unless it does for all.
+    pub tokens: Option<TokenRange>,
+    /// In which steps that is.
+    pub when: When,
+    /// What its rows are.
+    pub rows: Count,
+    /// What it takes; nothing where it runs for a later launch of the plan, with which it does this one.
+    pub arguments: Vec<Argument>,
+}
+
+impl Run {
+    /// A kernel whose rows are tokens, of which there may be any number.
+    pub fn of(unit: Unit, arguments: Vec<Argument>) -> Self {
+        Run { unit, tokens: None, when: When::Always, rows: Count::Tokens, arguments }
+    }
+
+    /// The kernel, for these numbers of rows.
+    pub fn of_rows(self, range: TokenRange) -> Self {
+        Run { tokens: Some(range), when: When::Rows(range.from, range.to), ..self }
+    }
+}
+
+/// What a launch runs, or the name of what is missing with the reason.
+pub(super) type Found = Result<Run, Missing>;
 
 /// What has no kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,19 +125,28 @@ pub(super) struct Missing {
 
 /// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
 /// weight and a product.
-fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found> {
+fn kernels_of(binder: &Binder<'_>, methods: &Methods<'_>, launch: &Launch) -> Vec<Found> {
+    let plan = binder.plan;
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
+    let refused = |e: Unsupported| missing(&format!("no kernel: {e}"));
     let found = |unit: Result<Unit, Unsupported>| {
-        unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
+        let run = |unit| Run { rows: binder.count(launch), ..Run::of(unit, binder.plain(launch)) };
+        unit.map(run).or_else(refused)
+    };
+    let all = |runs: Result<Vec<Run>, String>| match runs {
+        Ok(runs) => runs.into_iter().map(Ok).collect(),
+        Err(reason) => vec![missing(&format!("no kernel: {reason}"))],
     };
     let unknown = || vec![missing("no kernel yet: passes fuse it into others where they can")];
-    let products =
-        |epilogue| products(plan, methods, launch, epilogue).unwrap_or_else(|reason| vec![missing(&reason)]);
     let (types, out) = (types(plan, launch), &plan.buffers[launch.output].ty);
     let Some(cols) = cols(out) else { return vec![missing("no kernel: rows have no fixed length")] };
     match (&launch.kernel, &types[..]) {
         (Kernel::Gather, [table, _]) => vec![found(gather(cols, table.dtype))],
-        (Kernel::RmsNorm { .. }, [_, weight]) => vec![found(rms_norm(run(weight), weight.dtype))],
+        (Kernel::RmsNorm { .. }, [_, weight]) => {
+            vec![found(
+                rms_norm(run(weight), weight.dtype).map(|unit| each_run(unit, cols / run(weight).max(1))),
+            )]
+        }
         (Kernel::NormQuantize { to, .. }, [_, weight])
             if *to == Format::activation() && run(weight) == cols =>
         {
@@ -85,44 +160,51 @@ fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found>
         (Kernel::RopeTable, _) => vec![found(rope_table(cols))],
         (Kernel::Linear, [x, weight]) if is_logits(x, weight, out) => {
             let unit = |rows| found(logits(run(x), cols, weight.dtype, rows));
-            LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
+            LOGITS.map(|(rows, range)| unit(rows).map(|run| run.of_rows(range))).into()
         }
         (Kernel::Linear | Kernel::LinearBias | Kernel::LinearAdd, _) => {
-            epilogue(plan, launch).map_or_else(unknown, products)
+            let products = |epilogue| linears(binder, methods, launch, epilogue, false);
+            epilogue(plan, launch)
+                .map_or_else(unknown, |e| products(e).unwrap_or_else(|reason| vec![missing(&reason)]))
         }
-        // What lies between the two, f32[T, cols] or f32[T, 2·cols], has scratch beside the plan's.
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
-            let gated = self::products(plan, methods, launch, (Addend::Nothing, Output::Swiglu));
-            let (mut both, rows) = match gated {
-                Ok(gated) => (gated, quantize(cols)),
-                Err(reason) => {
-                    (products((Addend::Nothing, Output::F32)), apart(swiglu_quantize(cols), &reason))
-                }
-            };
-            both.push(found(rows));
-            both
+            gated(binder, methods, launch, cols).unwrap_or_else(|reason| vec![missing(&reason)])
         }
-        (Kernel::Attention { .. }, _) => match attention(plan, launch) {
-            Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
-            Err(reason) => vec![missing(&format!("no kernel: {reason}"))],
-        },
+        (Kernel::Attention { .. }, _) => all(attention(binder, launch)),
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
-            vec![heads(plan, launch).unwrap_or_else(|reason| missing(&format!("no kernel: {reason}")))]
+            all(heads(binder, launch))
         }
         (Kernel::Slice { .. }, _) if read_in_place(plan, launch) => vec![],
         _ => unknown(),
     }
 }
 
-/// The kernels of a product, by rising numbers of tokens; or why there are none.
-fn products(
-    plan: &Plan,
+/// A unit with a row for each run of a token.
+fn each_run(unit: Unit, runs: usize) -> Unit {
+    Unit { grid: Grid::Elements { cols: runs, per_cta: 1 }, ..unit }
+}
+
+/// The product of gates and ups, and the quantizer of what it leaves in a region beside the plan's buffers: gated rows, or
+/// gates and ups where the product does not gate them.
+fn gated(
+    binder: &Binder<'_>,
     methods: &Methods<'_>,
     launch: &Launch,
-    epilogue: (Addend, Output),
+    cols: usize,
 ) -> Result<Vec<Found>, String> {
-    let units = linears(plan, methods, launch, epilogue)?;
-    Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect())
+    let between = |output| -> Result<_, String> {
+        let linear = product(binder.plan, launch, (Addend::Nothing, output))?;
+        Ok((linears(binder, methods, launch, (Addend::Nothing, output), true)?, binder.between(&linear)))
+    };
+    let (mut runs, unit, arguments) = match between(Output::Swiglu) {
+        Ok((runs, rows)) => (runs, quantize(cols), binder.quantize(launch, rows)),
+        Err(reason) => {
+            let (runs, rows) = between(Output::F32)?;
+            (runs, apart(swiglu_quantize(cols), &reason), binder.swiglu(launch, rows))
+        }
+    };
+    runs.push(Ok(Run::of(unit.map_err(|e| format!("no kernel: {e}"))?, arguments)));
+    Ok(runs)
 }
 
 /// A unit that gates what a product leaves apart, and the reason why the product does not.
@@ -168,7 +250,7 @@ impl Choices {
     /// Notes that `launch` runs a kernel, which may be known already.
     fn add(&mut self, launch: &Launch, found: Found) {
         let choice =
-            found.map_or_else(|missing| absent(launch, missing), |(unit, tokens)| compiled(&unit, tokens));
+            found.map_or_else(|missing| absent(launch, missing), |run| compiled(&run.unit, run.tokens));
         let key =
             |c: &Choice| (c.kernel.name.clone(), c.kernel.shape.clone(), c.kernel.tokens, c.unit.is_some());
         let wanted = key(&choice);

@@ -24,6 +24,8 @@ pub const CUDA_PLAN: &str = "plan.sm_90a.ir";
 pub const CUDA_WEIGHTS: &str = "weights.sm_90a.safetensors";
 /// The folder of GPU kernels: for each its self-contained source, PTX and cubin.
 pub const CUDA_KERNELS: &str = "kernels";
+/// The file name of what a GPU is told for every step: which kernels are launched with what.
+pub const CUDA_PROGRAM: &str = "kernels/program.json";
 /// The CPU code's file name.
 pub const CPU_LIBRARY: &str = "cpu/model.so";
 
@@ -87,7 +89,8 @@ pub struct CudaKernel {
     pub launches: Vec<String>,
     /// How many launches of a step these are.
     pub count: usize,
-    /// The tokens of a step for which it runs, for logits the rows that are wanted; any number where there is none.
+    /// The tokens of a step for which it runs, for attention those of a sequence, for logits the rows that are wanted; any
+    /// number where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<TokenRange>,
     /// Sizes that it is specialized for.

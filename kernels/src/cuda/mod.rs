@@ -36,6 +36,7 @@ mod linear_fp8;
 mod logits;
 pub mod params;
 mod prefill;
+pub mod program;
 mod promotion;
 mod qkv;
 mod rope_table;

@@ -44,10 +44,15 @@ pub struct Qkv {
 }
 
 impl Qkv {
+    /// The pages that it writes.
+    pub fn pages(&self) -> Pages {
+        Pages { kv_heads: self.kv_heads, head: self.head, keys: self.page }
+    }
+
     /// The unit; heads need a multiple of 4 channels, and at most 256.
     pub fn unit(&self) -> Result<Unit, Unsupported> {
         let Qkv { q_heads, kv_heads, head, k_fit, v_fit, page } = *self;
-        Pages { kv_heads, head, keys: page }.check()?;
+        self.pages().check()?;
         let half = head / 2;
         // Sixteen E4M3 codes are one store; a warp has at least two lanes for each of its tokens.
         let fits = |pairs: &usize| half.is_multiple_of(*pairs) && half >= 2 * pairs;

@@ -11,11 +11,14 @@
 //! assert!(llama.split(&[32768]).parts > 16);
 //! ```
 
+use serde::{Deserialize, Serialize};
+
 use super::cost::StepInstructions;
 use crate::pages::TILE;
 
 /// Attention of single tokens that a kernel is made for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct DecodeAttention {
     /// Query heads.
     pub heads: usize,

@@ -1,6 +1,7 @@
 //! Generated units: an include, a few names and one instantiation. What varies are template arguments.
 
 use fireq_ir::DType;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::include::{IncludeError, resolve};
@@ -29,7 +30,8 @@ pub struct Unit {
 }
 
 /// What of a launch does not depend on rows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Cta {
     /// Its threads.
     pub threads: usize,
@@ -47,7 +49,8 @@ impl Cta {
 }
 
 /// How many CTAs a launch has for the rows of a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Grid {
     /// One for each row; for norms of runs, one for each run.
     Rows,

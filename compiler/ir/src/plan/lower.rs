@@ -42,7 +42,8 @@ pub fn lower(graph: &Graph) -> Result<Lowered, LowerError> {
 }
 
 /// Lowers a verified graph for GPUs: as [`lower`], but fused operations are launched as they are, codes are stored plain
-/// or as records, and what is sliced stays where it is as long as its slices are read, so that kernels may read it instead.
+/// or as records. What is sliced stays where it is as long as its slices are read, so that kernels may read it instead, and
+/// what queries, keys and values are made of until their attention, so that one kernel may make all three.
 pub fn lower_fused(graph: &Graph) -> Result<Lowered, LowerError> {
     lower_as(graph, Storage::Plain)
 }
@@ -51,6 +52,7 @@ fn lower_as(graph: &Graph, codes: Storage) -> Result<Lowered, LowerError> {
     let live = live_schedule(graph);
     let mut last_use = last_uses(graph, &live);
     if codes == Storage::Plain {
+        extend_to_attention(graph, &live, &mut last_use);
         extend_over_slices(graph, &live, &mut last_use);
     }
     let mut lowering = Lowering {
@@ -90,6 +92,17 @@ fn last_uses(graph: &Graph, live: &[ValueId]) -> BTreeMap<ValueId, usize> {
         .enumerate()
         .flat_map(|(at, user)| graph.operands(*user).into_iter().map(move |v| (v, at)));
     uses.collect()
+}
+
+/// What queries, keys and values of an attention are made of is needed until that runs: one kernel makes all three.
+fn extend_to_attention(graph: &Graph, live: &[ValueId], last_use: &mut BTreeMap<ValueId, usize>) {
+    for (at, value) in live.iter().enumerate().filter(|(_, v)| matches!(graph.op(**v), Op::Attention { .. }))
+    {
+        for operand in graph.operands(*value).into_iter().flat_map(|made| graph.operands(made)) {
+            let until = last_use.entry(operand).or_insert(at);
+            *until = at.max(*until);
+        }
+    }
 }
 
 /// What is sliced is needed as long as its slices are.
