@@ -140,6 +140,15 @@ pub enum CpuLevel {
     X86V4,
 }
 
+/// What executes a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Device {
+    /// This machine's processors.
+    Cpu,
+    /// A Hopper GPU, for artifacts compiled with `--target sm_90a`.
+    Cuda,
+}
+
 /// The model that a command executes.
 #[derive(Debug, Args)]
 pub struct Executed {
@@ -148,9 +157,9 @@ pub struct Executed {
     /// Execute a model directory with the interpreter instead of compiling it first: slow, needs no LLVM.
     #[arg(long)]
     pub interpret: bool,
-    /// Where to execute: cpu.
-    #[arg(long, default_value = "cpu")]
-    pub device: String,
+    /// Where to execute.
+    #[arg(long, value_enum, default_value = "cpu")]
+    pub device: Device,
     /// Threads to execute with; all of the machine's by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,

@@ -32,6 +32,12 @@ impl Artifact {
         Ok(artifact)
     }
 
+    /// As [`Artifact::open`], for what has GPU code.
+    pub fn open_for_gpu(dir: &Path) -> Result<Self, RuntimeError> {
+        let artifact = Self::describe(dir)?;
+        if artifact.manifest.cuda.is_some() { Ok(artifact) } else { Err(RuntimeError::NoGpu) }
+    }
+
     /// As [`Artifact::open`], for looking only: the code may be for other machines.
     pub fn describe(dir: &Path) -> Result<Self, RuntimeError> {
         let path = dir.join(MANIFEST);

@@ -81,15 +81,20 @@ impl Buffers {
         Ok(insert(&mut self.inputs, name, bytes))
     }
 
-    fn arena_addresses(&self, list: &[Part], mut offset: usize) -> Addresses {
-        let address = |part: &Part| {
-            // The verifier keeps every part inside `arena_bytes_per_token`, of which there are `tokens`.
-            let address = self.arena.pointer().wrapping_add(offset * self.limits.tokens);
-            offset += part.row_bytes().next_multiple_of(ARENA_ALIGN);
-            address
-        };
-        list.iter().map(address).collect()
+    fn arena_addresses(&self, list: &[Part], offset: usize) -> Addresses {
+        // The verifier keeps every part inside `arena_bytes_per_token`, of which there are `tokens`.
+        let address = |at| self.arena.pointer().wrapping_add(at * self.limits.tokens);
+        part_offsets(list, offset).map(address).collect()
     }
+}
+
+/// Where the parts of a value at `offset` are, in bytes per token.
+pub(crate) fn part_offsets(list: &[Part], mut offset: usize) -> impl Iterator<Item = usize> {
+    list.iter().map(move |part| {
+        let at = offset;
+        offset += part.row_bytes().next_multiple_of(ARENA_ALIGN);
+        at
+    })
 }
 
 fn insert(inputs: &mut BTreeMap<String, Bytes>, name: &str, bytes: Bytes) -> Addresses {

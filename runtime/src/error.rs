@@ -8,6 +8,8 @@ use fireq_ir::plan::PlanError;
 use fireq_ir::text::ParseError;
 use thiserror::Error;
 
+use crate::cuda::CudaError;
+
 /// Why an artifact cannot be loaded or a step cannot be run.
 #[derive(Debug, Error)]
 pub enum RuntimeError {
@@ -43,11 +45,14 @@ pub enum RuntimeError {
         wanted: String,
     },
     /// There is code for GPUs only.
-    #[error("the artifact is compiled for {arch} only, and this build does not run GPU code yet")]
+    #[error("the artifact is compiled for {arch} only")]
     NoCpu {
         /// The architecture.
         arch: String,
     },
+    /// There is code for CPUs only.
+    #[error("the artifact is compiled for CPUs only")]
+    NoGpu,
     /// The plan's text is wrong.
     #[error("plan.ir: {0}")]
     PlanText(#[from] Box<ParseError>),
@@ -68,6 +73,12 @@ pub enum RuntimeError {
     /// The compiled code lacks a kernel of the plan.
     #[error("the compiled code has no kernel `{0}`, which the plan launches")]
     Kernel(String),
+    /// What launches the GPU's kernels is missing or wrong.
+    #[error("no program for GPUs: {0}")]
+    Program(String),
+    /// The GPU does not do what it is asked to.
+    #[error(transparent)]
+    Cuda(#[from] CudaError),
     /// The plan is not that of a language model.
     #[error("the plan is not a language model's: {0}")]
     NotALanguageModel(String),
@@ -98,12 +109,17 @@ impl RuntimeError {
             | RuntimeError::Unlisted(_)
             | RuntimeError::Io { .. }
             | RuntimeError::Weight { .. } => Some("copy the artifact again, or compile the model again"),
-            RuntimeError::PlanText(_)
+            RuntimeError::Cuda(error) => error.hint(),
+            RuntimeError::Program(_)
+            | RuntimeError::PlanText(_)
             | RuntimeError::Plan(_)
             | RuntimeError::Kernel(_)
             | RuntimeError::Library(_) => Some("compile the model again with this version of fireq"),
             RuntimeError::Machine { .. } => Some("compile the model on this machine, or with --cpu baseline"),
-            RuntimeError::NoCpu { .. } => Some("compile the model with --target cpu,sm_90a"),
+            RuntimeError::NoCpu { .. } => {
+                Some("use --device cuda, or compile the model with --target cpu,sm_90a")
+            }
+            RuntimeError::NoGpu => Some("compile the model with --target cpu,sm_90a"),
             RuntimeError::Memory { .. } => Some("ask for a shorter context"),
             _ => None,
         }

@@ -1,8 +1,9 @@
 //! A sequence of tokens run through a language model.
 
 use fireq_ir::Dim;
-use fireq_ir::plan::{Place, Step};
+use fireq_ir::plan::{Place, Plan, Step};
 
+use crate::cuda::{self, Gpu, Piece, Room};
 use crate::{Artifact, Executor, Limits, RuntimeError};
 
 /// Which rows of logits a call wants.
@@ -16,9 +17,16 @@ pub enum Select {
 
 /// The state of one sequence: what has been read so far is in the caches.
 pub struct Session {
-    executor: Executor,
+    device: Device,
     vocab: usize,
     past: usize,
+}
+
+/// What executes steps.
+enum Device {
+    Cpu(Box<Executor>),
+    /// With the pages of the only sequence.
+    Cuda(Box<cuda::Executor>, Vec<u32>),
 }
 
 impl Session {
@@ -30,20 +38,19 @@ impl Session {
         Self::new(executor)
     }
 
+    /// As [`Session::open`], on a GPU.
+    pub fn open_on(gpu: &Gpu, artifact: &Artifact, limits: Limits) -> Result<Self, RuntimeError> {
+        let room = Room::of_one(limits.context.min(artifact.manifest.model.context), limits.tokens);
+        let executor = cuda::Executor::new(gpu, artifact, room)?;
+        let pages = (0..executor.room().pages as u32).collect();
+        let vocab = vocab(executor.plan())?;
+        Ok(Session { device: Device::Cuda(Box::new(executor), pages), vocab, past: 0 })
+    }
+
     /// A session over an executor whose plan takes `tokens`, `positions` and `select`, and gives `logits`.
     pub fn new(executor: Executor) -> Result<Self, RuntimeError> {
-        let missing = |what: &str| RuntimeError::NotALanguageModel(format!("there is no {what}"));
-        let buffers = &executor.plan().buffers;
-        let has = |name: &str| buffers.iter().any(|b| matches!(&b.place, Place::Input(n) if &**n == name));
-        if let Some(name) = ["tokens", "positions", "select"].into_iter().find(|name| !has(name)) {
-            return Err(missing(&format!("input `{name}`")));
-        }
-        let logits = buffers.iter().find(|b| matches!(&b.place, Place::Output(n) if &**n == "logits"));
-        let logits = logits
-            .filter(|b| b.ty.shape.rows() == Dim::sym("L"))
-            .ok_or_else(|| missing("output `logits` of L rows"))?;
-        let vocab = logits.ty.shape.cols().fixed().unwrap_or(0);
-        Ok(Session { executor, vocab, past: 0 })
+        let vocab = vocab(executor.plan())?;
+        Ok(Session { device: Device::Cpu(Box::new(executor)), vocab, past: 0 })
     }
 
     /// Tokens read so far.
@@ -70,7 +77,7 @@ impl Session {
     /// most [`Limits::tokens`]. A token that the model does not have, or one too many, is an error before any is read.
     pub fn forward(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, RuntimeError> {
         self.check(tokens)?;
-        let most = self.executor.limits().tokens;
+        let (most, _) = self.limits();
         let mut logits = vec![];
         let last = tokens.len().div_ceil(most);
         for (n, chunk) in tokens.chunks(most).enumerate() {
@@ -84,8 +91,16 @@ impl Session {
         Ok(logits)
     }
 
+    /// The most tokens of a step, and of the sequence.
+    fn limits(&self) -> (usize, usize) {
+        match &self.device {
+            Device::Cpu(executor) => (executor.limits().tokens, executor.limits().context),
+            Device::Cuda(executor, _) => (executor.room().tokens, executor.room().context),
+        }
+    }
+
     fn check(&self, tokens: &[u32]) -> Result<(), RuntimeError> {
-        let (count, past, context) = (tokens.len(), self.past, self.executor.limits().context);
+        let (count, past, (_, context)) = (tokens.len(), self.past, self.limits());
         if count > context.saturating_sub(past) {
             return Err(RuntimeError::Step(format!(
                 "{count} tokens after {past} exceed the context of {context}"
@@ -105,14 +120,45 @@ impl Session {
         rows: std::ops::Range<usize>,
         logits: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
-        let step = Step { tokens: tokens.len(), past: self.past, selected: rows.len() };
-        let id = |t: &u32| i32::try_from(*t).unwrap_or(i32::MAX);
-        self.executor.set_indices("tokens", tokens.iter().map(id))?;
-        self.executor.set_indices("positions", (self.past..self.past + tokens.len()).map(|p| p as i32))?;
-        self.executor.set_indices("select", rows.map(|r| r as i32))?;
-        self.executor.run(step)?;
+        match &mut self.device {
+            Device::Cpu(executor) => step_on_cpu(executor, tokens, self.past, rows, logits)?,
+            Device::Cuda(executor, pages) => {
+                executor.run(&[Piece { tokens, past: self.past, pages, selected: rows }])?;
+                logits.extend(executor.logits()?);
+            }
+        }
         self.past += tokens.len();
-        logits.extend_from_slice(self.executor.output("logits", step.selected).unwrap_or(&[]));
         Ok(())
     }
+}
+
+fn step_on_cpu(
+    executor: &mut Executor,
+    tokens: &[u32],
+    past: usize,
+    rows: std::ops::Range<usize>,
+    logits: &mut Vec<f32>,
+) -> Result<(), RuntimeError> {
+    let step = Step { tokens: tokens.len(), past, selected: rows.len() };
+    let id = |t: &u32| i32::try_from(*t).unwrap_or(i32::MAX);
+    executor.set_indices("tokens", tokens.iter().map(id))?;
+    executor.set_indices("positions", (past..past + tokens.len()).map(|p| p as i32))?;
+    executor.set_indices("select", rows.map(|r| r as i32))?;
+    executor.run(step)?;
+    logits.extend_from_slice(executor.output("logits", step.selected).unwrap_or(&[]));
+    Ok(())
+}
+
+/// Width of a row of logits of a plan that takes `tokens`, `positions` and `select`, and gives `logits`.
+fn vocab(plan: &Plan) -> Result<usize, RuntimeError> {
+    let missing = |what: &str| RuntimeError::NotALanguageModel(format!("there is no {what}"));
+    let has = |name: &str| plan.buffers.iter().any(|b| matches!(&b.place, Place::Input(n) if &**n == name));
+    if let Some(name) = ["tokens", "positions", "select"].into_iter().find(|name| !has(name)) {
+        return Err(missing(&format!("input `{name}`")));
+    }
+    let logits = plan.buffers.iter().find(|b| matches!(&b.place, Place::Output(n) if &**n == "logits"));
+    let logits = logits
+        .filter(|b| b.ty.shape.rows() == Dim::sym("L"))
+        .ok_or_else(|| missing("output `logits` of L rows"))?;
+    Ok(logits.ty.shape.cols().fixed().unwrap_or(0))
 }

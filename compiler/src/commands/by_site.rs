@@ -13,14 +13,17 @@ use fireq_passes::{Calibration, Interpreter, RunError, pipeline_with};
 use serde_json::{Value, json};
 
 use super::eval::{check_ctx, encode, read_text};
-use super::open::set_machine;
+use super::open::set_threads;
 use super::output::{bytes, emit, emit_json, progress, table};
-use crate::cli::Eval;
+use crate::cli::{Device, Eval};
 use crate::failure::{Failure, Outcome};
 
 /// Prints sites and layers by what their quantization alone does to a model's predictions.
 pub fn by_site(options: &Eval) -> Outcome {
-    set_machine(&options.model)?;
+    if options.model.device == Device::Cuda {
+        return Err(Failure::new("sites are measured on CPUs").hint("use --device cpu"));
+    }
+    set_threads(options.model.threads)?;
     check_source(options)?;
     let passes = options.passes.as_deref().unwrap_or(DEFAULT);
     let pipeline = pipeline(passes)?;

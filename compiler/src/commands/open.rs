@@ -10,10 +10,11 @@ use fireq::source::{Source, classify};
 use fireq::tokens::Tokens;
 use fireq_ir::Graph;
 use fireq_ir::artifact::ModelFacts;
-use fireq_runtime::{Artifact, Limits, Session};
+use fireq_runtime::cuda::Gpu;
+use fireq_runtime::{Artifact, Limits, RuntimeError, Session};
 use tempfile::TempDir;
 
-use crate::cli::Executed;
+use crate::cli::{Device, Executed};
 use crate::failure::{Failure, Outcome};
 
 /// A model ready to run, with what its directory says about text.
@@ -40,6 +41,7 @@ enum Code {
         /// Holds an artifact that was compiled for this run only.
         _temporary: Option<TempDir>,
     },
+    Cuda(Box<Artifact>, Gpu),
 }
 
 /// Tokens of one step: bounds the memory for activations and logits.
@@ -60,6 +62,10 @@ impl Opened {
                 let limits = Limits { tokens: context.min(STEP), context, threads: self.threads };
                 Backend::Compiled(Box::new(Session::open(artifact, limits)?))
             }
+            Code::Cuda(artifact, gpu) => {
+                let limits = Limits { tokens: context.min(STEP), context, threads: self.threads };
+                Backend::Compiled(Box::new(Session::open_on(gpu, artifact, limits)?))
+            }
         };
         Ok(Engine::new(backend, self.vocab, context))
     }
@@ -67,31 +73,17 @@ impl Opened {
 
 /// Opens what `options` name.
 pub fn open(options: &Executed) -> Outcome<Opened> {
-    set_machine(options)?;
+    set_threads(options.threads)?;
     open_path(&options.model, options)
-}
-
-/// Sets what executes: the device, which must be one there is, and the number of threads.
-pub fn set_machine(options: &Executed) -> Outcome {
-    if options.device != "cpu" {
-        let message = format!("device `{}` is not supported by this build yet", options.device);
-        return Err(Failure::new(message).hint("use --device cpu"));
-    }
-    set_threads(options.threads)
 }
 
 /// Opens a model directory or an artifact in the way that `options` say.
 pub fn open_path(path: &Path, options: &Executed) -> Outcome<Opened> {
     match classify(path)? {
-        Source::Artifact => {
-            let artifact = Artifact::open(path)?;
-            Ok(opened(
-                artifact.manifest.name.clone(),
-                facts_of(&artifact),
-                path,
-                compiled(artifact, None),
-                options,
-            ))
+        Source::Artifact => open_artifact(path, options),
+        Source::ModelDir if options.device == Device::Cuda => {
+            let message = format!("`{}` is a model directory, which is executed on CPUs", path.display());
+            Err(Failure::new(message).hint("compile it with --target sm_90a and execute the artifact"))
         }
         Source::ModelDir => open_model(path, options),
         Source::Config => {
@@ -105,8 +97,16 @@ pub fn open_path(path: &Path, options: &Executed) -> Outcome<Opened> {
     }
 }
 
-fn facts_of(artifact: &Artifact) -> ModelFacts {
-    artifact.manifest.model.clone()
+fn open_artifact(path: &Path, options: &Executed) -> Outcome<Opened> {
+    let on_gpu = options.device == Device::Cuda;
+    let artifact = if on_gpu { Artifact::open_for_gpu(path)? } else { Artifact::open(path)? };
+    let (name, facts) = (artifact.manifest.name.clone(), artifact.manifest.model.clone());
+    let code = if on_gpu {
+        Code::Cuda(Box::new(artifact), Gpu::open(0).map_err(RuntimeError::from)?)
+    } else {
+        compiled(artifact, None)
+    };
+    Ok(opened(name, facts, path, code, options))
 }
 
 fn compiled(artifact: Artifact, temporary: Option<TempDir>) -> Code {

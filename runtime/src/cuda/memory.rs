@@ -26,7 +26,7 @@ impl Gpu {
     /// A copy of `bytes`.
     pub fn upload(&self, bytes: &[u8]) -> Result<DeviceBytes, CudaError> {
         let mut memory = self.allocate(bytes.len())?;
-        memory.write(bytes)?;
+        memory.put(0, bytes)?;
         Ok(memory)
     }
 }
@@ -47,15 +47,37 @@ impl DeviceBytes {
         self.len == 0
     }
 
-    /// Sets the first bytes, when everything before is done.
-    pub fn write(&mut self, bytes: &[u8]) -> Result<(), CudaError> {
-        if bytes.len() > self.len {
-            return Err(CudaError::Size(format!("{} bytes do not fit into {}", bytes.len(), self.len)));
+    /// Sets the bytes from `at` on, in the stream's order; `bytes` may be used again at once.
+    pub fn put(&mut self, at: usize, bytes: &[u8]) -> Result<(), CudaError> {
+        self.range(at, bytes.len())?;
+        if bytes.is_empty() {
+            return Ok(());
         }
+        self.gpu.bind()?;
+        let stream = self.gpu.stream.cu_stream();
+        // SAFETY: the bytes lie in memory that is ours, and the stream orders the write. The driver has copied pageable memory
+        // when it returns.
+        unsafe { result::memcpy_htod_async(self.address + at as u64, bytes, stream) }
+            .map_err(CudaError::of("a copy to the GPU"))
+    }
+
+    /// `len` bytes from `at` on, when everything before is done.
+    pub fn get(&self, at: usize, len: usize) -> Result<Vec<u8>, CudaError> {
+        self.range(at, len)?;
+        let mut bytes = vec![0u8; len];
         self.gpu.synchronize()?;
         self.gpu.bind()?;
-        // SAFETY: the memory is ours, at least as long as `bytes`, and nothing runs that uses it.
-        unsafe { result::memcpy_htod_sync(self.address, bytes) }.map_err(CudaError::of("a copy to the GPU"))
+        if len > 0 {
+            // SAFETY: the bytes lie in memory that is ours, and nothing runs that uses it.
+            unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address + at as u64) }
+                .map_err(CudaError::of("a copy from the GPU"))?;
+        }
+        Ok(bytes)
+    }
+
+    fn range(&self, at: usize, len: usize) -> Result<(), CudaError> {
+        let fits = at.checked_add(len).is_some_and(|end| end <= self.len);
+        if fits { Ok(()) } else { Err(CudaError::Size(format!("{len} bytes from {at} on of {}", self.len))) }
     }
 
     /// Sets every byte, in the stream's order.
@@ -68,13 +90,7 @@ impl DeviceBytes {
 
     /// All bytes, when everything before is done.
     pub fn read(&self) -> Result<Vec<u8>, CudaError> {
-        self.gpu.synchronize()?;
-        self.gpu.bind()?;
-        let mut bytes = vec![0u8; self.len];
-        // SAFETY: the memory is ours and as long as `bytes`, and nothing runs that uses it.
-        unsafe { result::memcpy_dtoh_sync(&mut bytes, self.address) }
-            .map_err(CudaError::of("a copy from the GPU"))?;
-        Ok(bytes)
+        self.get(0, self.len)
     }
 }
 

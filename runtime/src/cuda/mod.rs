@@ -1,8 +1,16 @@
 //! An NVIDIA GPU through its driver: memory, modules, launches and times. The driver is looked for when a GPU is opened, so
 //! that nothing here needs one to build or to start.
+//!
+//! [`Executor`] runs an artifact's program, of steps that have [`Piece`]s of several sequences, in memory that [`Room`] says
+//! the size of. It knows of no kernel what it does: the [program](fireq_kernels::cuda::program) has all launches with all
+//! parameters, but for addresses and the numbers of a step.
 
+mod buffers;
+mod executor;
 mod memory;
 mod module;
+mod room;
+mod step;
 mod tensor_map;
 mod timer;
 
@@ -13,8 +21,11 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 use serde::Serialize;
 use thiserror::Error;
 
+pub use executor::Executor;
 pub use memory::DeviceBytes;
 pub use module::{Function, Module, Resources};
+pub use room::{PAGE, Room};
+pub use step::Piece;
 pub use tensor_map::encode;
 pub use timer::Timer;
 
@@ -38,6 +49,24 @@ pub enum CudaError {
 }
 
 impl CudaError {
+    /// What to do about it, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        use sys::cudaError_enum as Code;
+        match self {
+            CudaError::NoDriver => Some("install NVIDIA's driver, or use --device cpu"),
+            CudaError::Driver { source: DriverError(Code::CUDA_ERROR_NO_DEVICE), .. } => {
+                Some("the driver finds no GPU: use --device cpu")
+            }
+            CudaError::Driver { source: DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY), .. } => {
+                Some("ask for a shorter context or fewer sequences")
+            }
+            CudaError::Driver { source: DriverError(Code::CUDA_ERROR_NO_BINARY_FOR_GPU), .. } => {
+                Some("the kernels are for Hopper GPUs (sm_90a)")
+            }
+            _ => None,
+        }
+    }
+
     fn of(what: impl Into<String>) -> impl FnOnce(DriverError) -> CudaError {
         let what = what.into();
         move |source| CudaError::Driver { what, source }

@@ -1,0 +1,285 @@
+//! Runs a plan's program on a GPU, step by step.
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use fireq_ir::Dim;
+use fireq_ir::artifact::{CUDA_KERNELS, CUDA_PROGRAM, CUDA_WEIGHTS};
+use fireq_ir::plan::{Kernel, Place, Plan};
+use fireq_kernels::LaunchShape;
+use fireq_kernels::cuda::params::{Draw, Params};
+use fireq_kernels::cuda::program::{Argument, Count, Launch, Program, Table, parameters};
+use fireq_kernels::cuda::{DecodeAttention, Grid, Sequence};
+
+use super::buffers::{Memory, row_bytes};
+use super::step::{Piece, Step};
+use super::{Function, Gpu, Room, encode};
+use crate::{Artifact, RuntimeError, Weights};
+
+/// A program with its kernels, weights and memory on a GPU.
+pub struct Executor {
+    gpu: Gpu,
+    plan: Plan,
+    room: Room,
+    launches: Vec<Ready>,
+    sample: Option<Ready>,
+    attention: Option<DecodeAttention>,
+    memory: Memory,
+    /// Rows whose logits the last step left.
+    selected: usize,
+}
+
+/// A launch with its function, and its parameters as far as they do not depend on a step.
+struct Ready {
+    launch: Launch,
+    function: Function,
+    parameters: Vec<u8>,
+    places: Vec<usize>,
+}
+
+impl Executor {
+    /// Loads the artifact's GPU code and weights.
+    pub fn new(gpu: &Gpu, artifact: &Artifact, room: Room) -> Result<Self, RuntimeError> {
+        let (plan, room) = (artifact.cuda_plan()?, room.rounded());
+        let program = read(artifact, &plan)?;
+        let weights = Weights::open(&artifact.dir.join(CUDA_WEIGHTS))?;
+        let memory = Memory::new(gpu, &plan, &program, &weights, &room)?;
+        let mut functions = BTreeMap::new();
+        let mut ready = |launch: &Launch| {
+            let name = &launch.function;
+            if !functions.contains_key(name) {
+                functions.insert(name.clone(), load(gpu, artifact, name)?);
+            }
+            Ready::new(launch.clone(), functions[name].clone(), &memory, &room)
+        };
+        let launches = program.launches.iter().map(&mut ready).collect::<Result<_, _>>()?;
+        let sample = program.sample.as_ref().map(&mut ready).transpose()?;
+        let attention = program.launches.iter().find_map(|launch| match launch.grid {
+            Grid::Splits(of) => Some(of),
+            _ => None,
+        });
+        gpu.synchronize()?;
+        Ok(Executor { gpu: gpu.clone(), plan, room, launches, sample, attention, memory, selected: 0 })
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// What there is room for.
+    pub fn room(&self) -> &Room {
+        &self.room
+    }
+
+    /// Starts every launch of a step of these pieces, whose keys and values go to their pages.
+    pub fn run(&mut self, pieces: &[Piece<'_>]) -> Result<(), RuntimeError> {
+        let step = Step::new(pieces, &self.room, self.attention.as_ref())?;
+        let runs = |ready: &Ready, count| ready.launch.rows == count && ready.runs(&step, &self.room);
+        if self.launches.iter().any(|ready| runs(ready, Count::Queries))
+            && step.positions() > self.room.positions
+        {
+            return Err(RuntimeError::Step(format!(
+                "sequences of {} positions: a step has room for {}",
+                step.positions(),
+                self.room.positions
+            )));
+        }
+        self.check_tokens(pieces)?;
+        for (name, memory) in &mut self.memory.inputs {
+            let bytes = step.input(name, pieces);
+            memory.put(0, &bytes.ok_or_else(|| RuntimeError::Step(format!("input `{name}` is not set")))?)?;
+        }
+        for table in [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles] {
+            self.memory.table(table).put(0, &step.table(table, pieces, &self.room))?;
+        }
+        for ready in &mut self.launches {
+            ready.run(&step, &self.memory, &self.room)?;
+        }
+        self.selected = step.count(Count::Selected, None, &self.room);
+        Ok(())
+    }
+
+    /// The logits of the last step's selected rows, when it is done.
+    pub fn logits(&self) -> Result<Vec<f32>, RuntimeError> {
+        let Some((memory, cols)) = self.memory.outputs.get("logits") else { return Ok(vec![]) };
+        let bytes = memory.get(0, 4 * cols * self.selected)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
+    }
+
+    /// The tokens that draws take from the logits of the last step's selected rows, one for each, when it is done.
+    pub fn sample(&mut self, draws: &[Draw]) -> Result<Vec<u32>, RuntimeError> {
+        let sample = self.sample.as_mut().ok_or_else(|| RuntimeError::Kernel("sample".into()))?;
+        if draws.len() != self.selected {
+            return Err(RuntimeError::Step(format!("{} draws for {} rows", draws.len(), self.selected)));
+        }
+        let Some(Argument::Region { region, .. }) = sample.launch.arguments.last() else {
+            return Err(RuntimeError::Program("`sample` leaves its tokens to no region".into()));
+        };
+        let (region, rows) = (*region, draws.len());
+        if rows > 0 {
+            let bytes: Vec<u8> = draws.iter().flat_map(Params::bytes).collect();
+            self.memory.table(Table::Draws).put(0, &bytes)?;
+            sample.launch(sample.launch.grid.ctas(rows, 0))?;
+        }
+        let bytes = self.memory.regions[region].get(0, 4 * rows)?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+    }
+
+    /// Waits until everything is done, and says what went wrong in it.
+    pub fn synchronize(&self) -> Result<(), RuntimeError> {
+        Ok(self.gpu.synchronize()?)
+    }
+
+    /// Rows that are gathered by their tokens must exist.
+    fn check_tokens(&self, pieces: &[Piece<'_>]) -> Result<(), RuntimeError> {
+        let by_tokens =
+            |b: usize| matches!(&self.plan.buffers[b].place, Place::Input(name) if &**name == "tokens");
+        let gathers =
+            self.plan.launches.iter().filter(|l| l.kernel == Kernel::Gather && by_tokens(l.inputs[1]));
+        for rows in gathers.map(|l| self.plan.buffers[l.inputs[0]].ty.shape.rows()) {
+            let Dim::Fixed(rows) = rows else { continue };
+            let mut tokens = pieces.iter().flat_map(|piece| piece.tokens);
+            if let Some(bad) = tokens.find(|token| **token as usize >= rows) {
+                return Err(RuntimeError::Step(format!("token {bad} is outside the vocabulary of {rows}")));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The program of a verified plan.
+fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeError> {
+    let files = &artifact.manifest.files;
+    if !files.contains_key(CUDA_PROGRAM) {
+        let missing = artifact.manifest.cuda.iter().flat_map(|cuda| cuda.missing()).next();
+        let reason =
+            missing.map_or_else(|| "there is none".into(), |m| format!("`{}`: {}", m.name, m.reason));
+        return Err(RuntimeError::Program(reason));
+    }
+    let path = artifact.dir.join(CUDA_PROGRAM);
+    let text = fs::read_to_string(&path).map_err(|source| RuntimeError::Io { path, source })?;
+    let program: Program = serde_json::from_str(&text).map_err(|e| RuntimeError::Program(e.to_string()))?;
+    let rows: Vec<Vec<usize>> = plan.buffers.iter().map(rows_of).collect();
+    program.verify(&rows).map_err(RuntimeError::Program)?;
+    Ok(program)
+}
+
+/// Bytes of a row of each part that has an address.
+fn rows_of(buffer: &fireq_ir::plan::Buffer) -> Vec<usize> {
+    if matches!(buffer.place, Place::Cache(_)) { vec![] } else { row_bytes(buffer) }
+}
+
+fn load(gpu: &Gpu, artifact: &Artifact, name: &str) -> Result<Function, RuntimeError> {
+    let file = format!("{CUDA_KERNELS}/{name}.cubin");
+    if !artifact.manifest.files.contains_key(&file) {
+        return Err(RuntimeError::Unlisted(file));
+    }
+    let path = artifact.dir.join(file);
+    let cubin = fs::read(&path).map_err(|source| RuntimeError::Io { path, source })?;
+    Ok(gpu.load(&cubin)?.function(name)?)
+}
+
+impl Ready {
+    fn new(launch: Launch, function: Function, memory: &Memory, room: &Room) -> Result<Self, RuntimeError> {
+        let (size, places) = parameters(&launch.arguments);
+        let mut ready = Ready { function, parameters: vec![0; size], places, launch };
+        for n in 0..ready.places.len() {
+            let bytes = match &ready.launch.arguments[n] {
+                Argument::Map { of, shape } => {
+                    let extent = room.of(shape.per);
+                    encode(&shape.at(extent), address(of, memory))?.to_vec()
+                }
+                Argument::U32(number) => number.to_le_bytes().to_vec(),
+                Argument::F32(number) => number.to_le_bytes().to_vec(),
+                Argument::Count(_) | Argument::Elements(_) => continue,
+                other => address(other, memory).to_le_bytes().to_vec(),
+            };
+            ready.set(n, &bytes);
+        }
+        Ok(ready)
+    }
+
+    fn set(&mut self, field: usize, bytes: &[u8]) {
+        self.parameters[self.places[field]..][..bytes.len()].copy_from_slice(bytes);
+    }
+
+    /// Whether it runs in a step at all.
+    fn runs(&self, step: &Step, room: &Room) -> bool {
+        let rows = step.count(self.launch.rows, None, room);
+        self.launch.when.holds(rows, step.longest)
+    }
+
+    /// Its launch in a step; one for each sequence that has a past, where rows are that.
+    fn run(&mut self, step: &Step, memory: &Memory, room: &Room) -> Result<(), RuntimeError> {
+        if !self.runs(step, room) {
+            return Ok(());
+        }
+        if self.launch.rows != Count::Past {
+            return self.run_for(None, step, memory, room);
+        }
+        let with_past = step.sequences.iter().enumerate().filter(|(_, sequence)| sequence.past > 0);
+        with_past.into_iter().try_for_each(|of| self.run_for(Some(of), step, memory, room))
+    }
+
+    fn run_for(
+        &mut self,
+        of: Option<(usize, &Sequence)>,
+        step: &Step,
+        memory: &Memory,
+        room: &Room,
+    ) -> Result<(), RuntimeError> {
+        let sequence = of.map(|(_, sequence)| sequence);
+        let rows = step.count(self.launch.rows, sequence, room);
+        if rows == 0 {
+            return Ok(());
+        }
+        for n in 0..self.places.len() {
+            let bytes = match (&self.launch.arguments[n], of) {
+                (Argument::Count(count), _) => {
+                    (step.count(*count, sequence, room) as u32).to_le_bytes().to_vec()
+                }
+                (Argument::Elements(cols), _) => ((rows * cols) as u64).to_le_bytes().to_vec(),
+                (Argument::Table(Table::Pages), Some((n, _))) => {
+                    let row = n * room.page_table() * 4;
+                    (memory.table_address(Table::Pages) + row as u64).to_le_bytes().to_vec()
+                }
+                (Argument::Region { region, by_key }, Some((_, sequence))) => {
+                    (memory.regions[*region].address() + (by_key * sequence.key) as u64)
+                        .to_le_bytes()
+                        .to_vec()
+                }
+                _ => continue,
+            };
+            self.set(n, &bytes);
+        }
+        let grid = match self.launch.grid {
+            Grid::Splits(of) => [of.kv_heads, rows, step.count(Count::Parts, None, room)].map(|n| n as u32),
+            grid => grid.ctas(if sequence.is_some() { 1 } else { rows }, sequence.map_or(0, |s| s.past)),
+        };
+        self.launch(grid)
+    }
+
+    fn launch(&self, grid: [u32; 3]) -> Result<(), RuntimeError> {
+        let cta = self.launch.cta;
+        let shape = LaunchShape {
+            grid,
+            block: [cta.threads as u32, 1, 1],
+            cluster: [cta.cluster as u32, 1, 1],
+            dynamic_shared: cta.dynamic_shared as u32,
+        };
+        // SAFETY: the program is verified against the plan, whose memory has the room that steps are checked against; it and the
+        // kernels are what one code generator made, as the artifact's hashes say.
+        Ok(unsafe { self.function.launch(&shape, &self.parameters) }?)
+    }
+}
+
+/// Where an argument's memory is; 0 where it has none.
+fn address(argument: &Argument, memory: &Memory) -> u64 {
+    match argument {
+        Argument::Buffer { buffer, part, offset } => memory.buffers[*buffer][*part] + *offset as u64,
+        Argument::Region { region, .. } => memory.regions[*region].address(),
+        Argument::Table(table) => memory.table_address(*table),
+        _ => 0,
+    }
+}
