@@ -208,8 +208,12 @@ pub struct Logits {
     #[arg(long, value_delimiter = ',', required = true)]
     pub tokens: Vec<u32>,
     /// The safetensors file to write: tensor "logits" f32[T,V].
-    #[arg(short, long)]
-    pub output: PathBuf,
+    #[arg(short, long, required_unless_present = "compare_ops")]
+    pub output: Option<PathBuf>,
+    /// Instead, run the plan launch by launch, compare each with the interpreter on the operands that it had, and name the
+    /// first that differs.
+    #[arg(long, conflicts_with = "output")]
+    pub compare_ops: bool,
 }
 
 /// Options of `opt`.

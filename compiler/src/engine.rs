@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use fireq_ir::interp::InterpError;
-use fireq_runtime::{RuntimeError, Select, Session};
+use fireq_runtime::{Compared, RuntimeError, Select, Session};
 
 use crate::interpreted::Interpreted;
 
@@ -45,6 +45,9 @@ pub enum EngineError {
     /// No tokens at all.
     #[error("there are no tokens to run")]
     Empty,
+    /// There is nothing to compare.
+    #[error("the model is run by the interpreter itself")]
+    Oracle,
     /// The interpreter refused the graph or its data.
     #[error(transparent)]
     Interp(#[from] InterpError),
@@ -59,6 +62,7 @@ impl EngineError {
         match self {
             EngineError::Token { .. } => "token ids count from 0; use the model's own tokenizer",
             EngineError::Context { .. } => "give fewer tokens",
+            EngineError::Oracle => "leave out --interpret",
             EngineError::Empty => "give a prompt or tokens",
             EngineError::Runtime(error) => error.hint().unwrap_or("compile the model again"),
             EngineError::Interp(_) => "the weights may be damaged: download the model again",
@@ -101,7 +105,18 @@ impl Engine {
         self.step(tokens, Select::Last)
     }
 
-    fn step(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, EngineError> {
+    /// Appends tokens, and compares every launch of the compiled plan with the interpreter.
+    pub fn compare(&mut self, tokens: &[u32]) -> Result<Vec<Compared>, EngineError> {
+        self.check(tokens)?;
+        let compared = match &mut self.backend {
+            Backend::Interpreter(_) => return Err(EngineError::Oracle),
+            Backend::Compiled(session) => session.compare(tokens)?,
+        };
+        self.past += tokens.len();
+        Ok(compared)
+    }
+
+    fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {
         let (vocab, context, wanted) = (self.vocab, self.context, self.past + tokens.len());
         if tokens.is_empty() {
             return Err(EngineError::Empty);
@@ -112,11 +127,16 @@ impl Engine {
         if wanted > context {
             return Err(EngineError::Context { wanted, context });
         }
+        Ok(())
+    }
+
+    fn step(&mut self, tokens: &[u32], select: Select) -> Result<Vec<f32>, EngineError> {
+        self.check(tokens)?;
         let logits = match &mut self.backend {
             Backend::Interpreter(interpreted) => interpreted.step(tokens, select)?,
             Backend::Compiled(session) => session.forward(tokens, select)?,
         };
-        self.past = wanted;
+        self.past += tokens.len();
         Ok(logits)
     }
 }

@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use fireq_ir::Dim;
-use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, verify_plan};
+use fireq_ir::interp::Tensor;
+use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, parts, unpack, verify_plan};
 use libloading::Library;
 
 use crate::buffers::{Addresses, Buffers};
+use crate::compare::{Compared, compare, type_in};
 use crate::threads::Threads;
 use crate::{Bytes, RuntimeError, Weights};
 
@@ -29,7 +31,9 @@ pub struct Executor {
     /// One for each thread.
     scratch: Vec<Bytes>,
     threads: Threads,
-    // What the argument tables point into; dropped after them.
+    /// Of the parts of each buffer.
+    addresses: Vec<Addresses>,
+    // What the argument tables and addresses point into; dropped after them.
     buffers: Buffers,
     _library: Library,
 }
@@ -85,7 +89,7 @@ impl Executor {
         let scratch = (0..limits.threads).map(|_| Bytes::zeroed(scores, "scores"));
         let scratch = scratch.collect::<Result<_, _>>()?;
         let threads = Threads::new(limits.threads)?;
-        Ok(Executor { plan, limits, launches, scratch, threads, buffers, _library: library })
+        Ok(Executor { plan, limits, launches, scratch, threads, addresses, buffers, _library: library })
     }
 
     /// The plan.
@@ -151,6 +155,36 @@ impl Executor {
             }
         });
         Ok(())
+    }
+
+    /// As [`Executor::run`], one launch after the other, each compared with the interpreter on the operands that it had.
+    pub fn compare(&mut self, step: Step) -> Result<Vec<Compared>, RuntimeError> {
+        self.check_step(step)?;
+        self.check_indices(step)?;
+        let dims = [step.tokens as u64, step.past as u64, step.selected as u64];
+        let mut compared = vec![];
+        for ready in self.launches.iter().filter(|r| step.rows(&r.rows) > 0) {
+            ready.call(&dims, 0, self.plan.units(&ready.launch, step), &self.scratch[0]);
+            let value = |buffer| self.value(buffer, step);
+            compared.push(compare(&self.plan, &ready.launch, step, &value)?);
+        }
+        Ok(compared)
+    }
+
+    /// What a buffer holds.
+    fn value(&self, buffer: usize, step: Step) -> Result<Tensor, RuntimeError> {
+        let ty = type_in(&self.plan, buffer, step);
+        let storage = self.plan.buffers[buffer].storage;
+        let no_size = || RuntimeError::Step(format!("a value of type {ty} has no size"));
+        let rows = ty.shape.rows().fixed().unwrap_or(1);
+        let list = parts(&ty, storage).ok_or_else(no_size)?;
+        let bytes = list.iter().zip(&self.addresses[buffer]).map(|(part, address)| {
+            let len = part.stored(rows).ok_or_else(no_size)?.1;
+            // SAFETY: the buffer has room for all rows of a step, which were checked; nothing writes it now.
+            Ok(unsafe { std::slice::from_raw_parts(*address, len) })
+        });
+        let bytes = bytes.collect::<Result<Vec<&[u8]>, RuntimeError>>()?;
+        unpack(&ty, storage, &bytes).ok_or_else(no_size)
     }
 
     fn check_step(&self, step: Step) -> Result<(), RuntimeError> {

@@ -5,6 +5,7 @@
 
 mod artifact;
 mod buffers;
+mod compare;
 pub mod cuda;
 mod error;
 mod executor;
@@ -15,6 +16,7 @@ mod threads;
 mod weights;
 
 pub use artifact::Artifact;
+pub use compare::Compared;
 pub use error::RuntimeError;
 pub use executor::{Executor, Limits};
 pub use memory::Bytes;

@@ -1,10 +1,12 @@
 //! A sequence of tokens run through a language model.
 
+use std::ops::Range;
+
 use fireq_ir::Dim;
 use fireq_ir::plan::{Place, Plan, Step};
 
 use crate::cuda::{self, Gpu, Piece, Room};
-use crate::{Artifact, Executor, Limits, RuntimeError};
+use crate::{Artifact, Compared, Executor, Limits, RuntimeError};
 
 /// Which rows of logits a call wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,27 @@ impl Session {
         Ok(logits)
     }
 
+    /// Reads tokens as [`Session::forward`] does, in steps, and compares every launch of each with the interpreter. All of them
+    /// are selected.
+    pub fn compare(&mut self, tokens: &[u32]) -> Result<Vec<Compared>, RuntimeError> {
+        self.check(tokens)?;
+        let (most, mut compared) = (self.limits().0, vec![]);
+        for chunk in tokens.chunks(most) {
+            let (past, rows) = (self.past, 0..chunk.len());
+            compared.extend(match &mut self.device {
+                Device::Cpu(executor) => {
+                    let step = set_step(executor, chunk, past, rows)?;
+                    executor.compare(step)?
+                }
+                Device::Cuda(executor, pages) => {
+                    executor.compare(&Piece { tokens: chunk, past, pages, selected: rows })?
+                }
+            });
+            self.past += chunk.len();
+        }
+        Ok(compared)
+    }
+
     /// The most tokens of a step, and of the sequence.
     fn limits(&self) -> (usize, usize) {
         match &self.device {
@@ -117,11 +140,15 @@ impl Session {
     fn step(
         &mut self,
         tokens: &[u32],
-        rows: std::ops::Range<usize>,
+        rows: Range<usize>,
         logits: &mut Vec<f32>,
     ) -> Result<(), RuntimeError> {
         match &mut self.device {
-            Device::Cpu(executor) => step_on_cpu(executor, tokens, self.past, rows, logits)?,
+            Device::Cpu(executor) => {
+                let step = set_step(executor, tokens, self.past, rows)?;
+                executor.run(step)?;
+                logits.extend_from_slice(executor.output("logits", step.selected).unwrap_or(&[]));
+            }
             Device::Cuda(executor, pages) => {
                 executor.run(&[Piece { tokens, past: self.past, pages, selected: rows }])?;
                 logits.extend(executor.logits()?);
@@ -132,21 +159,19 @@ impl Session {
     }
 }
 
-fn step_on_cpu(
+/// A step on CPUs, with its inputs set.
+fn set_step(
     executor: &mut Executor,
     tokens: &[u32],
     past: usize,
-    rows: std::ops::Range<usize>,
-    logits: &mut Vec<f32>,
-) -> Result<(), RuntimeError> {
+    rows: Range<usize>,
+) -> Result<Step, RuntimeError> {
     let step = Step { tokens: tokens.len(), past, selected: rows.len() };
     let id = |t: &u32| i32::try_from(*t).unwrap_or(i32::MAX);
     executor.set_indices("tokens", tokens.iter().map(id))?;
     executor.set_indices("positions", (past..past + tokens.len()).map(|p| p as i32))?;
     executor.set_indices("select", rows.map(|r| r as i32))?;
-    executor.run(step)?;
-    logits.extend_from_slice(executor.output("logits", step.selected).unwrap_or(&[]));
-    Ok(())
+    Ok(step)
 }
 
 /// Width of a row of logits of a plan that takes `tokens`, `positions` and `select`, and gives `logits`.

@@ -7,7 +7,7 @@ use fireq_ir::plan::{Buffer, Place, Plan, parts};
 use fireq_kernels::cuda::params::{Draw, Params, Queries, Run};
 use fireq_kernels::cuda::program::{Program, Table};
 
-use super::{DeviceBytes, Gpu, Room};
+use super::{CudaError, DeviceBytes, Gpu, Room};
 use crate::buffers::part_offsets;
 use crate::{RuntimeError, Weights};
 
@@ -20,8 +20,8 @@ pub(super) struct Memory {
     /// Each with its elements per row.
     pub outputs: BTreeMap<String, (DeviceBytes, usize)>,
     tables: [DeviceBytes; TABLES.len()],
-    _weights: DeviceBytes,
-    _arena: DeviceBytes,
+    weights: DeviceBytes,
+    arena: DeviceBytes,
 }
 
 const TABLES: [Table; 5] = [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles, Table::Draws];
@@ -71,7 +71,20 @@ impl Memory {
         let sizes = TABLES.map(|table| table_bytes(table, room));
         let tables = sizes.into_iter().map(|bytes| zeroed(gpu, bytes, 1)).collect::<Result<Vec<_>, _>>()?;
         let tables = tables.try_into().expect("there are as many as sizes");
-        Ok(Memory { buffers, regions, inputs, outputs, tables, _weights: held, _arena: arena })
+        Ok(Memory { buffers, regions, inputs, outputs, tables, weights: held, arena })
+    }
+
+    /// The first bytes of a part of a buffer, when everything before is done.
+    pub fn read(&self, buffer: usize, part: usize, len: usize) -> Result<Vec<u8>, CudaError> {
+        let address = self.buffers[buffer][part];
+        let outputs = self.outputs.values().map(|(memory, _)| memory);
+        let all = self.inputs.values().chain(outputs).chain([&self.weights, &self.arena]);
+        let holds = |memory: &&DeviceBytes| {
+            (memory.address()..memory.address() + memory.len() as u64).contains(&address)
+        };
+        let memory = all.into_iter().find(holds);
+        let memory = memory.ok_or_else(|| CudaError::Size(format!("buffer {buffer} has no memory")))?;
+        memory.get((address - memory.address()) as usize, len)
     }
 
     /// What the host writes for a step.

@@ -25,6 +25,8 @@ pub struct Executor {
     sample: Option<Ready>,
     attention: Option<DecodeAttention>,
     memory: Memory,
+    /// Names of its regions.
+    regions: Vec<String>,
     /// Rows whose logits the last step left.
     selected: usize,
 }
@@ -59,7 +61,18 @@ impl Executor {
             _ => None,
         });
         gpu.synchronize()?;
-        Ok(Executor { gpu: gpu.clone(), plan, room, launches, sample, attention, memory, selected: 0 })
+        let regions = program.regions.into_iter().map(|region| region.name).collect();
+        Ok(Executor {
+            gpu: gpu.clone(),
+            plan,
+            room,
+            launches,
+            sample,
+            attention,
+            memory,
+            regions,
+            selected: 0,
+        })
     }
 
     /// The plan.
@@ -74,11 +87,21 @@ impl Executor {
 
     /// Starts every launch of a step of these pieces, whose keys and values go to their pages.
     pub fn run(&mut self, pieces: &[Piece<'_>]) -> Result<(), RuntimeError> {
+        let step = self.prepare(pieces)?;
+        for n in 0..self.launches() {
+            self.run_launch(n, &step)?;
+        }
+        self.finish(&step);
+        Ok(())
+    }
+
+    /// The step of these pieces, with inputs and tables written for it.
+    pub(super) fn prepare(&mut self, pieces: &[Piece<'_>]) -> Result<Step, RuntimeError> {
         let step = Step::new(pieces, &self.room, self.attention.as_ref())?;
-        let runs = |ready: &Ready, count| ready.launch.rows == count && ready.runs(&step, &self.room);
-        if self.launches.iter().any(|ready| runs(ready, Count::Queries))
-            && step.positions() > self.room.positions
-        {
+        let mut launches = self.launches.iter();
+        let queries =
+            launches.any(|ready| ready.launch.rows == Count::Queries && ready.runs(&step, &self.room));
+        if queries && step.positions() > self.room.positions {
             return Err(RuntimeError::Step(format!(
                 "sequences of {} positions: a step has room for {}",
                 step.positions(),
@@ -93,11 +116,47 @@ impl Executor {
         for table in [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles] {
             self.memory.table(table).put(0, &step.table(table, pieces, &self.room))?;
         }
-        for ready in &mut self.launches {
-            ready.run(&step, &self.memory, &self.room)?;
-        }
+        Ok(step)
+    }
+
+    /// Launches of a step.
+    pub(super) fn launches(&self) -> usize {
+        self.launches.len()
+    }
+
+    /// Starts one of them, if the step has it.
+    pub(super) fn run_launch(&mut self, n: usize, step: &Step) -> Result<(), RuntimeError> {
+        self.launches[n].run(step, &self.memory, &self.room)
+    }
+
+    /// Notes what the last launch leaves.
+    pub(super) fn finish(&mut self, step: &Step) {
         self.selected = step.count(Count::Selected, None, &self.room);
-        Ok(())
+    }
+
+    /// The buffer that a launch leaves to others.
+    pub(super) fn result(&self, n: usize) -> Option<usize> {
+        self.launches[n].launch.result
+    }
+
+    /// The attention that reads the cache.
+    pub(super) fn attention(&self) -> Option<DecodeAttention> {
+        self.attention
+    }
+
+    /// The region of this name.
+    pub(super) fn region(&self, name: &str) -> Option<usize> {
+        self.regions.iter().position(|region| region == name)
+    }
+
+    /// What a region holds, when everything before is done.
+    pub(super) fn read_region(&self, region: usize) -> Result<Vec<u8>, RuntimeError> {
+        Ok(self.memory.regions[region].read()?)
+    }
+
+    /// The first bytes of a part of a buffer, when everything before is done.
+    pub(super) fn read(&self, buffer: usize, part: usize, len: usize) -> Result<Vec<u8>, RuntimeError> {
+        Ok(self.memory.read(buffer, part, len)?)
     }
 
     /// The logits of the last step's selected rows, when it is done.

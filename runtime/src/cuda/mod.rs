@@ -6,6 +6,7 @@
 //! parameters, but for addresses and the numbers of a step.
 
 mod buffers;
+mod compare;
 mod executor;
 mod memory;
 mod module;

@@ -142,8 +142,8 @@ fn operands_first(graph: &Graph, value: ValueId) -> Vec<ValueId> {
     order
 }
 
-/// The result of an operation; a fused one is computed as the operations that it stands for.
-fn eval(op: &Op, operands: &[&Tensor]) -> Result<Tensor, InterpError> {
+/// The result of an operation on operands of fixed shapes; a fused one is computed as the operations that it stands for.
+pub fn eval(op: &Op, operands: &[&Tensor]) -> Result<Tensor, InterpError> {
     let types: Vec<&Type> = operands.iter().map(|t| &t.ty).collect();
     op.check_arity(operands.len()).map_err(|reason| InterpError::Op { op: op.mnemonic(), reason })?;
     let Some(parts) = fused::parts(op, &types) else { return ops::eval(op, operands) };

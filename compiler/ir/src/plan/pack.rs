@@ -65,7 +65,7 @@ pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8]) -> Option<Tensor> {
     if bytes.is_empty() { unpack(ty, Storage::Plain, &arrays) } else { None }
 }
 
-/// The tensor that packed parts hold: the inverse of [`pack_tensor`] for quantized types. `None` when sizes disagree.
+/// The tensor that packed parts hold: the inverse of [`pack_tensor`]. `None` when sizes disagree.
 pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
     let list = parts(ty, storage)?;
     let (cols, rows) = (ty.shape.cols().fixed()?, ty.shape.rows().fixed()?);
@@ -75,6 +75,14 @@ pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
         return None;
     }
     let format = ty.format();
+    if ty.scheme.is_plain() {
+        let number = |b: &[u8; 4]| i32::from_le_bytes(*b);
+        let data = match ty.dtype {
+            DType::I32 => Data::Int(arrays[0].as_chunks().0.iter().map(number).collect()),
+            dtype => Data::Float(wide(arrays[0], dtype)?),
+        };
+        return Some(Tensor { ty: ty.clone(), data });
+    }
     if storage == Storage::Records {
         let (codes, scales) = records::unpack(arrays[0], rows, cols, records::group(ty)?);
         let scales = vec![scales, wide(arrays[1], DType::F32)?];
