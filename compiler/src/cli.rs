@@ -182,8 +182,15 @@ pub struct Run {
     #[command(flatten)]
     pub model: Executed,
     /// The text to continue.
-    #[arg(long)]
-    pub prompt: String,
+    #[arg(long, required_unless_present = "batch")]
+    pub prompt: Option<String>,
+    /// Continue the texts of this file instead: on each line a JSON object with a `prompt`, and with `tokens`, `temperature`,
+    /// `top_p` and `seed` where they are others than the options. Prints a line of JSON for each, in their order.
+    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
+    pub batch: Option<PathBuf>,
+    /// Texts of a batch that a GPU continues at once.
+    #[arg(long, value_name = "N", default_value_t = 64)]
+    pub sequences: usize,
     /// Most tokens to generate.
     #[arg(short, long = "tokens", default_value_t = 256)]
     pub n: usize,

@@ -1,5 +1,6 @@
 //! One file for each command, and what they share: opening models, printing, progress.
 
+mod batch;
 mod bench;
 mod bisect;
 mod by_site;

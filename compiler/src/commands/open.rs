@@ -10,7 +10,7 @@ use fireq::source::{Source, classify};
 use fireq::tokens::Tokens;
 use fireq_ir::Graph;
 use fireq_ir::artifact::ModelFacts;
-use fireq_runtime::cuda::Gpu;
+use fireq_runtime::cuda::{Executor, Gpu, Room};
 use fireq_runtime::{Artifact, Limits, RuntimeError, Session};
 use tempfile::TempDir;
 
@@ -68,6 +68,14 @@ impl Opened {
             }
         };
         Ok(Engine::new(backend, self.vocab, context))
+    }
+
+    /// The artifact on its GPU, for steps of several sequences.
+    pub fn executor(&self, room: Room) -> Outcome<Executor> {
+        match &self.code {
+            Code::Cuda(artifact, gpu) => Ok(Executor::new(gpu, artifact, room)?),
+            _ => Err(Failure::new("this runs on GPUs").hint("use --device cuda")),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use fireq::generate::{Limits, Timing, generate};
 use fireq_runtime::{Sampler, Sampling};
 
+use super::batch::batch;
 use super::open::open;
 use super::output::emit;
 use crate::cli::Run;
@@ -10,14 +11,18 @@ use crate::failure::{Failure, Outcome};
 
 /// Streams the prompt and its continuation to stdout; speed goes to stderr.
 pub fn run(options: &Run) -> Outcome {
-    let mut sampler = sampler(options)?;
+    let mut sampler = Sampler::new(sampling(options.temperature, options.top_p, options.seed)?);
+    let text = match (&options.batch, &options.prompt) {
+        (Some(file), _) => return batch(options, file),
+        (None, prompt) => prompt.as_deref().unwrap_or_default(),
+    };
     let opened = open(&options.model)?;
     let tokens = opened.tokens()?;
-    let prompt = tokens.encode(&options.prompt)?;
+    let prompt = tokens.encode(text)?;
     let mut decode = tokens.stream();
     let mut engine = opened.engine(prompt.len().saturating_add(options.n))?;
     let limits = Limits { tokens: options.n, eos: opened.eos.clone() };
-    emit(&options.prompt)?;
+    emit(text)?;
     let show = |token| decode(token)?.map_or(Ok(()), |text| emit(&text));
     let timing = generate(&mut engine, &prompt, &limits, |logits| sampler.pick(logits), show)?;
     emit("\n")?;
@@ -25,8 +30,8 @@ pub fn run(options: &Run) -> Outcome {
     Ok(())
 }
 
-fn sampler(options: &Run) -> Outcome<Sampler> {
-    let Run { temperature, top_p, seed, .. } = *options;
+/// How tokens are picked; numbers out of range are refused.
+pub fn sampling(temperature: f32, top_p: f32, seed: u64) -> Outcome<Sampling> {
     let fine = temperature.is_finite() && temperature >= 0.0 && top_p > 0.0 && top_p <= 1.0;
     if !fine {
         let message = format!("temperature {temperature} or top-p {top_p} is out of range");
@@ -35,7 +40,7 @@ fn sampler(options: &Run) -> Outcome<Sampler> {
         );
     }
     let random = Sampling::Random { temperature, top_p, seed };
-    Ok(Sampler::new(if temperature == 0.0 { Sampling::Greedy } else { random }))
+    Ok(if temperature == 0.0 { Sampling::Greedy } else { random })
 }
 
 fn speed(timing: &Timing) -> String {

@@ -5,9 +5,11 @@
 //! the size of. It knows of no kernel what it does: the [program](fireq_kernels::cuda::program) has all launches with all
 //! parameters, but for addresses and the numbers of a step.
 
+mod batch;
 mod buffers;
 mod compare;
 mod executor;
+mod launch;
 mod memory;
 mod module;
 mod room;
@@ -22,6 +24,7 @@ use cudarc::driver::{CudaContext, CudaStream, DriverError, sys};
 use serde::Serialize;
 use thiserror::Error;
 
+pub use batch::{Batch, End, Event, Request};
 pub use executor::Executor;
 pub use memory::DeviceBytes;
 pub use module::{Function, Module, Resources};
