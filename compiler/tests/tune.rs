@@ -1,13 +1,13 @@
 //! `fireq tune` on a driver whose GPU is the simulator: what is measured there says nothing about a GPU, but all else is as
 //! it will be.
 
+mod simulated;
 mod tiny;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use fireq_codegen::cuda::nvrtc::version;
 use fireq_kernels::cuda::tuning::Tuning;
 use tempfile::TempDir;
 
@@ -19,15 +19,8 @@ struct Tuned {
 
 impl Tuned {
     fn new() -> Option<Self> {
-        if version().is_err() {
-            eprintln!("skipped: tuning of GPU kernels: no NVRTC (cargo xtask setup)");
-            return None;
-        }
         let temp = TempDir::new().unwrap();
-        let driver = temp.path().join("driver");
-        fs::create_dir(&driver).unwrap();
-        let library = std::env::current_exe().unwrap().with_file_name("libsimcuda.so");
-        std::os::unix::fs::symlink(library, driver.join("libcuda.so")).unwrap();
+        simulated::driver(temp.path(), "tuning of GPU kernels")?;
         tiny::write(&temp.path().join("model"), &tiny::config(), &tiny::tensors());
         let artifact = temp.path().join("out.fireq");
         let tuned = Tuned { temp, artifact };
@@ -49,8 +42,8 @@ impl Tuned {
 
     fn tune(&self, more: &[&str]) -> Output {
         let mut command = self.command();
-        command.env("LD_LIBRARY_PATH", self.temp.path().join("driver"));
-        command.env("FIREQ_SIM_PTX", self.temp.path().join("fireq/kernels"));
+        let path = self.temp.path();
+        simulated::on(&mut command, &path.join("driver"), &path.join("fireq/kernels"));
         command.arg("tune").arg(&self.artifact).args(more).output().unwrap()
     }
 

@@ -11,7 +11,7 @@ use fireq_kernels::cuda::{
 };
 
 use super::attention::attention;
-use super::bind::Binder;
+use super::bind::{self, Binder};
 use super::heads::heads;
 use super::linear::{Methods, epilogue, linears, product};
 
@@ -56,7 +56,9 @@ pub fn select(plan: &Plan, tuning: &Tuning) -> Selection {
         let unit = sample(cols);
         choices.0.push(compiled(&unit, None));
         let run = Run { rows: Count::Selected, ..Run::of(unit, binder.sample(n)) };
-        program.iter_mut().for_each(|program| program.sample = Some(launch_of("sample", &run, None)));
+        if let Some(program) = &mut program {
+            program.sample = Some(launch_of("sample", &run, None));
+        }
     }
     let program = program.map(|program| Program { regions: binder.into_regions(), ..program });
     Selection { choices: choices.0, program }
@@ -197,10 +199,10 @@ fn gated(
         Ok((linears(binder, methods, launch, (Addend::Nothing, output), true)?, binder.between(&linear)))
     };
     let (mut runs, unit, arguments) = match between(Output::Swiglu) {
-        Ok((runs, rows)) => (runs, quantize(cols), binder.quantize(launch, rows)),
+        Ok((runs, rows)) => (runs, quantize(cols), bind::quantize(launch, rows)),
         Err(reason) => {
             let (runs, rows) = between(Output::F32)?;
-            (runs, apart(swiglu_quantize(cols), &reason), binder.swiglu(launch, rows))
+            (runs, apart(swiglu_quantize(cols), &reason), bind::swiglu(launch, rows))
         }
     };
     runs.push(Ok(Run::of(unit.map_err(|e| format!("no kernel: {e}"))?, arguments)));

@@ -202,7 +202,7 @@ impl Executor {
 fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeError> {
     let files = &artifact.manifest.files;
     if !files.contains_key(CUDA_PROGRAM) {
-        let missing = artifact.manifest.cuda.iter().flat_map(|cuda| cuda.missing()).next();
+        let missing = artifact.manifest.cuda.iter().flat_map(fireq_ir::artifact::CudaCode::missing).next();
         let reason =
             missing.map_or_else(|| "there is none".into(), |m| format!("`{}`: {}", m.name, m.reason));
         return Err(RuntimeError::Program(reason));

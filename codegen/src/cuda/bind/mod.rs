@@ -77,7 +77,7 @@ impl<'a> Binder<'a> {
                 ("table", result),
                 ("tokens", Argument::Count(Count::Tokens)),
             ]),
-            Kernel::Quantize { .. } => self.quantize(launch, input(0)),
+            Kernel::Quantize { .. } => quantize(launch, input(0)),
             Kernel::Linear => fields::<params::Logits>([
                 ("x", input(0)),
                 ("weight", input(1)),
@@ -92,18 +92,6 @@ impl<'a> Binder<'a> {
                 ("elements", Argument::Elements(cols)),
             ]),
         }
-    }
-
-    /// The arguments of the quantizer that makes a launch's result of these rows.
-    pub fn quantize(&self, launch: &Launch, x: Argument) -> Vec<Argument> {
-        let [codes, scales] = [0, 1].map(|n| part(launch.output, n));
-        fields::<params::Quantize>([("x", x), ("codes", codes), ("scales", scales)])
-    }
-
-    /// As [`Binder::quantize`], of rows of gates and ups.
-    pub fn swiglu(&self, launch: &Launch, x: Argument) -> Vec<Argument> {
-        let [codes, scales] = [0, 1].map(|n| part(launch.output, n));
-        fields::<params::SwigluQuantize>([("x", x), ("codes", codes), ("scales", scales)])
     }
 
     /// The arguments of the choice of tokens from this output.
@@ -156,6 +144,18 @@ impl<'a> Binder<'a> {
         let at = self.plan.buffers.iter().position(|buffer| is_it(&buffer.place));
         at.map(|buffer| part(buffer, 0)).ok_or_else(|| format!("the plan has no input `{name}`"))
     }
+}
+
+/// The arguments of the quantizer that makes a launch's result of these rows.
+pub(super) fn quantize(launch: &Launch, x: Argument) -> Vec<Argument> {
+    let [codes, scales] = [0, 1].map(|n| part(launch.output, n));
+    fields::<params::Quantize>([("x", x), ("codes", codes), ("scales", scales)])
+}
+
+/// As [`quantize`], of rows of gates and ups.
+pub(super) fn swiglu(launch: &Launch, x: Argument) -> Vec<Argument> {
+    let [codes, scales] = [0, 1].map(|n| part(launch.output, n));
+    fields::<params::SwigluQuantize>([("x", x), ("codes", codes), ("scales", scales)])
 }
 
 /// A part of a buffer.

@@ -1,18 +1,21 @@
-//! The runtime on a driver whose GPU is the simulator: every kernel of the demo model's plan, in steps of one sequence and of
-//! several, against the same artifact's CPU code.
+//! The runtime on a driver whose GPU is the simulator: every kernel of the demo model's plan against the interpreter, sequences
+//! among others against themselves alone, and greedy texts against the CPU's.
 
 #![cfg(feature = "llvm")]
+
+mod batch;
 
 use std::path::Path;
 use std::process::Command;
 
 use fireq::build::{BuildOptions, Plans, Targets, build};
 use fireq::import::import;
+use fireq::tokens::Tokens;
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::llvm::Cpu;
 use fireq_kernels::cuda::tuning::Tuning;
-use fireq_runtime::cuda::{Batch, End, Event, Executor, Gpu, PAGE, Piece, Request, Room};
+use fireq_runtime::cuda::{Executor, Gpu, PAGE, Piece, Room};
 use fireq_runtime::{Artifact, Limits, Sampling, Select, Session, pick};
 use fireq_tests::relative_error;
 
@@ -61,29 +64,31 @@ fn compile(out: &Path) {
     build(&model, &plans, "full", None, &options, out, &|_, _| ()).unwrap();
 }
 
-/// Where no probability of attention lies between two codes, only sums differ. Where one does, the first number that differs
-/// is off by less than what attention may be, and then codes of activations may be neighbours, and tokens behind read its keys.
+/// How far a sequence may be from itself alone: sums are in another order.
 const EXACT: f64 = 1e-6;
-const CASCADE: f64 = 5e-2;
+/// How far two devices may be apart. Where a number lies between two codes, an order of sums decides; the other code is 1/16 off,
+/// and numbers behind it fall to other codes, too. That stays below what quantization itself does, 0.04 to 0.2 for this model.
+const APART: f64 = 0.1;
 
 /// Tokens of the `n`-th sequence.
 fn tokens(n: usize, count: usize) -> Vec<u32> {
     (0..count).map(|i| ((i * 37 + n * 101 + i * i * 5) % 1024) as u32).collect()
 }
 
-/// A sequence on the GPU, its pages in no order, and on the CPU.
+/// A sequence among others, its pages in no order, and alone.
 struct Pair {
     tokens: Vec<u32>,
     past: usize,
     pages: Vec<u32>,
-    cpu: Session,
+    alone: Session,
 }
 
 impl Pair {
-    fn new(artifact: &Artifact, n: usize, count: usize) -> Self {
-        let cpu = Session::open(artifact, Limits { tokens: 200, context: 200, threads: 1 }).unwrap();
+    fn new((artifact, gpu): (&Artifact, &Gpu), n: usize, count: usize) -> Self {
+        let limits = Limits { tokens: 200, context: 200, threads: 1 };
+        let alone = Session::open_on(gpu, artifact, limits).unwrap();
         let pages = (0..count.div_ceil(PAGE)).map(|page| (ROOM.pages - 1 - 3 * page - n) as u32).collect();
-        Pair { tokens: tokens(n, count), past: 0, pages, cpu }
+        Pair { tokens: tokens(n, count), past: 0, pages, alone }
     }
 
     /// The next `count` tokens, of which the last `selected` are.
@@ -93,46 +98,42 @@ impl Pair {
     }
 }
 
-/// Runs a step in which sequences have so many tokens each, none where 0, with so many selected; says how many are exact.
-fn check(pairs: &mut [Pair], gpu: &mut Executor, counts: &[usize], selected: usize) -> usize {
+/// Runs a step in which sequences have so many tokens each, none where 0, with so many selected.
+fn check(pairs: &mut [Pair], gpu: &mut Executor, counts: &[usize], selected: usize) {
     let of = || pairs.iter().zip(counts).filter(|(_, count)| **count > 0);
     let pieces: Vec<Piece<'_>> = of().map(|(pair, count)| pair.piece(*count, selected.min(*count))).collect();
     gpu.run(&pieces).unwrap();
-    let (mut logits, mut at, mut exact) = (gpu.logits().unwrap(), 0, 0);
+    let (mut logits, mut at) = (gpu.logits().unwrap(), 0);
     for (pair, count) in pairs.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
         let next = pair.tokens[pair.past..pair.past + count].to_vec();
-        let all = pair.cpu.forward(&next, Select::All).unwrap();
-        let rows = selected.min(*count) * pair.cpu.vocab();
+        let all = pair.alone.forward(&next, Select::All).unwrap();
+        let rows = selected.min(*count) * pair.alone.vocab();
         let (wanted, found) = (&all[all.len() - rows..], &mut logits[at..at + rows]);
         let error = relative_error(wanted, found);
-        assert!(error < CASCADE, "{counts:?}, sequence at {}: {error:.1e}", pair.past);
-        exact += usize::from(error < EXACT);
+        assert!(error < EXACT, "{counts:?}, sequence at {}: {error:.1e}", pair.past);
         (pair.past, at) = (pair.past + count, at + rows);
     }
     assert_eq!(at, logits.len());
-    exact
 }
 
 #[test]
 fn sequences_of_unequal_lengths_share_steps() {
     let Some((artifact, gpu)) = on_the_simulator("sequences_of_unequal_lengths_share_steps") else { return };
     let mut executor = Executor::new(&gpu, &artifact, ROOM).unwrap();
-    let mut pairs: Vec<Pair> = (0..3).map(|n| Pair::new(&artifact, n, [190, 120, 30][n])).collect();
+    let mut pairs: Vec<Pair> = (0..3).map(|n| Pair::new((&artifact, &gpu), n, [190, 120, 30][n])).collect();
     // A prompt, three at once, single tokens, a chunk beside single tokens, few tokens, none that are selected.
-    let mut exact = 0;
     for (counts, selected) in [
         ([37, 0, 0], 1),
         ([3, 70, 5], 2),
         ([1, 1, 1], 1),
-        ([100, 1, 1], 1),
+        ([80, 1, 1], 1),
         ([2, 4, 3], 2),
         ([20, 0, 0], 0),
         ([1, 1, 1], 1),
         ([0, 9, 1], 2),
     ] {
-        exact += check(&mut pairs, &mut executor, &counts, selected);
+        check(&mut pairs, &mut executor, &counts, selected);
     }
-    assert!(exact >= 15, "{exact} of 19");
 }
 
 #[test]
@@ -141,8 +142,8 @@ fn every_launch_does_what_the_interpreter_does() {
         return;
     };
     let mut executor = Executor::new(&gpu, &artifact, ROOM).unwrap();
-    let mut pair = Pair::new(&artifact, 2, 190);
-    for count in [37, 1, 130, 3] {
+    let mut pair = Pair::new((&artifact, &gpu), 2, 190);
+    for count in [21, 1, 130, 3] {
         let compared = executor.compare(&pair.piece(count, count.min(8))).unwrap();
         for launch in &compared {
             assert!(launch.agrees(), "{count} tokens after {}: {launch:?}", pair.past);
@@ -159,7 +160,7 @@ fn tokens_are_chosen_on_the_gpu_as_on_the_host() {
         return;
     };
     let mut executor = Executor::new(&gpu, &artifact, ROOM).unwrap();
-    let pair = Pair::new(&artifact, 0, 12);
+    let pair = Pair::new((&artifact, &gpu), 0, 12);
     executor.run(&[pair.piece(12, 6)]).unwrap();
     let random = |step, top_p| Sampling::Random { temperature: 0.9, top_p, seed: 5 }.draw(step);
     let draws = [0, 1, 2, 3, 4, 5].map(|n| match n {
@@ -193,81 +194,40 @@ fn steps_without_room_are_refused_with_the_reason_and_change_nothing() {
         let found = executor.run(&pieces).unwrap_err().to_string();
         assert!(found.contains(reason), "{found}");
     }
-    let mut pairs = [Pair::new(&artifact, 0, 9)];
-    assert_eq!(check(&mut pairs, &mut executor, &[9], 1), 1);
+    let mut pairs = [Pair::new((&artifact, &gpu), 0, 9)];
+    check(&mut pairs, &mut executor, &[9], 1);
 }
 
-/// Greedy tokens of the CPU behind a prompt.
-fn greedy(artifact: &Artifact, prompt: &[u32], count: usize) -> Vec<u32> {
-    let mut cpu = Session::open(artifact, Limits { tokens: 200, context: 200, threads: 1 }).unwrap();
-    let (mut next, mut found) = (prompt.to_vec(), vec![]);
-    for _ in 0..count {
-        let token = pick(&cpu.forward(&next, Select::Last).unwrap(), &Sampling::Greedy.draw(0));
-        next = vec![token];
-        found.push(token);
-    }
-    found
+/// The largest logit, and how far it is above the next.
+fn largest(logits: &[f32]) -> (u32, f32) {
+    let first = pick(logits, &Sampling::Greedy.draw(0));
+    let others = logits.iter().enumerate().filter(|(token, _)| *token != first as usize);
+    (first, logits[first as usize] - others.map(|(_, logit)| *logit).fold(f32::NEG_INFINITY, f32::max))
 }
 
-/// Two texts take two pages each from some token on, and there are three: the later one gives its page back, and reads
-/// everything again when the other is done.
+/// Where greedy texts part, logits are as near each other as those of two devices are.
 #[test]
-fn texts_share_pages_that_do_not_suffice() {
-    let Some((artifact, gpu)) = on_the_simulator("texts_share_pages_that_do_not_suffice") else { return };
-    let room = Room { tokens: 50, pages: 3, ..ROOM };
-    let mut batch = Batch::new(Executor::new(&gpu, &artifact, room).unwrap());
-    // Their prompts are read in chunks of at most 50 tokens in all.
-    let prompts = [tokens(0, 61), tokens(1, 60), tokens(2, 3)];
-    let counts = [6, 7, 4];
-    for (id, (prompt, count)) in prompts.iter().zip(counts).enumerate() {
-        let request =
-            Request { prompt: prompt.clone(), tokens: count, eos: vec![], sampling: Sampling::Greedy };
-        batch.add(id, request).unwrap();
-    }
-    let (mut found, mut ended, mut steps) = (vec![vec![]; 3], vec![], 0);
-    while !batch.is_done() {
-        steps += 1;
-        for (id, event) in batch.step().unwrap() {
-            match event {
-                Event::Token(token) => found[id].push(token),
-                Event::End(end) => ended.push((id, end)),
+fn greedy_texts_are_the_cpus_or_part_where_two_tokens_are_as_likely() {
+    let test = "greedy_texts_are_the_cpus_or_part_where_two_tokens_are_as_likely";
+    let Some((artifact, gpu)) = on_the_simulator(test) else { return };
+    let tokenizer = Tokens::load(&artifact.dir, Some(0)).unwrap();
+    for prompt in
+        ["Once upon a time, there was a dog.", "Once upon a time, there was a little girl named Lily. She"]
+    {
+        let mut next = tokenizer.encode(prompt).unwrap();
+        let limits = Limits { tokens: 200, context: 200, threads: 1 };
+        let mut cpu = Session::open(&artifact, limits).unwrap();
+        let mut gpu = Session::open_on(&gpu, &artifact, limits).unwrap();
+        for n in 0..64 {
+            let [wanted, found] = [&mut cpu, &mut gpu].map(|on| on.forward(&next, Select::Last).unwrap());
+            let ((token, gap), (other, _)) = (largest(&wanted), largest(&found));
+            let apart = wanted.iter().zip(&found).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            let error = relative_error(&wanted, &found);
+            assert!(error < APART && (token == other || gap <= 2.0 * apart), "{prompt}: token {n}");
+            if token != other {
+                break;
             }
+            next = vec![token];
         }
     }
-    for (id, (prompt, count)) in prompts.iter().zip(counts).enumerate() {
-        assert_eq!(found[id], greedy(&artifact, prompt, count), "text {id}");
-    }
-    assert_eq!(ended, [(2, End::Length), (0, End::Length), (1, End::Length)]);
-    // Three to read 124 tokens and five to continue the first text; two to read the second again and the rest of it.
-    assert!((10..=14).contains(&steps), "{steps} steps");
-}
-
-#[test]
-fn texts_that_never_have_room_are_refused_and_texts_end_where_they_should() {
-    let test = "texts_that_never_have_room_are_refused_and_texts_end_where_they_should";
-    let Some((artifact, gpu)) = on_the_simulator(test) else { return };
-    let room = Room { context: 70, pages: 2, ..ROOM };
-    let mut batch = Batch::new(Executor::new(&gpu, &artifact, room).unwrap());
-    let request = |prompt: Vec<u32>, tokens, eos: &[u32]| Request {
-        prompt,
-        tokens,
-        eos: eos.to_vec(),
-        sampling: Sampling::Greedy,
-    };
-    assert!(batch.add(0, request(vec![], 1, &[])).is_err());
-    assert!(batch.add(0, request(tokens(0, 71), 1, &[])).unwrap_err().to_string().contains("71 tokens"));
-    assert!(batch.add(0, request(vec![1024], 1, &[])).unwrap_err().to_string().contains("vocabulary"));
-    let third = greedy(&artifact, &tokens(1, 5), 3)[2];
-    batch.add(4, request(tokens(1, 5), 0, &[])).unwrap();
-    batch.add(5, request(tokens(0, 69), 100, &[])).unwrap();
-    batch.add(6, request(tokens(1, 5), 100, &[third])).unwrap();
-    let mut ends = vec![];
-    while !batch.is_done() {
-        let events = batch.step().unwrap();
-        ends.extend(events.into_iter().filter(|(_, event)| matches!(event, Event::End(_))));
-    }
-    assert_eq!(
-        ends,
-        [(4, End::Length), (5, End::Context), (6, End::Eos)].map(|(id, end)| (id, Event::End(end)))
-    );
 }
