@@ -12,6 +12,15 @@ trap 'rm -rf "$cases"' EXIT
 tar -xzf "$here/cases.tgz" -C "$cases" || exit 1
 "$here/fireq-gpu" "$cases" -o "$out/kernels.json"
 failed=$?
+# The demo model: every launch against the interpreter for prompts and single tokens, a text, and its speed.
+many=$(awk 'BEGIN { for (i = 0; i < 200; i++) printf "%s%d", (i ? "," : ""), (i * 37 + i * i * 5) % 1024 }')
+{
+    for tokens in 1 "0,420,449,259,394,12,393,278,259,699,14" "$many"; do
+        "$here/fireq" logits "$cases/demo.fireq" --device cuda --compare-ops --tokens "$tokens" || failed=1
+    done
+    "$here/fireq" run "$cases/demo.fireq" --device cuda --prompt "Once upon a time" -n 200 || failed=1
+    "$here/fireq" bench "$cases/demo.fireq" --device cuda --prefill 512 --decode 128 || failed=1
+} > "$out/demo.txt" 2>&1
 python3 "$here/bench.py" "$here/bench.json" "$out/torch.json"
 date -u +%Y-%m-%d > "$out/date"
 exit $failed

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Output;
 
 use serde_json::Value;
 
@@ -9,7 +10,9 @@ use crate::run::{command, release_dir, root, run};
 
 /// The file with the folders of a bundle, as `run.sh` knows it.
 const PACKED: &str = "cases.tgz";
-const PARTS: [&str; 2] = ["cases", "kernels"];
+const PARTS: [&str; 3] = ["cases", "kernels", DEMO];
+/// The demo model for GPUs.
+const DEMO: &str = "demo.fireq";
 
 /// The most bytes of a bundle.
 const LIMIT: u64 = 64 << 20;
@@ -29,15 +32,22 @@ pub fn bundle(to: &Path) -> Result<(), String> {
         return Err("no case was recorded: GPU kernels need NVRTC (cargo xtask setup)".into());
     }
     run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu", "-p", "fireq-sim-driver"]))?;
-    rehearse(&to)?;
     // In a folder of its own: a binary without LLVM is not the one that others expect in `target/release`.
     let lean = release_dir().with_file_name("gpu-only");
     let build = ["cargo", "build", "-q", "--release", "-p", "fireq", "--no-default-features", "--target-dir"];
     run(command(&build).arg(&lean))?;
+    let fireq = lean.join("release/fireq");
+    let model = root().join("tests/models/tinystories-3m");
+    let compile =
+        command(&[&fireq.to_string_lossy(), "compile", "--recipe", "rtn", "--target", "sm_90a", "-o"])
+            .args([&to.join(DEMO), &model])
+            .output();
+    succeeded(compile, "the demo model does not compile")?;
+    rehearse(&to, &fireq)?;
     let scripts = root().join("tests/gpu");
     for (from, name) in [
         (release_dir().join("fireq-gpu"), "fireq-gpu"),
-        (lean.join("release/fireq"), "fireq"),
+        (fireq, "fireq"),
         (scripts.join("run.sh"), "run.sh"),
         (scripts.join("bench.py"), "bench.py"),
     ] {
@@ -53,20 +63,33 @@ pub fn bundle(to: &Path) -> Result<(), String> {
     if size > LIMIT { Err(format!("it has more than {} MiB", LIMIT >> 20)) } else { Ok(()) }
 }
 
-/// Checks every case as it will be checked there, on a driver whose GPU is the simulator; its code is not needed any more then.
-fn rehearse(bundle: &Path) -> Result<(), String> {
+/// Checks every case and every launch of the demo model as they will be checked there, on a driver whose GPU is the simulator;
+/// the code of cases is not needed any more then.
+fn rehearse(bundle: &Path, fireq: &Path) -> Result<(), String> {
     let failed = |e: std::io::Error| format!("the simulated driver: {e}");
     let aside = tempfile::tempdir().map_err(failed)?;
     let (driver, kernels) = (release_dir().join("libsimcuda.so"), bundle.join("kernels"));
     fs::copy(driver, aside.path().join("libcuda.so")).map_err(failed)?;
-    let mut check = command(&[&release_dir().join("fireq-gpu").to_string_lossy(), "--check"]);
-    check.arg(bundle).arg("-o").arg(aside.path().join("results.json"));
-    let output = check.env("LD_LIBRARY_PATH", aside.path()).env("FIREQ_SIM_PTX", &kernels).output();
-    let output = output.map_err(failed)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    if !output.status.success() {
-        return Err(format!("cases fail on the simulated GPU already:\n{said}"));
-    }
+    let demo = bundle.join(DEMO);
+    let ptx = format!("{}:{}", kernels.display(), demo.join("kernels").display());
+    let on_simulator = |program: &Path| {
+        let mut command = command(&[&program.to_string_lossy()]);
+        command.env("LD_LIBRARY_PATH", aside.path()).env("FIREQ_SIM_PTX", &ptx);
+        command
+    };
+    let mut compare = on_simulator(fireq);
+    compare.arg("logits").arg(&demo).args([
+        "--device",
+        "cuda",
+        "--compare-ops",
+        "--tokens",
+        "0,420,449,259,394,12",
+    ]);
+    let said = succeeded(compare.output(), "the demo model fails on the simulated GPU already")?;
+    println!("{said}");
+    let mut check = on_simulator(&release_dir().join("fireq-gpu"));
+    check.arg("--check").arg(bundle).arg("-o").arg(aside.path().join("results.json"));
+    let said = succeeded(check.output(), "cases fail on the simulated GPU already")?;
     println!(
         "{} cases hold on the simulated GPU",
         said.lines().filter(|line| line.starts_with("ok")).count()
@@ -78,6 +101,18 @@ fn rehearse(bundle: &Path) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+/// What a program said, or the reason why it failed.
+fn succeeded(output: std::io::Result<Output>, what: &str) -> Result<String, String> {
+    let output = output.map_err(|e| format!("{what}: {e}"))?;
+    let [said, errors] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if output.status.success() {
+        Ok(format!("{said}{errors}"))
+    } else {
+        Err(format!("{what}:\n{said}{errors}"))
+    }
 }
 
 fn size(dir: &Path) -> std::io::Result<u64> {
@@ -103,10 +138,12 @@ pub fn report(results: &Path) -> Result<(), String> {
         return Err("these are results of the simulator, whose times say nothing about a GPU".into());
     }
     let date = read(&results.join("date"))?;
+    let demo = read(&results.join("demo.txt")).unwrap_or_else(|_| "not run".into());
     let clocks = read(&results.join("gpu.csv"))?;
     let text = read(&path)?;
     let kept = text.find(HEADING).map_or(&*text, |at| &text[..at]);
-    let new = format!("{kept}{HEADING}\n{}", tables(&kernels, &torch, date.trim(), &clocks)?);
+    let tables = tables(&kernels, &torch, date.trim(), &clocks)?;
+    let new = format!("{kept}{HEADING}\n{tables}\nThe demo model:\n\n```text\n{}\n```\n", demo.trim());
     fs::write(&path, new).map_err(|e| format!("{}: {e}", path.display()))
 }
 
