@@ -1,6 +1,7 @@
 //! Commands and options of the `fireq` command line.
 
 mod eval;
+mod execute;
 mod inspect;
 pub mod passes;
 pub mod recipe;
@@ -12,6 +13,7 @@ use fireq::import::ImportOptions;
 use fireq_ir::DType;
 
 pub use eval::Eval;
+pub use execute::{Bench, Device, Executed, Logits, Run};
 pub use inspect::Inspect;
 
 /// Compiles transformer checkpoints to INT4/FP8 and runs them.
@@ -140,89 +142,6 @@ pub enum CpuLevel {
     X86V4,
 }
 
-/// What executes a model.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Device {
-    /// This machine's processors.
-    Cpu,
-    /// A Hopper GPU, for artifacts compiled with `--target sm_90a`.
-    Cuda,
-}
-
-/// The model that a command executes.
-#[derive(Debug, Args)]
-pub struct Executed {
-    /// An artifact, or a model directory: the unquantized reference.
-    pub model: PathBuf,
-    /// Execute a model directory with the interpreter instead of compiling it first: slow, needs no LLVM.
-    #[arg(long)]
-    pub interpret: bool,
-    /// Where to execute.
-    #[arg(long, value_enum, default_value = "cpu")]
-    pub device: Device,
-    /// Threads to execute with; all of the machine's by default.
-    #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
-    /// How a model directory is read.
-    #[command(flatten)]
-    pub import: Import,
-}
-
-impl Executed {
-    /// Threads to execute with.
-    pub fn threads(&self) -> usize {
-        self.threads.unwrap_or_else(rayon::current_num_threads).max(1)
-    }
-}
-
-/// Options of `run`.
-#[derive(Debug, Args)]
-pub struct Run {
-    /// The model.
-    #[command(flatten)]
-    pub model: Executed,
-    /// The text to continue.
-    #[arg(long, required_unless_present = "batch")]
-    pub prompt: Option<String>,
-    /// Continue the texts of this file instead: on each line a JSON object with a `prompt`, and with `tokens`, `temperature`,
-    /// `top_p` and `seed` where they are others than the options. Prints a line of JSON for each, in their order.
-    #[arg(long, value_name = "FILE.jsonl", conflicts_with = "prompt")]
-    pub batch: Option<PathBuf>,
-    /// Texts of a batch that a GPU continues at once.
-    #[arg(long, value_name = "N", default_value_t = 64)]
-    pub sequences: usize,
-    /// Most tokens to generate.
-    #[arg(short, long = "tokens", default_value_t = 256)]
-    pub n: usize,
-    /// Sample with this temperature; 0 always takes the likeliest token.
-    #[arg(long, default_value_t = 0.0)]
-    pub temperature: f32,
-    /// Sample from the likeliest tokens that together have this probability.
-    #[arg(long, default_value_t = 1.0)]
-    pub top_p: f32,
-    /// Seed of the sampler.
-    #[arg(long, default_value_t = 0)]
-    pub seed: u64,
-}
-
-/// Options of `logits`.
-#[derive(Debug, Args)]
-pub struct Logits {
-    /// The model.
-    #[command(flatten)]
-    pub model: Executed,
-    /// Token ids, separated by commas.
-    #[arg(long, value_delimiter = ',', required = true)]
-    pub tokens: Vec<u32>,
-    /// The safetensors file to write: tensor "logits" f32[T,V].
-    #[arg(short, long, required_unless_present = "compare_ops")]
-    pub output: Option<PathBuf>,
-    /// Instead, run the plan launch by launch, compare each with the interpreter on the operands that it had, and name the
-    /// first that differs.
-    #[arg(long, conflicts_with = "output")]
-    pub compare_ops: bool,
-}
-
 /// Options of `opt`.
 #[derive(Debug, Args)]
 pub struct Opt {
@@ -240,26 +159,6 @@ pub struct Opt {
     /// Find the first patch after which this command fails; `{}` stands for a file with the IR.
     #[arg(long, value_name = "COMMAND", conflicts_with_all = ["stop_after", "bisect"])]
     pub bisect_command: Option<String>,
-}
-
-/// Options of `bench`.
-#[derive(Debug, Args)]
-pub struct Bench {
-    /// The model.
-    #[command(flatten)]
-    pub model: Executed,
-    /// Tokens of the prompt to measure.
-    #[arg(long, default_value_t = 128)]
-    pub prefill: usize,
-    /// Tokens to decode one by one after it.
-    #[arg(long, default_value_t = 64)]
-    pub decode: usize,
-    /// Repetitions; the median is reported.
-    #[arg(long, default_value_t = 5)]
-    pub repeat: usize,
-    /// Print the result as one JSON object.
-    #[arg(long)]
-    pub json: bool,
 }
 
 /// Options of `tune`.

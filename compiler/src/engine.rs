@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use fireq_ir::interp::InterpError;
-use fireq_runtime::{Compared, RuntimeError, Select, Session};
+use fireq_runtime::{Compared, Ran, RuntimeError, Select, Session};
 
 use crate::interpreted::Interpreted;
 
@@ -45,8 +45,8 @@ pub enum EngineError {
     /// No tokens at all.
     #[error("there are no tokens to run")]
     Empty,
-    /// There is nothing to compare.
-    #[error("the model is run by the interpreter itself")]
+    /// There are no launches.
+    #[error("the model is run by the interpreter, which launches nothing")]
     Oracle,
     /// The interpreter refused the graph or its data.
     #[error(transparent)]
@@ -114,6 +114,14 @@ impl Engine {
         };
         self.past += tokens.len();
         Ok(compared)
+    }
+
+    /// Notes from now on when launches run, and gives what was noted before.
+    pub fn trace(&mut self) -> Result<Vec<Ran>, EngineError> {
+        match &mut self.backend {
+            Backend::Interpreter(_) => Err(EngineError::Oracle),
+            Backend::Compiled(session) => Ok(session.trace()?),
+        }
     }
 
     fn check(&self, tokens: &[u32]) -> Result<(), EngineError> {

@@ -114,6 +114,27 @@ fn operations_are_compared_and_the_first_that_differs_is_named() {
 }
 
 #[test]
+fn launches_are_added_up_by_kernel_and_traced_on_every_device() {
+    let Some(demo) = Demo::new("cpu,sm_90a") else { return };
+    let trace = demo.temp.path().join("trace.json");
+    for (device, linear) in [("cpu", "linear"), ("cuda", "linear_g128_t8")] {
+        let options =
+            ["--prefill", "6", "--decode", "2", "--repeat", "1", "--json", "--by-kernel", "--trace"];
+        let options: Vec<&str> = options.into_iter().chain([trace.to_str().unwrap()]).collect();
+        let found: Value = serde_json::from_str(&succeeded(&demo.on(device, "bench", &options))).unwrap();
+        let kernels = found["kernels"].as_array().unwrap();
+        let of_linear = kernels.iter().find(|k| k["kernel"].as_str().unwrap().starts_with(linear)).unwrap();
+        assert!(of_linear["seconds"].as_f64().unwrap() > 0.0);
+        let traced: Value = serde_json::from_slice(&fs::read(&trace).unwrap()).unwrap();
+        let events = traced["traceEvents"].as_array().unwrap();
+        let launches: u64 = kernels.iter().map(|kernel| kernel["launches"].as_u64().unwrap()).sum();
+        assert_eq!(events.len() as u64, launches);
+        let starts: Vec<f64> = events.iter().map(|event| event["ts"].as_f64().unwrap()).collect();
+        assert!(starts.is_sorted() && starts[0] >= 0.0 && events[0]["name"] == "gather_0", "{device}");
+    }
+}
+
+#[test]
 fn what_cannot_run_on_a_device_is_refused_with_what_would_help() {
     let Some(demo) = Demo::new("sm_90a") else { return };
     let tokens = ["--tokens", "1", "--compare-ops"];

@@ -1,6 +1,7 @@
 //! Runs the launches of a plan on buffers of its own.
 
 use std::path::Path;
+use std::time::Instant;
 
 use fireq_ir::Dim;
 use fireq_ir::interp::Tensor;
@@ -10,7 +11,7 @@ use libloading::Library;
 use crate::buffers::{Addresses, Buffers};
 use crate::compare::{Compared, compare, type_in};
 use crate::threads::Threads;
-use crate::{Bytes, RuntimeError, Weights};
+use crate::{Bytes, Ran, RuntimeError, Weights};
 
 /// The largest steps that an executor will run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +32,8 @@ pub struct Executor {
     /// One for each thread.
     scratch: Vec<Bytes>,
     threads: Threads,
+    /// Launches that ran, where they are to be noted, since this time.
+    trace: Option<(Instant, Vec<Ran>)>,
     /// Of the parts of each buffer.
     addresses: Vec<Addresses>,
     // What the argument tables and addresses point into; dropped after them.
@@ -89,7 +92,17 @@ impl Executor {
         let scratch = (0..limits.threads).map(|_| Bytes::zeroed(scores, "scores"));
         let scratch = scratch.collect::<Result<_, _>>()?;
         let threads = Threads::new(limits.threads)?;
-        Ok(Executor { plan, limits, launches, scratch, threads, addresses, buffers, _library: library })
+        Ok(Executor {
+            plan,
+            limits,
+            launches,
+            scratch,
+            threads,
+            trace: None,
+            addresses,
+            buffers,
+            _library: library,
+        })
     }
 
     /// The plan.
@@ -143,18 +156,31 @@ impl Executor {
     pub fn run(&mut self, step: Step) -> Result<(), RuntimeError> {
         self.check_step(step)?;
         self.check_indices(step)?;
-        let Executor { plan, launches, scratch, threads, .. } = &*self;
+        let Executor { plan, launches, scratch, threads, trace, .. } = self;
         let shared = |ready: &Ready| work(plan, &ready.launch, step) >= SHARED_WORK;
         let dims = [step.tokens as u64, step.past as u64, step.selected as u64];
         threads.run(launches.iter().any(shared), |crew| {
             for ready in launches.iter().filter(|r| step.rows(&r.rows) > 0) {
-                let units = plan.units(&ready.launch, step);
+                let (units, began) = (plan.units(&ready.launch, step), trace.is_some().then(Instant::now));
                 crew.share(units, shared(ready), &|begin, end, thread| {
                     ready.call(&dims, begin, end, &scratch[thread]);
                 });
+                if let (Some(began), Some((origin, launches))) = (began, trace.as_mut()) {
+                    launches.push(Ran {
+                        symbol: ready.launch.symbol.to_string(),
+                        kernel: ready.launch.kernel.mnemonic().into(),
+                        start: began.duration_since(*origin).as_secs_f64(),
+                        seconds: began.elapsed().as_secs_f64(),
+                    });
+                }
             }
         });
         Ok(())
+    }
+
+    /// Notes from now on when launches run, and gives what was noted before.
+    pub fn trace(&mut self) -> Vec<Ran> {
+        self.trace.replace((Instant::now(), vec![])).map_or(vec![], |(_, launches)| launches)
     }
 
     /// As [`Executor::run`], one launch after the other, each compared with the interpreter on the operands that it had.

@@ -13,6 +13,7 @@ mod memory;
 mod sample;
 mod session;
 mod threads;
+mod trace;
 mod weights;
 
 pub use artifact::Artifact;
@@ -22,4 +23,5 @@ pub use executor::{Executor, Limits};
 pub use memory::Bytes;
 pub use sample::{Sampler, Sampling, pick};
 pub use session::{Select, Session};
+pub use trace::{Ran, chrome_trace};
 pub use weights::Weights;

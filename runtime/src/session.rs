@@ -6,7 +6,7 @@ use fireq_ir::Dim;
 use fireq_ir::plan::{Place, Plan, Step};
 
 use crate::cuda::{self, Gpu, Piece, Room};
-use crate::{Artifact, Compared, Executor, Limits, RuntimeError};
+use crate::{Artifact, Compared, Executor, Limits, Ran, RuntimeError};
 
 /// Which rows of logits a call wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +112,14 @@ impl Session {
             self.past += chunk.len();
         }
         Ok(compared)
+    }
+
+    /// Notes from now on when launches run, and gives what was noted before.
+    pub fn trace(&mut self) -> Result<Vec<Ran>, RuntimeError> {
+        match &mut self.device {
+            Device::Cpu(executor) => Ok(executor.trace()),
+            Device::Cuda(executor, _) => executor.trace(),
+        }
     }
 
     /// The most tokens of a step, and of the sequence.

@@ -4,11 +4,14 @@ use std::time::Instant;
 
 use fireq::engine::Engine;
 use fireq::generate::prefill;
+use fireq_runtime::Ran;
+use serde::Serialize;
 use serde_json::json;
 
 use super::open::open;
-use super::output::{emit, emit_json, progress};
-use crate::cli::Bench;
+use super::output::{emit, emit_json, progress, table};
+use super::run::write_trace;
+use crate::cli::{Bench, Device};
 use crate::failure::{Failure, Outcome};
 
 /// Tokens per second of one repetition.
@@ -30,21 +33,74 @@ pub fn bench(options: &Bench) -> Outcome {
         bar.inc(1);
     }
     bar.finish_and_clear();
+    let ran = traced(&mut engine, options)?;
     let (prefill, decode) = (median(&speeds, |s| s.prefill), median(&speeds, |s| s.decode));
     let threads = opened.threads;
+    let on = match options.model.device {
+        Device::Cpu => format!("{threads} threads"),
+        Device::Cuda => "on the GPU".into(),
+    };
     if options.json {
         return emit_json(&json!({
             "model": opened.name,
+            "device": if options.model.device == Device::Cpu { "cpu" } else { "cuda" },
             "threads": threads,
             "repeat": options.repeat,
             "prefill": { "tokens": options.prefill, "tokens_per_second": prefill },
             "decode": { "tokens": options.decode, "tokens_per_second": decode },
+            "kernels": options.by_kernel.then(|| kernels(&ran)),
         }));
     }
     emit(&format!(
-        "{}, {threads} threads, median of {}\n  prefill  {prefill:10.1} tokens/s  ({} tokens)\n  decode   {decode:10.1} tokens/s  ({} tokens after them)\n",
+        "{}, {on}, median of {}\n  prefill  {prefill:10.1} tokens/s  ({} tokens)\n  decode   {decode:10.1} tokens/s  ({} tokens after them)\n",
         opened.name, options.repeat, options.prefill, options.decode,
-    ))
+    ))?;
+    if options.by_kernel { emit(&by_kernel(&kernels(&ran))) } else { Ok(()) }
+}
+
+/// Launches of one repetition more, where they are wanted.
+fn traced(engine: &mut Engine, options: &Bench) -> Outcome<Vec<Ran>> {
+    if !options.by_kernel && options.traced.trace.is_none() {
+        return Ok(vec![]);
+    }
+    engine.trace()?;
+    measure(engine, options)?;
+    let ran = engine.trace()?;
+    if let Some(path) = &options.traced.trace {
+        write_trace(path, &ran)?;
+    }
+    Ok(ran)
+}
+
+/// A kernel's launches.
+#[derive(Serialize)]
+struct Timed<'a> {
+    kernel: &'a str,
+    launches: usize,
+    seconds: f64,
+}
+
+/// All launches by kernel, those that take longest first.
+fn kernels(ran: &[Ran]) -> Vec<Timed<'_>> {
+    let mut kernels: Vec<Timed<'_>> = vec![];
+    for Ran { kernel, seconds, .. } in ran {
+        match kernels.iter_mut().find(|known| known.kernel == kernel) {
+            Some(known) => (known.launches, known.seconds) = (known.launches + 1, known.seconds + seconds),
+            None => kernels.push(Timed { kernel, launches: 1, seconds: *seconds }),
+        }
+    }
+    kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+    kernels
+}
+
+fn by_kernel(kernels: &[Timed<'_>]) -> String {
+    let total: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
+    let line = |Timed { kernel, launches, seconds }: &Timed<'_>| {
+        let share = format!("{:.1} %", 100.0 * seconds / total.max(f64::MIN_POSITIVE));
+        [format!("{:.2}", 1e3 * seconds), share, launches.to_string(), (*kernel).to_string()]
+    };
+    let head = ["ms", "share", "launches", "kernel"].map(String::from);
+    table(&std::iter::once(head).chain(kernels.iter().map(line)).collect::<Vec<_>>(), 3)
 }
 
 fn check(options: &Bench, context: usize) -> Outcome {

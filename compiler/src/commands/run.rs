@@ -1,11 +1,13 @@
 //! `fireq run`: continues a prompt, printing text as it is generated.
 
+use std::path::Path;
+
 use fireq::generate::{Limits, Timing, generate};
-use fireq_runtime::{Sampler, Sampling};
+use fireq_runtime::{Ran, Sampler, Sampling, chrome_trace};
 
 use super::batch::batch;
 use super::open::open;
-use super::output::emit;
+use super::output::{emit, write_file};
 use crate::cli::Run;
 use crate::failure::{Failure, Outcome};
 
@@ -21,13 +23,24 @@ pub fn run(options: &Run) -> Outcome {
     let prompt = tokens.encode(text)?;
     let mut decode = tokens.stream();
     let mut engine = opened.engine(prompt.len().saturating_add(options.n))?;
+    if options.traced.trace.is_some() {
+        engine.trace()?;
+    }
     let limits = Limits { tokens: options.n, eos: opened.eos.clone() };
     emit(text)?;
     let show = |token| decode(token)?.map_or(Ok(()), |text| emit(&text));
     let timing = generate(&mut engine, &prompt, &limits, |logits| sampler.pick(logits), show)?;
     emit("\n")?;
     eprintln!("{}", speed(&timing));
+    if let Some(path) = &options.traced.trace {
+        write_trace(path, &engine.trace()?)?;
+    }
     Ok(())
+}
+
+/// Writes when launches ran.
+pub fn write_trace(path: &Path, ran: &[Ran]) -> Outcome {
+    write_file(path, |out| Ok(out.write_all(chrome_trace(ran).as_bytes())?))
 }
 
 /// How tokens are picked; numbers out of range are refused.

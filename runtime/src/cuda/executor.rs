@@ -13,8 +13,8 @@ use fireq_kernels::cuda::{DecodeAttention, Grid};
 use super::buffers::{Memory, row_bytes};
 use super::launch::Ready;
 use super::step::{Piece, Step};
-use super::{Gpu, Room};
-use crate::{Artifact, RuntimeError, Weights};
+use super::{Gpu, Mark, Room};
+use crate::{Artifact, Ran, RuntimeError, Weights};
 
 /// A program with its kernels, weights and memory on a GPU.
 pub struct Executor {
@@ -29,6 +29,13 @@ pub struct Executor {
     regions: Vec<String>,
     /// Rows whose logits the last step left.
     selected: usize,
+    trace: Option<Trace>,
+}
+
+/// Launches between two points each, since the first point.
+struct Trace {
+    origin: Mark,
+    launches: Vec<(usize, Mark, Mark)>,
 }
 
 impl Executor {
@@ -64,6 +71,7 @@ impl Executor {
             memory,
             regions,
             selected: 0,
+            trace: None,
         })
     }
 
@@ -118,7 +126,30 @@ impl Executor {
 
     /// Starts one of them, if the step has it.
     pub(super) fn run_launch(&mut self, n: usize, step: &Step) -> Result<(), RuntimeError> {
-        self.launches[n].run(step, &self.memory, &self.room)
+        let ready = &mut self.launches[n];
+        let Some(trace) = self.trace.as_mut().filter(|_| ready.runs(step, &self.room)) else {
+            return ready.run(step, &self.memory, &self.room);
+        };
+        let before = self.gpu.mark()?;
+        ready.run(step, &self.memory, &self.room)?;
+        trace.launches.push((n, before, self.gpu.mark()?));
+        Ok(())
+    }
+
+    /// Notes from now on when launches run, and gives what was noted before, when that is done.
+    pub fn trace(&mut self) -> Result<Vec<Ran>, RuntimeError> {
+        let new = Trace { origin: self.gpu.mark()?, launches: vec![] };
+        let Some(Trace { origin, launches }) = self.trace.replace(new) else { return Ok(vec![]) };
+        let ran = |(n, start, end): (usize, Mark, Mark)| {
+            let launch = &self.launches[n].launch;
+            Ok(Ran {
+                symbol: launch.symbol.clone(),
+                kernel: launch.function.clone(),
+                start: start.since(&origin)?,
+                seconds: end.since(&start)?,
+            })
+        };
+        launches.into_iter().map(ran).collect()
     }
 
     /// Notes what the last launch leaves.

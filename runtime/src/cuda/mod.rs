@@ -31,7 +31,7 @@ pub use module::{Function, Module, Resources};
 pub use room::{PAGE, Room};
 pub use step::Piece;
 pub use tensor_map::encode;
-pub use timer::Timer;
+pub use timer::{Mark, Timer};
 
 /// Why a GPU does not do what it was asked to.
 #[derive(Debug, Error)]

@@ -44,6 +44,28 @@ impl Gpu {
     }
 }
 
+/// A point of a stream's work.
+#[derive(Debug)]
+pub struct Mark(CudaEvent);
+
+impl Gpu {
+    /// Where the stream is now.
+    pub fn mark(&self) -> Result<Mark, CudaError> {
+        let event = self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
+        let event = event.map_err(CudaError::of("an event"))?;
+        event.record(&self.stream).map_err(CudaError::of("an event"))?;
+        Ok(Mark(event))
+    }
+}
+
+impl Mark {
+    /// Seconds of work from another point to this one, for which it waits.
+    pub fn since(&self, other: &Mark) -> Result<f64, CudaError> {
+        let milliseconds = other.0.elapsed_ms(&self.0).map_err(CudaError::of("timed kernels"))?;
+        Ok(f64::from(milliseconds) / 1e3)
+    }
+}
+
 impl Timer {
     /// The work behind this point counts.
     pub fn start(&self) -> Result<(), CudaError> {
