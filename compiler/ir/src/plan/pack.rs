@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::storage::BLOCK;
+use super::storage::{BLOCK, pitch};
 use super::{Part, Storage, parts, records};
 use crate::interp::{Data, InterpError, Tensor, eval_constant};
 use crate::quant::Quantized;
@@ -117,6 +117,9 @@ fn pack_row(row: &[i8], format: &crate::Format, storage: Storage) -> Vec<u8> {
         }
         (Storage::Blocked32, _) => row.chunks(extent).flat_map(widen_group).collect(),
         (_, DType::I4) => row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect(),
+        (Storage::Pitched, _) => {
+            row.iter().map(|c| *c as u8).chain(vec![0; pitch(row.len()) - row.len()]).collect()
+        }
         (_, _) => row.iter().map(|c| *c as u8).collect(),
     }
 }
@@ -174,7 +177,9 @@ mod tests {
                 let values = (0..3 * cols).map(|i| ((i * i) as f32 * 0.7).sin()).collect();
                 let tensor = Tensor::filled(&ty, values);
                 let recorded = records::group(&ty).map(|_| Storage::Records);
-                for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(recorded) {
+                let pitched = (ty.dtype == DType::E4M3).then_some(Storage::Pitched);
+                let others = recorded.into_iter().chain(pitched);
+                for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(others) {
                     let packed = pack_tensor(&tensor, storage).unwrap();
                     let arrays: Vec<&[u8]> = packed.iter().map(|(_, bytes)| &**bytes).collect();
                     let sizes: Vec<usize> =
