@@ -3,10 +3,11 @@
 use fireq_ir::Fit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{BLOCK, Qkv, Span, runs, value_position};
+use fireq_kernels::layout::pitch;
 use fireq_kernels::pages::{Pages, Part};
 
 use super::device::{Device, UNTOUCHED, device};
-use super::oracle::{Case, elements_e4m3, parts};
+use super::oracle::{Case, elements_e4m3, parts, pitched};
 use super::pool::Pool;
 
 /// A case: what the kernel is specialized for, and whether there are scales and shifts behind rope.
@@ -109,8 +110,9 @@ impl<'a> Step<'a> {
         let (q, kv) = (q_heads * head, kv_heads * head);
         let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
         let one = self.spans.len() == 1;
-        let mut space = |name| if one { gpu.space(name, context(&self.spans[0]) * kv) } else { 0 };
-        let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
+        let mut space = |name, cols| if one { gpu.space(name, context(&self.spans[0]) * cols) } else { 0 };
+        let k_workspace = space("k workspace", kv_heads * pitch(head));
+        let v_workspace = space("v workspace", kv);
         let case = &self.cases[0];
         let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
         let [q_scale, k_scale] = ["q scale", "k scale"].map(|name| vector(name, self.heads.scaled));
@@ -127,7 +129,7 @@ impl<'a> Step<'a> {
             q_shift,
             k_scale,
             k_shift,
-            q_codes: gpu.space("q codes", tokens * q),
+            q_codes: gpu.space("q codes", tokens * q_heads * pitch(head)),
             q_scales: gpu.space("q scales", 4 * tokens * q_heads),
             runs: gpu.put("runs", &runs),
             tables: gpu.put("tables", &self.before.table_bytes()),
@@ -148,24 +150,36 @@ impl<'a> Step<'a> {
         let params = self.params(gpu);
         gpu.launch(&self.heads.qkv.unit().unwrap(), runs(self.spans).len(), 0, &params);
         for (n, at) in [params.q_codes, params.q_scales].into_iter().enumerate() {
-            let expected = self.joined(|case| parts(case.output(0)).remove(n));
+            let mut expected = self.joined(|case| parts(case.output(0)).remove(n));
+            if n == 0 {
+                expected = pitched(&expected, self.heads.qkv.head, UNTOUCHED);
+            }
             assert_eq!(gpu.bytes(at, expected.len()), expected, "part {n} of queries: {what}");
         }
         let pages = gpu.bytes(params.pages, self.after.bytes.len());
         let first = (0..pages.len()).find(|i| pages[*i] != self.after.bytes[*i]);
         assert_eq!(first, None, "the first byte of pages of {} that is wrong: {what}", params.page_stride);
         if params.k_workspace != 0 {
-            check_workspaces(gpu, &self.cases[0], self.spans[0], &params, &what);
+            let head = self.heads.qkv.head;
+            check_workspaces(gpu, (&self.cases[0], head), self.spans[0], &params, &what);
         }
     }
 }
 
-fn check_workspaces(gpu: &Device, case: &Case, span: Span, params: &params::Qkv, what: &str) {
+fn check_workspaces(
+    gpu: &Device,
+    (case, head): (&Case, usize),
+    span: Span,
+    params: &params::Qkv,
+    what: &str,
+) {
     let rows = span.past..span.past + span.tokens;
     let behind = rows.end..rows.end.next_multiple_of(BLOCK);
     let [keys, values] = ["k.0", "v.0"].map(|name| elements_e4m3(case.cache(name)));
     let (kv, context) = (keys.len() / rows.end, context(&span));
-    let found = gpu.bytes(params.k_workspace, context * kv);
+    let rows_of_keys = gpu.bytes(params.k_workspace, context * kv / head * pitch(head));
+    let found: Vec<u8> = rows_of_keys.chunks(pitch(head)).flat_map(|key| key[..head].to_vec()).collect();
+    assert_eq!(pitched(&found, head, UNTOUCHED), rows_of_keys, "nothing is written between keys: {what}");
     let transposed = gpu.bytes(params.v_workspace, context * kv);
     for row in 0..context {
         let place = row / BLOCK * BLOCK + value_position(row % BLOCK);
@@ -202,6 +216,9 @@ fn queries_pages_and_workspaces_are_the_interpreters_to_the_bit() {
         heads([2, 2, 256], [Signed, Clipped], 128, [true, false]),
         heads([3, 1, 80], [Clipped, Signed], 64, [false, true]),
         heads([2, 1, 20], [Clipped, Absmax], 64, [true, true]),
+        heads([3, 1, 48], [Absmax, Absmax], 64, [false, false]),
+        heads([3, 1, 96], [Clipped, Clipped], 64, [true, true]),
+        heads([3, 1, 100], [Clipped, Signed], 64, [true, false]),
     ];
     for heads in &cases {
         for span in [[1, 0], [1, 37], [5, 14], [33, 16], [21, 0]] {

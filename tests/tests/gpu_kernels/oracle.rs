@@ -75,7 +75,7 @@ pub fn parts(tensor: &Tensor) -> Vec<Vec<u8>> {
     packed.into_iter().map(|(_, bytes)| bytes.into_owned()).collect()
 }
 
-/// Rows of E4M3 codes as far apart as kernels have them, and `between` in what no column has.
+/// Rows or heads of `cols` E4M3 codes as far apart as kernels have them, and `between` where no column is.
 pub fn pitched(codes: &[u8], cols: usize, between: u8) -> Vec<u8> {
     let row = |codes: &[u8]| [codes, &vec![between; pitch(cols) - cols]].concat();
     codes.chunks(cols).flat_map(row).collect()

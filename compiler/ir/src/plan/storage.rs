@@ -1,7 +1,7 @@
 //! How a target stores a value: the parts of a buffer and their bytes per row.
 
 use super::{Place, records};
-use crate::{DType, Format, Type};
+use crate::{DType, Type};
 
 /// How the bytes of a buffer are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -13,12 +13,13 @@ pub enum Storage {
     Blocked32,
     /// INT4 weights for tensor cores: [`records`], which hold scales, too.
     Records,
-    /// E4M3 tokens on GPUs, whose copy engine reads them: rows are [`pitch`] bytes apart, and what lies between is not read.
+    /// E4M3 codes on GPUs, whose copy engine reads them: what has a scale, a token or a head of it, is [`pitch`] bytes from the
+    /// next, and what lies between is not read.
     Pitched,
 }
 
-/// Bytes from one row of [`Storage::Pitched`] to the next: descriptors of the copy engine count in 16 bytes, while the columns
-/// that exist may be any number.
+/// Bytes from one row of `cols` codes to the next in [`Storage::Pitched`]: descriptors of the copy engine count in 16 bytes,
+/// while the columns that exist may be any number.
 pub const fn pitch(cols: usize) -> usize {
     cols.next_multiple_of(16)
 }
@@ -32,7 +33,7 @@ impl Storage {
         match (codes, place) {
             (Storage::Plain, Place::Weight(_)) if records::group(ty).is_some() => Storage::Records,
             (Storage::Plain, Place::Input(_) | Place::Output(_) | Place::Arena { .. })
-                if ty.format() == Format::activation() =>
+                if ty.dtype == DType::E4M3 =>
             {
                 Storage::Pitched
             }
@@ -109,12 +110,13 @@ pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
         return None;
     }
     let widened = storage == Storage::Blocked32 && ty.dtype == DType::E4M3;
+    let padded = |group| {
+        let extent = inner.extent(cols);
+        cols / extent * extent.next_multiple_of(group) + (cols % extent).next_multiple_of(group)
+    };
     let code_cols = match storage {
-        Storage::Blocked32 => {
-            let extent = inner.extent(cols);
-            cols / extent * extent.next_multiple_of(BLOCK) + (cols % extent).next_multiple_of(BLOCK)
-        }
-        Storage::Pitched => pitch(cols),
+        Storage::Blocked32 => padded(BLOCK),
+        Storage::Pitched => padded(pitch(1)),
         Storage::Plain | Storage::Records => cols,
     };
     let codes = Part::rows_of("codes", if widened { DType::F32 } else { ty.dtype }, code_cols);
