@@ -43,8 +43,9 @@ struct Fp8Output {
     /// Threads that write together, and their share of a chunk's rows.
     static constexpr u32 WRITERS = WARPGROUP * OPERANDS, COLUMNS = 64 / AT_ONCE;
     static constexpr u32 ROWS_AT_ONCE = WRITERS / COLUMNS, ROWS = Tile::CHUNK / ROWS_AT_ONCE;
-    /// Chunks whose residuals are on their way, while others are written.
-    static constexpr u32 AHEAD = Addend::OF_OUTPUTS ? 4 : 0;
+    /// Chunks whose residuals are on their way, while others are written. Threads that read fewer neighbours have more rows, whose
+    /// places take registers, too.
+    static constexpr u32 AHEAD = Addend::OF_OUTPUTS ? (AT_ONCE < 4 ? 2 : 4) : 0;
     using Rows = float[ROWS][AT_ONCE];
 
     const Fp8Memory<Tile>& memory;
