@@ -5,7 +5,7 @@ use fireq_ir::{DType, Fit};
 use fireq_kernels::cuda::cost::registers;
 use fireq_kernels::cuda::{
     Addend, DecodeAttention, Linear, LinearConfig, LinearFp8, LinearFp8Config, Output, Prefill,
-    PrefillConfig, Qkv, Schedule, Unit, gather_pages, norm_quantize, quantize, swiglu_quantize,
+    PrefillConfig, Qkv, Schedule, Unit, gather_pages, norm_quantize, quantize, sample, swiglu_quantize,
 };
 
 use super::machine_code::{count, disassemble};
@@ -25,8 +25,9 @@ pub fn units() -> Vec<Unit> {
     let rows = [130, 257].into_iter().flat_map(|cols| {
         [quantize(cols), norm_quantize(cols, DType::BF16), swiglu_quantize(cols)].map(Result::unwrap)
     });
+    let samples = [129, 257, 1000, 4096].map(sample);
     let products = products().into_iter().map(|(unit, ..)| unit);
-    heads.chain(rows).chain(products).collect()
+    heads.chain(rows).chain(samples).chain(products).collect()
 }
 
 /// Products, with the bytes of a store and the registers that a thread may have.
