@@ -91,6 +91,22 @@ fn gates_that_are_no_multiple_of_64_come_apart() {
     }
 }
 
+/// Tensor cores of single tokens have 16 columns for query heads: more are left to prefill.
+#[test]
+fn more_query_heads_than_products_have_columns_are_left_to_prefill() {
+    let mut config = config("llama", ([576, 172, 257], [51, 16]));
+    config["num_key_value_heads"] = json!(3);
+    let choices = select(&plan(&config, 128), &Tuning::default());
+    assert!(choices.iter().all(|choice| choice.unit.is_some()), "{choices:#?}");
+    assert!(reasons(&choices, "decode_attention").is_empty());
+    for name in ["gather_pages", "prefill"] {
+        let of = choices.iter().find(|choice| choice.kernel.name.starts_with(name)).unwrap();
+        assert!([1, 5, 1000].into_iter().all(|tokens| of.kernel.tokens.unwrap().holds(tokens)), "{name}");
+    }
+    let [reason] = reasons(&choices, "prefill")[..] else { panic!("one prefill") };
+    assert!(reason.contains("single tokens, too: 51 query heads over 3 of keys: up to 16"), "{reason}");
+}
+
 /// Rows of tokens, and heads of queries, begin at multiples of 16 bytes in the plan, as in the kernels that write and read them.
 #[test]
 fn codes_of_odd_rows_have_room_up_to_16_bytes() {

@@ -27,12 +27,20 @@ pub(super) fn attention(plan: &Plan, launch: &Launch) -> Result<Vec<(Unit, Token
     let of = |unit: Result<Unit, Unsupported>, from, to| {
         unit.map(|unit| (unit, TokenRange { from, to })).map_err(|e| e.to_string())
     };
-    // Where prefill has no such heads, each of any number of tokens reads the cache by itself.
-    let few = prefill.is_some().then_some(FEW);
-    let mut units = vec![of(decode.unit(), 1, few)?, of(decode.combine(), 1, few)?];
-    if let Some(prefill) = prefill {
-        units.push(of(gather_pages(decode.pages()), FEW + 1, None)?);
-        units.push(of(Ok(prefill), FEW + 1, None)?);
+    // Where only one of both has such heads, it serves any number of tokens: each reads the cache by itself, or what is past
+    // is decoded for a single one.
+    let (few, alone) = match (decode.check(), &prefill) {
+        (Ok(()), Some(_)) => (Some(FEW), String::new()),
+        (Err(reason), Some(_)) => (Some(0), format!("; it has single tokens, too: {reason}")),
+        (_, None) => (None, String::new()),
+    };
+    let mut units = vec![];
+    if few != Some(0) {
+        units.extend([of(decode.unit(), 1, few)?, of(decode.combine(), 1, few)?]);
+    }
+    if let (Some(prefill), Some(few)) = (prefill, few) {
+        units.push(of(gather_pages(decode.pages()), few + 1, None)?);
+        units.push(of(Ok(Unit { reason: format!("{}{alone}", prefill.reason), ..prefill }), few + 1, None)?);
     }
     Ok(units)
 }
