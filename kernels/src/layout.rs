@@ -25,7 +25,8 @@
 //! |------------- group 0 (128) -----------|----------- group 1 (44) ---------------|
 //! ```
 //!
-//! E4M3 codes, which only activations have, are blocked as the f32 numbers they stand for.
+//! E4M3 codes, which only activations have, are blocked as the f32 numbers they stand for. On GPUs they are
+//! [`Storage::Pitched`]: [`pitch`] says how far apart rows are, to the kernels that write them and to descriptors alike.
 //!
 //! ```
 //! use fireq_ir::{DType, Format, Shape, Type};
@@ -37,7 +38,7 @@
 //! assert_eq!(row_bytes(Storage::Blocked32), 6 * 16);
 //! ```
 
-pub use fireq_ir::plan::{BLOCK, Part, Storage, pack_tensor, parts, unpack};
+pub use fireq_ir::plan::{BLOCK, Part, Storage, pack_tensor, parts, pitch, unpack};
 
 use fireq_ir::Type;
 

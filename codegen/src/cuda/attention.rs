@@ -12,7 +12,7 @@ use super::select::Run;
 
 /// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
 /// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.
-pub(super) const FEW: usize = 4;
+const FEW: usize = 4;
 /// Tiles of keys that prefill has on their way.
 const STAGES: usize = 2;
 
@@ -33,19 +33,29 @@ pub(super) fn attention(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>
         let tokens = Some(TokenRange { from, to });
         Ok::<_, String>(Run { unit, tokens, when: When::Longest(from, to), rows, arguments })
     };
-    // Where prefill has no such heads, each of any number of tokens reads the cache by itself.
-    let few = prefill.is_some().then_some(FEW);
-    let [each, combine] = binder.decode(&of, &decode, scale)?;
-    let mut runs = vec![
-        run(decode.unit(), each, Count::Tokens, 1, few)?,
-        run(decode.combine(), combine, Count::Parted, 1, few)?,
-    ];
-    if let Some((prefill, unit)) = prefill {
+    let few = few(&before);
+    let mut runs = vec![];
+    if few != Some(0) {
+        let [each, combine] = binder.decode(&of, &decode, scale)?;
+        runs.push(run(decode.unit(), each, Count::Tokens, 1, few)?);
+        runs.push(run(decode.combine(), combine, Count::Parted, 1, few)?);
+    }
+    if let (Some((prefill, unit)), Some(few)) = (prefill, few) {
         let [gather, attend] = binder.prefill(&of, &decode, &prefill, scale);
-        runs.push(run(gather_pages(decode.pages()), gather, Count::Past, FEW + 1, None)?);
-        runs.push(run(Ok(unit), attend, Count::Queries, FEW + 1, None)?);
+        let alone = decode.check().err().map(|reason| format!("; it has single tokens, too: {reason}"));
+        let unit = Unit { reason: format!("{}{}", unit.reason, alone.unwrap_or_default()), ..unit };
+        runs.push(run(gather_pages(decode.pages()), gather, Count::Past, few + 1, None)?);
+        runs.push(run(Ok(unit), attend, Count::Queries, few + 1, None)?);
     }
     Ok(runs)
+}
+
+/// The most tokens of a sequence that each read the cache by themselves; any number where prefill has no such heads, and none
+/// where only it has.
+pub(super) fn few(before: &Qkv) -> Option<usize> {
+    let Qkv { q_heads: heads, kv_heads, head, page, .. } = *before;
+    let alone = DecodeAttention { heads, kv_heads, head, page }.check().is_err();
+    prefill(before).map(|_| if alone { 0 } else { FEW })
 }
 
 /// The unit of prefill with as many tiles in flight as registers hold, if there is one.

@@ -7,7 +7,7 @@ use fireq_kernels::cuda::Qkv;
 use fireq_kernels::cuda::program::{Count, When};
 use fireq_kernels::pages::TILE;
 
-use super::attention::{FEW, prefill};
+use super::attention::few;
 use super::bind::{Attended, Binder};
 use super::select::{Run, cols};
 
@@ -24,14 +24,15 @@ pub(super) fn heads(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, St
     let qkv = of_attention(binder.plan, &of)?;
     let unit = qkv.unit().map_err(|e| e.to_string())?;
     let last = is_last(binder.plan, &of, launch);
-    let few = prefill(&qkv).map(|_| FEW);
+    let few = few(&qkv);
     let run = |workspaces, from, to| {
         let arguments = if last { binder.qkv(&of, &qkv, workspaces) } else { vec![] };
         let tokens = Some(TokenRange { from, to });
         Run { tokens, when: When::Longest(from, to), rows: Count::Runs, unit: unit.clone(), arguments }
     };
+    let each = (few != Some(0)).then(|| run(false, 1, few));
     let many = few.map(|few| run(true, few + 1, None));
-    Ok(std::iter::once(run(false, 1, few)).chain(many).collect())
+    Ok(each.into_iter().chain(many).collect())
 }
 
 /// Whether the last of the three is this one. What the others read is there still.

@@ -4,5 +4,6 @@ mod attention;
 mod cache;
 mod linear_fp8;
 mod machine_code;
+mod odd;
 mod prefill;
 mod units;

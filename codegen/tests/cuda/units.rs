@@ -13,7 +13,7 @@ use fireq_kernels::cuda::{
 };
 use fireq_kernels::pages::Pages;
 
-use super::{linear_fp8, prefill};
+use super::{linear_fp8, odd, prefill};
 
 /// Units of a Llama-3-8B, and of shapes whose rows are no multiples of anything.
 pub fn units() -> Vec<Unit> {
@@ -59,7 +59,8 @@ pub fn units() -> Vec<Unit> {
     let decoded = linear_fp8::linears().iter().map(linear_fp8::unit).collect::<Vec<_>>();
     let attention = attention().into_iter().flat_map(|of| [of.unit().unwrap(), of.combine().unwrap()]);
     let prefills = prefill::attentions().iter().map(prefill::unit).collect::<Vec<_>>();
-    rows.into_iter().chain(linears).chain(decoded).chain(attention).chain(prefills).collect()
+    let odd = odd::units();
+    rows.into_iter().chain(linears).chain(decoded).chain(attention).chain(prefills).chain(odd).collect()
 }
 
 /// Decode attention of Llama-3-8B, and with few or many channels and query heads.

@@ -6,6 +6,7 @@ use fireq_kernels::cuda::cost_fp8::CTAS;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::tuning::Method;
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output};
+use fireq_kernels::layout::pitch;
 use fireq_kernels::records::{CODES, ROWS, record_bytes};
 use fireq_runtime::cuda::{CudaError, DeviceBytes, Gpu, encode};
 use rand::{RngExt, SeedableRng};
@@ -41,7 +42,7 @@ impl Operands {
         Ok(Operands {
             linear: *linear,
             tokens,
-            x: gpu.upload(&random.codes(tokens * linear.cols))?,
+            x: gpu.upload(&random.codes(tokens * pitch(linear.cols)))?,
             records: gpu.upload(&random.records(rows / ROWS * linear.steps(), linear.group))?,
             token_scales: gpu.upload(&random.floats(tokens))?,
             channel_scales: gpu.upload(&random.floats(linear.channels))?,

@@ -6,7 +6,7 @@
 #include "tile/chunk.cuh"
 
 // What becomes of a product's sums, whichever mainloop has them: in their scales, with what is added, in the output's format;
-// or two and two of them made one. Threads read and write 16 bytes at a time.
+// or two and two of them made one. Threads read and write 16 bytes at a time, where rows allow it.
 
 namespace fireq {
 
@@ -19,6 +19,23 @@ struct LinearOutput {
     u32 tokens;
     u32 channels;
 };
+
+/// Neighbouring floats of `N` that one load has.
+__device__ constexpr int at_once(int n) { return n < 4 ? n : 4; }
+
+/// One, two or four neighbouring floats from an address aligned to all of them.
+template <int N>
+__device__ inline void read_neighbours(const float* from, float* to) {
+    if constexpr (N == 4) {
+        float4 four = *reinterpret_cast<const float4*>(from);
+        to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
+    } else if constexpr (N == 2) {
+        float2 two = *reinterpret_cast<const float2*>(from);
+        to[0] = two.x, to[1] = two.y;
+    } else {
+        to[0] = *from;
+    }
+}
 
 /// Nothing is added. `load` of an addend takes neighbouring channels of a token, `at` their place in the output.
 struct Nothing {
@@ -48,21 +65,19 @@ struct Residual {
 
     template <int N>
     static __device__ void load(const void* residual, u64 at, u32, float (&to)[N]) {
-        const float4* from = reinterpret_cast<const float4*>(static_cast<const float*>(residual) + at);
+        const float* from = static_cast<const float*>(residual) + at;
 #pragma unroll
-        for (int n = 0; n < N; n += 4) {
-            float4 four = from[n / 4];
-            to[n] = four.x, to[n + 1] = four.y, to[n + 2] = four.z, to[n + 3] = four.w;
-        }
+        for (int n = 0; n < N; n += at_once(N)) read_neighbours<at_once(N)>(from + n, to + n);
     }
 };
 
-/// Outputs of format `Out`, a channel of the weight each.
-template <typename Addend_, typename Out>
+/// Outputs of format `Out`, a channel of the weight each. Their number is a multiple of those that a thread writes at once:
+/// as many as 16 bytes hold, or fewer where rows do not begin at such addresses.
+template <typename Addend_, typename Out, int AT_ONCE_ = 16 / sizeof(Out)>
 struct Plain {
     using Addend = Addend_;
     /// Channels of the weight that make an output, and neighbouring outputs that a thread writes.
-    static constexpr int OPERANDS = 1, AT_ONCE = 16 / sizeof(Out);
+    static constexpr int OPERANDS = 1, AT_ONCE = AT_ONCE_;
 
     /// Outputs of a tile.
     template <typename Tile>
@@ -115,12 +130,6 @@ __device__ inline void load_scales(const LinearOutput& output, u32 channel, Chan
     for (int n = 0; n < Epilogue::OPERANDS; ++n) {
         load_chunk(output.channel_scales + n * output.channels + channel, scales[n]);
     }
-}
-
-/// Four neighbouring sums in shared memory.
-__device__ inline void read_sums(const float* from, float* to) {
-    float4 four = *reinterpret_cast<const float4*>(from);
-    to[0] = four.x, to[1] = four.y, to[2] = four.z, to[3] = four.w;
 }
 
 /// Writes neighbouring outputs of a token.

@@ -44,14 +44,17 @@ __device__ inline u32 bf16_pair(float low, float high) {
 template <typename Tile>
 __device__ inline void write_row(const PrefillSums<Tile>& o, int r, float* row, bool exists, float factor) {
 #pragma unroll
-    for (int block = 0; block < Tile::HEAD / 8; block += 2) {
-        int n = 4 * block + 2 * r;
-        store_blocks(row, block, exists, o.at(n) * factor, o.at(n + 1) * factor, o.at(n + 4) * factor, o.at(n + 5) * factor);
+    for (int block = 0; block < (Tile::HEAD + 7) / 8; block += 2) {
+        int n = 4 * block + 2 * r, lane = static_cast<int>(threadIdx.x) % 4;
+        // Channels behind the last were filled up.
+        bool there = exists && (Tile::HEAD % 16 == 0 || 8 * (block + lane % 2) + lane / 2 * 4 < Tile::HEAD);
+        store_blocks(row, block, there, o.at(n) * factor, o.at(n + 1) * factor, o.at(n + 4) * factor, o.at(n + 5) * factor);
     }
 }
 
 template <typename Tile>
 __device__ inline void write_row(const PrefillSums<Tile>& o, int r, bf16* row, bool exists, float factor) {
+    static_assert(Tile::HEAD % 8 == 0, "a lane stores eight channels");
     constexpr u32 BLOCKS = Tile::HEAD / 8;
 #pragma unroll
     for (u32 block = 0; block < BLOCKS; block += 4) {

@@ -10,7 +10,7 @@
 namespace fireq::decode_attention {
 
 struct Params {
-    const e4m3* q;         // [tokens, heads·HEAD]
+    const e4m3* q;         // [tokens, heads·PITCH]
     const float* q_scales; // [tokens, heads]
     const u8* pages;       // page n begins n·page_stride bytes on
     const u32* tables;     // [sequences, table_stride]: pages of a sequence, in order
@@ -33,7 +33,12 @@ __device__ inline void load_queries(const DecodeMemory<Tile>& memory, const e4m3
     for (u32 n = threadIdx.x; n < CHUNKS; n += Tile::THREADS) {
         u32 query = n % Tile::QUERIES, channel = n / Tile::QUERIES * 16;
         uint4 codes = {};
-        if (query < repeats && channel < Tile::HEAD) codes = *reinterpret_cast<const uint4*>(q + query * Tile::HEAD + channel);
+        if (query < repeats && channel < Tile::HEAD) codes = *reinterpret_cast<const uint4*>(q + query * Tile::PITCH + channel);
+        if constexpr (Tile::HEAD % 16 > 0) {
+            codes.y = channel + 4 < Tile::HEAD ? codes.y : 0;
+            codes.z = channel + 8 < Tile::HEAD ? codes.z : 0;
+            codes.w = channel + 12 < Tile::HEAD ? codes.w : 0;
+        }
         reinterpret_cast<uint4*>(memory.queries())[n] = codes;
     }
     publish_writes();
@@ -71,7 +76,7 @@ __device__ inline void run(const Params& p) {
     if (first >= tiles) return;
     u64 unit = static_cast<u64>(token) * heads + kv_head * p.repeats;
     if (threadIdx.x == 0) initialize(memory);
-    load_queries(memory, p.q + unit * Tile::HEAD, p.repeats);
+    load_queries(memory, p.q + unit * Tile::PITCH, p.repeats);
     synchronize();
     if (threadIdx.x >= Tile::CONSUMERS) {
         u32 sequence = p.sequences == nullptr ? token : p.sequences[token];

@@ -15,7 +15,7 @@ namespace fireq::gather_pages {
 struct Params {
     const u8* pages;       // page n begins n·page_stride bytes on
     const u32* table;      // pages of the sequence, in order
-    e4m3* k_workspace;     // [context, kv_heads·HEAD]
+    e4m3* k_workspace;     // [context, kv_heads·PITCH]
     e4m3* v_workspace;     // [kv_heads·HEAD, workspace_stride], blocks of sixteen in the order of `value_position`
     u32 page_stride;
     u32 workspace_stride;  // a multiple of 16
@@ -47,14 +47,14 @@ __device__ inline void keys_of(const Params& p, const u8* tile, Rows& rows, u32 
     stage(rows, position, position + 1, {{4 * t, 16 + 4 * t}, {32 + 4 * t, 48 + 4 * t}}, a);
     synchronize();
     constexpr u32 CHUNK = Page::HEAD % 16 == 0 ? 16 : 4, CHUNKS = 64 / CHUNK;
-    u64 pitch = static_cast<u64>(gridDim.y) * Page::HEAD;
+    u64 pitch = static_cast<u64>(gridDim.y) * Page::PITCH;
     for (u32 n = thread; n < 64 * CHUNKS; n += blockDim.x) {
         u32 key = blockIdx.x * Page::TILE + n / CHUNKS, column = n % CHUNKS * CHUNK, channel = block * 64 + column;
         if (key >= p.keys || channel >= Page::HEAD) continue;
         u32 words[CHUNK / 4];
 #pragma unroll
         for (u32 i = 0; i < CHUNK / 4; ++i) words[i] = *reinterpret_cast<const u32*>(&rows[n / CHUNKS][column + 4 * i]);
-        store_words(p.k_workspace + key * pitch + blockIdx.y * Page::HEAD + channel, words);
+        store_words(p.k_workspace + key * pitch + blockIdx.y * Page::PITCH + channel, words);
     }
 }
 

@@ -26,7 +26,7 @@ struct Params {
     const void* addend;           // [channels] or [tokens, channels], as the epilogue has it
     void* out;                    // [tokens, channels]
     u32 tokens;
-    u32 channels;  // of the output: as many as 16 bytes hold, or a multiple
+    u32 channels;  // of the output: a multiple of what the epilogue writes at once
     u32 steps;     // of 128 numbers of K
 };
 
@@ -43,29 +43,29 @@ __device__ inline void stage_sums(const LinearMemory<Tile>& memory, const float 
     }
 }
 
-/// Four channels of staged sums, those of all CTAs of the cluster added up in the order of their ranks.
-template <typename Tile>
+/// `N` channels of staged sums, those of all CTAs of the cluster added up in the order of their ranks.
+template <typename Tile, int N>
 __device__ inline void gather_sums(const float* staged, float* to) {
-    if constexpr (Tile::SPLIT == 1) return read_sums(staged, to);
-    float y[4];
+    if constexpr (Tile::SPLIT == 1) return read_neighbours<N>(staged, to);
+    float y[N];
     load_remote(staged, 0, y);
 #pragma unroll
     for (u32 rank = 1; rank < Tile::SPLIT; ++rank) {
-        float part[4];
+        float part[N];
         load_remote(staged, rank, part);
 #pragma unroll
-        for (int i = 0; i < 4; ++i) y[i] += part[i];
+        for (int i = 0; i < N; ++i) y[i] += part[i];
     }
 #pragma unroll
-    for (int i = 0; i < 4; ++i) to[i] = y[i];
+    for (int i = 0; i < N; ++i) to[i] = y[i];
 }
 
-/// Writes this CTA's share of a tile, whose first token and channel these are. Channels are a multiple of what 16 bytes hold.
+/// Writes this CTA's share of a tile, whose first token and channel these are.
 template <typename Tile, typename Epilogue>
 __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutput& output, u32 token, u32 channel,
                               u32 rank) {
     constexpr u32 AT_ONCE = Epilogue::AT_ONCE, COLUMNS = Epilogue::template channels<Tile>() / AT_ONCE;
-    constexpr u32 THREADS = Tile::SPLIT * Tile::CONSUMERS;
+    constexpr u32 THREADS = Tile::SPLIT * Tile::CONSUMERS, READ = at_once(AT_ONCE);
     for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
         u32 row = n / COLUMNS, column = n % COLUMNS * AT_ONCE;
         u32 t = token + row, c = channel + column;
@@ -74,9 +74,10 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
         Channels<Epilogue> sums, scales;
         float added[AT_ONCE];
 #pragma unroll
-        for (u32 i = 0; i < Epilogue::OPERANDS * AT_ONCE; i += 4) {
-            u32 operand = i / AT_ONCE, quad = i % AT_ONCE;
-            gather_sums<Tile>(memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + quad, &sums[operand][quad]);
+        for (u32 i = 0; i < Epilogue::OPERANDS * AT_ONCE; i += READ) {
+            u32 operand = i / AT_ONCE, first = i % AT_ONCE;
+            const float* from = memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + first;
+            gather_sums<Tile, READ>(from, &sums[operand][first]);
         }
         load_scales<Epilogue>(output, c, scales);
         Epilogue::Addend::load(output.addend, at, c, added);

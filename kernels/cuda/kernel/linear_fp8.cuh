@@ -26,7 +26,7 @@ struct Params {
     const void* addend;           // [channels] or [tokens, channels], as the epilogue has it
     void* out;                    // [tokens, channels]
     u32 tokens;
-    u32 channels;  // of the output: as many as 16 bytes hold, or a multiple
+    u32 channels;  // of the output: a multiple of what the epilogue writes at once
     u32 steps;     // of 128 numbers of K
     u32 band;      // token tiles that are multiplied with all channels before others are
 };
@@ -38,13 +38,14 @@ struct Params {
 template <typename Tile, typename Epilogue>
 struct Fp8Output {
     using Addend = typename Epilogue::Addend;
-    static constexpr int OPERANDS = Epilogue::OPERANDS, AT_ONCE = Epilogue::AT_ONCE;
+    static constexpr int OPERANDS = Epilogue::OPERANDS, AT_ONCE = Epilogue::AT_ONCE, READ = at_once(AT_ONCE);
     static_assert(OPERANDS == 1 || !Tile::ALTERNATES, "two warpgroups have what an output is made of, and meet");
     /// Threads that write together, and their share of a chunk's rows.
     static constexpr u32 WRITERS = WARPGROUP * OPERANDS, COLUMNS = 64 / AT_ONCE;
     static constexpr u32 ROWS_AT_ONCE = WRITERS / COLUMNS, ROWS = Tile::CHUNK / ROWS_AT_ONCE;
-    /// Chunks whose residuals are on their way, while others are written.
-    static constexpr u32 AHEAD = Addend::OF_OUTPUTS ? 4 : 0;
+    /// Chunks whose residuals are on their way, while others are written. Threads that read fewer neighbours have more rows, whose
+    /// places take registers, too.
+    static constexpr u32 AHEAD = Addend::OF_OUTPUTS ? (AT_ONCE < 4 ? 2 : 4) : 0;
     using Rows = float[ROWS][AT_ONCE];
 
     const Fp8Memory<Tile>& memory;
@@ -114,7 +115,7 @@ struct Fp8Output {
                 const float* from = memory.staged(OPERANDS == 1 ? warpgroup() : operand, chunk % 2) +
                                     (row() + n * ROWS_AT_ONCE) * Tile::STAGED_ROW;
 #pragma unroll
-                for (u32 i = 0; i < AT_ONCE; i += 4) read_sums(from + column() + i, &sums[operand][i]);
+                for (u32 i = 0; i < AT_ONCE; i += READ) read_neighbours<READ>(from + column() + i, &sums[operand][i]);
                 if (operand == 0) token_scale = from[Tile::SCALE_AT];
             }
             if (!exists(chunk, n)) continue;

@@ -8,7 +8,7 @@ namespace fireq::norm_quantize {
 struct Params {
     const float* x;      // [rows, COLS]
     const void* weight;  // [COLS]
-    e4m3* codes;         // [rows, COLS]
+    e4m3* codes;         // [rows, PITCH]
     float* scales;       // [rows]
     float eps;
 };
@@ -19,7 +19,7 @@ __device__ inline void run(const Params& p) {
     typename Row::Values x;
     load_row<Row>(p.x + row * Row::COLS, x);
     normalize<Row>(x, static_cast<const Weight*>(p.weight), p.eps);
-    quantize_row<Row>(x, p.codes + row * Row::COLS, p.scales + row);
+    quantize_row<Row>(x, p.codes + row * Row::PITCH, p.scales + row);
 }
 
 }  // namespace fireq::norm_quantize

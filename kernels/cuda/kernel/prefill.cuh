@@ -19,8 +19,8 @@ struct Queries {
 };
 
 struct Params {
-    TensorMap q;             // [tokens, heads, HEAD] E4M3, tiles of 128 × 1 × PANEL
-    TensorMap k;             // [positions, kv_heads, HEAD] E4M3, tiles of 128 × 1 × PANEL
+    TensorMap q;             // [tokens, heads, HEAD] E4M3, heads a pitch apart, tiles of 128 × 1 × PANEL
+    TensorMap k;             // [positions, kv_heads, HEAD] E4M3, likewise, tiles of 128 × 1 × PANEL
     TensorMap v;             // [kv_heads, HEAD, positions] E4M3, sixteen in the order of products; tiles of 1 × WIDE × 128
     const Queries* tiles;    // of each CTA in x, or null: of a single sequence
     const float* q_scales;   // [tokens, heads]

@@ -31,12 +31,12 @@ struct Params {
     const float* q_shift;
     const float* k_scale;
     const float* k_shift;
-    e4m3* q_codes;         // [tokens, Q_HEADS·HEAD]
+    e4m3* q_codes;         // [tokens, Q_HEADS·PITCH]
     float* q_scales;       // [tokens, Q_HEADS]
     const Run* runs;
     const u32* tables;     // [sequences, table_stride]: pages of a sequence, in order
     u8* pages;             // page n begins n·page_stride bytes on
-    e4m3* k_workspace;     // [positions, KV_HEADS·HEAD], or null
+    e4m3* k_workspace;     // [positions, KV_HEADS·PITCH], or null
     e4m3* v_workspace;     // [KV_HEADS·HEAD, workspace_stride], blocks of positions permuted, or null
     u32 page_stride;
     u32 table_stride;
@@ -58,7 +58,7 @@ __device__ inline PageBlock page_block(const Params& p, const Run& run, u32 kv_h
 template <typename Group, int Q_HEADS, int KV_HEADS, Fit K_FIT, Fit V_FIT, int PAGE>
 __device__ inline void run(const Params& p) {
     using Page = PageTile<Group::HEAD, PAGE>;
-    constexpr int ROW = KV_HEADS * Group::HEAD;
+    constexpr int ROW = KV_HEADS * Group::PITCH;
     Run run = p.runs[blockIdx.x];
     int first = static_cast<int>(run.position % BLOCK), slot = static_cast<int>(threadIdx.x) / Group::LANES;
     int head = static_cast<int>(blockIdx.y), n = slot - first;
@@ -70,7 +70,7 @@ __device__ inline void run(const Params& p) {
         turn<Group>(p.table + token * Group::HEAD, active, x);
         scale_and_shift<Group>(p.q_scale, p.q_shift, head, active, x);
         i64 unit = token * Q_HEADS + head;
-        quantize_query<Group>(x, active, p.q_codes + unit * Group::HEAD, p.q_scales + unit);
+        quantize_query<Group>(x, active, p.q_codes + unit * Group::PITCH, p.q_scales + unit);
         return;
     }
     head -= Q_HEADS;
@@ -84,7 +84,7 @@ __device__ inline void run(const Params& p) {
         u8* scales = block.tile + Page::KEY_SCALES_AT;
         if (active && Group::lane() == 0) store_scale(reinterpret_cast<e4m3*>(scales) + position % Page::TILE, scale);
         if (p.k_workspace != nullptr) {
-            store_elements<Group>(x, active, p.k_workspace + (run.key + position) * ROW + head * Group::HEAD);
+            store_elements<Group>(x, active, p.k_workspace + (run.key + position) * ROW + head * Group::PITCH);
         }
         return;
     }

@@ -7,7 +7,7 @@ namespace fireq::quantize {
 
 struct Params {
     const float* x;  // [rows, COLS]
-    e4m3* codes;     // [rows, COLS]
+    e4m3* codes;     // [rows, PITCH]
     float* scales;   // [rows]
 };
 
@@ -16,7 +16,7 @@ __device__ inline void run(const Params& p) {
     i64 row = blockIdx.x;
     typename Row::Values x;
     load_row<Row>(p.x + row * Row::COLS, x);
-    quantize_row<Row>(x, p.codes + row * Row::COLS, p.scales + row);
+    quantize_row<Row>(x, p.codes + row * Row::PITCH, p.scales + row);
 }
 
 }  // namespace fireq::quantize

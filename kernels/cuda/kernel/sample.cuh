@@ -42,7 +42,8 @@ struct Row {
     /// Calls `each(first column, four logits, how many there are)` for this thread's.
     template <typename Each>
     __device__ void fours(Each each) const {
-#pragma unroll 2
+        // Where a thread has one four at most, a second copy of what is done with it would only take registers: they spill.
+#pragma unroll (COLS > 4 * THREADS ? 2 : 1)
         for (int column = static_cast<int>(threadIdx.x) * 4; column < COLS; column += THREADS * 4) {
             float four[4] = {};
             int count = 4;

@@ -8,7 +8,7 @@ namespace fireq::swiglu_quantize {
 
 struct Params {
     const float* x;  // [rows, 2·COLS]: gate, then up
-    e4m3* codes;     // [rows, COLS]
+    e4m3* codes;     // [rows, PITCH]
     float* scales;   // [rows]
 };
 
@@ -28,7 +28,7 @@ __device__ inline void run(const Params& p) {
 #pragma unroll
         for (int i = 0; i < Row::CHUNK; ++i) x[n][i] = Body::apply(x[n][i], up[i]);
     }
-    quantize_row<Row>(x, p.codes + row * Row::COLS, p.scales + row);
+    quantize_row<Row>(x, p.codes + row * Row::PITCH, p.scales + row);
 }
 
 }  // namespace fireq::swiglu_quantize

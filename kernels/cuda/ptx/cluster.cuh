@@ -16,14 +16,22 @@ __device__ inline void synchronize_cluster() {
     asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
 
-/// Four floats at the address that `local` has in the shared memory of the CTA of this rank.
-__device__ inline void load_remote(const float* local, u32 rank, float (&to)[4]) {
+/// One, two or four floats at the address that `local` has in the shared memory of the CTA of this rank.
+template <int N>
+__device__ inline void load_remote(const float* local, u32 rank, float (&to)[N]) {
+    static_assert(N == 1 || N == 2 || N == 4, "loads are 4, 8 or 16 bytes");
     u32 address;
     asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared_address(local)), "r"(rank));
-    asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
-                 : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
-                 : "r"(address)
-                 : "memory");
+    if constexpr (N == 1) {
+        asm volatile("ld.shared::cluster.f32 %0, [%1];" : "=f"(to[0]) : "r"(address) : "memory");
+    } else if constexpr (N == 2) {
+        asm volatile("ld.shared::cluster.v2.f32 {%0, %1}, [%2];" : "=f"(to[0]), "=f"(to[1]) : "r"(address) : "memory");
+    } else {
+        asm volatile("ld.shared::cluster.v4.f32 {%0, %1, %2, %3}, [%4];"
+                     : "=f"(to[0]), "=f"(to[1]), "=f"(to[2]), "=f"(to[3])
+                     : "r"(address)
+                     : "memory");
+    }
 }
 
 /// Arrives at the barrier that the CTA of this rank has at the address of `local`: for bytes that tensor cores have read and

@@ -26,6 +26,9 @@ struct e4m3 {
     u8 bits;
 };
 
+/// From one row of `cols` E4M3 codes to the next, or from one head to the next: descriptors of the copy engine count in 16 bytes.
+__device__ constexpr int pitch(int cols) { return (cols + 15) / 16 * 16; }
+
 static_assert(sizeof(bf16) == 2 && sizeof(f16) == 2 && sizeof(e4m3) == 1, "numbers are stored without padding");
 static_assert(sizeof(u64) == 8 && sizeof(void*) == 8, "device addresses have 64 bits");
 

@@ -39,6 +39,8 @@ __device__ inline void store_e4m3(e4m3* to, const float (&x)[N], const Divisor& 
                                      e4m3_units(x[n + 3], scale));
         }
         store_words(to, words);
+    } else if constexpr (N == 2) {
+        *reinterpret_cast<u16*>(to) = to_e4m3_pair(e4m3_units(x[0], scale), e4m3_units(x[1], scale));
     } else {
 #pragma unroll
         for (int n = 0; n < N; ++n) to[n].bits = static_cast<u8>(to_e4m3_pair(e4m3_units(x[n], scale), 0.0f));

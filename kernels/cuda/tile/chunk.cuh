@@ -42,16 +42,20 @@ __device__ inline void store_chunk(float* to, const float (&from)[N]) {
     }
 }
 
-/// `N` numbers rounded to bf16, an even number of them, to an address aligned likewise.
+/// `N` numbers rounded to bf16, one or an even number of them, to an address aligned likewise.
 template <int N>
 __device__ inline void store_chunk(bf16* to, const float (&from)[N]) {
-    static_assert(N % 2 == 0, "words hold two");
-    u32 words[N / 2];
+    if constexpr (N == 1) {
+        *to = to_bf16(from[0]);
+    } else {
+        static_assert(N % 2 == 0, "words hold two");
+        u32 words[N / 2];
 #pragma unroll
-    for (int n = 0; n < N; n += 2) {
-        words[n / 2] = to_bf16(from[n]).bits | static_cast<u32>(to_bf16(from[n + 1]).bits) << 16;
+        for (int n = 0; n < N; n += 2) {
+            words[n / 2] = to_bf16(from[n]).bits | static_cast<u32>(to_bf16(from[n + 1]).bits) << 16;
+        }
+        store_words(to, words);
     }
-    store_words(to, words);
 }
 
 }  // namespace fireq

@@ -10,6 +10,7 @@ template <typename Page_, int QUERIES_, int STAGES_, int STEP_>
 struct DecodeTile {
     using Page = Page_;
     static constexpr int HEAD = Page::HEAD;
+    static constexpr int PITCH = Page::PITCH;
     static constexpr int QUERIES = QUERIES_;
     static constexpr int STAGES = STAGES_;
     static constexpr int KEYS = Page::TILE;
@@ -23,7 +24,6 @@ struct DecodeTile {
     static constexpr int COLUMNS = QUERIES / 4;
 
     static_assert(QUERIES == 8 || QUERIES == 16, "products have eight or sixteen columns");
-    static_assert(HEAD % 16 == 0, "queries are read in 16 bytes");
     static_assert(STEP == 2 || STEP == 4, "what is left of whole steps is done in halves");
     static_assert(STAGES % STEP == 0, "stages of a step's tiles are neighbours");
 

@@ -11,6 +11,8 @@ template <int HEAD_, int PAIRS_, int LANES_>
 struct HeadGroup {
     static constexpr int HEAD = HEAD_;
     static constexpr int HALF = HEAD / 2;
+    /// From one head of E4M3 codes to the next.
+    static constexpr int PITCH = pitch(HEAD);
     static constexpr int PAIRS = PAIRS_;
     static constexpr int LANES = LANES_;
     static constexpr int ACTIVE = HALF / PAIRS;

@@ -9,6 +9,8 @@ namespace fireq {
 template <int HEAD_, int KEYS_>
 struct PageTile {
     static constexpr int HEAD = HEAD_;
+    /// From one head of E4M3 codes to the next, where pages go to or queries come from.
+    static constexpr int PITCH = pitch(HEAD);
     static constexpr int KEYS = KEYS_;
     static constexpr int TILE = 64;
     static constexpr int TILES = KEYS / TILE;

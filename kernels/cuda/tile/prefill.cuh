@@ -11,7 +11,7 @@ __device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 
 
 template <int HEAD_, int STAGES_, int IN_FLIGHT_>
 struct PrefillTile {
-    static_assert(HEAD_ % 16 == 0 && HEAD_ <= 256, "descriptors count in 16 bytes, and copies have at most 256 rows of values");
+    static_assert(HEAD_ % 4 == 0 && HEAD_ <= 256, "lanes store four channels, and copies have at most 256 rows of values");
     static_assert(IN_FLIGHT_ == 2 || (IN_FLIGHT_ == 3 && HEAD_ <= 128),
                   "values, softmax, and with 3 scores of different tiles; sums of more than 128 channels leave no registers for 3");
     static_assert(STAGES_ >= 2, "a tile is multiplied while another is on its way");

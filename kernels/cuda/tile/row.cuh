@@ -12,6 +12,8 @@ struct RowTile {
     static constexpr int THREADS = THREADS_;
     static constexpr int CHUNK = CHUNK_;
     static constexpr int CHUNKS = COLS / CHUNK;
+    /// From one row of E4M3 codes to the next.
+    static constexpr int PITCH = pitch(COLS);
     static constexpr int PER_THREAD = (CHUNKS + THREADS - 1) / THREADS;
 
     static_assert(COLS % CHUNK == 0, "a row is whole chunks");

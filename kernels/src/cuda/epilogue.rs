@@ -3,7 +3,7 @@
 use fireq_ir::DType;
 
 use super::elementwise::swiglu;
-use super::unit::{Unsupported, float_name};
+use super::unit::{Unsupported, chunk, float_name};
 
 /// What the epilogue adds to a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +53,28 @@ pub(super) struct Epilogue {
 }
 
 impl Epilogue {
-    /// The epilogue that adds `addend` and makes `output`.
-    pub fn of(addend: Addend, output: Output) -> Result<Self, Unsupported> {
+    /// The epilogue that adds `addend` and makes `output` of rows of `channels`. A thread writes 16 bytes at a time, or fewer
+    /// where rows do not begin at such addresses.
+    pub fn of(addend: Addend, output: Output, channels: usize) -> Result<Self, Unsupported> {
         let (suffix, added) = match addend {
             Addend::Nothing => (String::new(), "Nothing".into()),
             Addend::Bias(DType::F32) => ("_bias".into(), "Bias".into()),
             Addend::Bias(dtype) => (format!("_bias_{dtype}"), format!("BiasOf<{}>", float_name(dtype)?)),
             Addend::Residual => ("_add".into(), "Residual".into()),
         };
+        let narrow = |widest: usize| match chunk(channels, &[8, 4, 2]) {
+            at_once if at_once < widest => (format!("_by{at_once}"), format!(", {at_once}")),
+            _ => (String::new(), String::new()),
+        };
         let (suffix, functor, body) = match output {
-            Output::F32 => (suffix, format!("Plain<{added}, float>"), vec![]),
-            Output::Bf16 => (format!("{suffix}_to_bf16"), format!("Plain<{added}, bf16>"), vec![]),
+            Output::F32 => {
+                let (by, width) = narrow(4);
+                (format!("{suffix}{by}"), format!("Plain<{added}, float{width}>"), vec![])
+            }
+            Output::Bf16 => {
+                let (by, width) = narrow(8);
+                (format!("{suffix}_to_bf16{by}"), format!("Plain<{added}, bf16{width}>"), vec![])
+            }
             Output::Swiglu => ("_swiglu".into(), "Gated<Swiglu>".into(), vec![swiglu()?]),
         };
         Ok(Epilogue { suffix, functor, body })

@@ -9,6 +9,7 @@ use super::epilogue::{Addend, Epilogue, Output};
 use super::params;
 use super::promotion::{in_a_name, in_words};
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text, tile};
+use crate::layout::pitch;
 use crate::records::{COLS, group, record_bytes};
 use crate::{Swizzle, TensorMapShape};
 
@@ -149,28 +150,14 @@ impl Linear {
         if !matches!(group, 64 | 128) {
             return fail(format!("groups of {group} columns: 64 and 128 do"));
         }
-        let multiple = match self.output {
-            Output::F32 => 4,
-            Output::Bf16 => 8,
-            Output::Swiglu => 128,
-        };
-        if channels == 0 || !channels.is_multiple_of(multiple) {
-            return fail(match self.output {
-                Output::Swiglu => {
-                    format!("{} gates: multiples of 64 do, as a warpgroup has so many", channels / 2)
-                }
-                _ => format!(
-                    "{channels} output channels: multiples of {multiple} do, as rows are written in 16 bytes"
-                ),
-            });
+        if channels == 0 || cols == 0 {
+            return fail(format!("{channels} output channels of {cols} input channels"));
+        }
+        if self.output == Output::Swiglu && !channels.is_multiple_of(128) {
+            return fail(format!("{} gates: multiples of 64 do, as a warpgroup has so many", channels / 2));
         }
         if self.output == Output::Swiglu && self.addend != Addend::Nothing {
             return fail("gates that something is added to".into());
-        }
-        if cols == 0 || !cols.is_multiple_of(16) {
-            return fail(format!(
-                "{cols} input channels: multiples of 16 do, as TMA copies rows in 16 bytes"
-            ));
         }
         Ok(())
     }
@@ -224,7 +211,7 @@ impl Linear {
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> Result<(String, String), Unsupported> {
         let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *config;
-        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
+        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output, self.channels)?;
         let name = format!(
             "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}",
             self.group,
@@ -245,12 +232,12 @@ impl Linear {
     }
 }
 
-/// A matrix of bytes in boxes of `tile` rows and 128 columns.
+/// A matrix of E4M3 codes in boxes of `tile` rows and 128 columns; those that it has not are zeros.
 pub(super) fn boxes([rows, cols]: [usize; 2], tile: usize) -> TensorMapShape {
     TensorMapShape {
         element: 1,
         sizes: vec![cols as u64, rows as u64],
-        strides: vec![cols as u64],
+        strides: vec![pitch(cols) as u64],
         tile: vec![COLS as u32, tile as u32],
         swizzle: Swizzle::B128,
     }

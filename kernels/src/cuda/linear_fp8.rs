@@ -179,7 +179,7 @@ impl LinearFp8 {
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearFp8Config, cta: Cta) -> Result<(String, String), Unsupported> {
         let LinearFp8Config { tokens, stages, cluster, promotion, schedule } = *config;
-        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
+        let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output, self.channels)?;
         let (turns, schedule) = match schedule {
             Schedule::Together => ("", "TOGETHER"),
             Schedule::Alternately => ("_alternately", "ALTERNATELY"),

@@ -7,6 +7,17 @@
 //! [`Linear::decode_unit`] decodes them once into a workspace, and [`LinearFp8::unit`] multiplies E4M3 by E4M3.
 //! [`cost_fp8::paths`] says which does it for how many tokens.
 //!
+//! Rows have any number of columns and channels. What is copied for tensor cores, E4M3 tokens and heads of queries and keys,
+//! lies a [`pitch`](crate::layout::pitch) of whole 16 bytes apart; all else without gaps, and is read and written as wide as
+//! the addresses of its rows allow. There are no kernels for
+//!
+//! * INT4 weights in groups of other than 64 or 128 columns;
+//! * rows of more than 32768 numbers that are normed or quantized, since they stay in registers;
+//! * heads of no multiple of 4 channels, as the words of pages have four neighbours, or of more than 256 channels, and beyond
+//!   128 of no multiple of 8, which are more than the lanes of a warp hold;
+//! * gated products whose gates are no multiple of 64, which a warpgroup has: a product and silu·up apart do that;
+//! * attention of single tokens with more than 16 query heads for one of keys, which prefill does.
+//!
 //! Numbers are the interpreter's. Divisions are IEEE's, nothing is contracted, rotations are carried in f64 and norms in
 //! pairs of f32, so that scales, codes, caches and workspaces have its bits. It differs
 //!

@@ -97,7 +97,7 @@ params! {
         x: DevicePtr,
         /// `[cols]` in the weight's format.
         weight: DevicePtr,
-        /// `e4m3[rows, cols]`.
+        /// `e4m3[rows, cols]`, rows [`pitch`](crate::layout::pitch) apart.
         codes: DevicePtr,
         /// `f32[rows]`.
         scales: DevicePtr,
@@ -108,7 +108,7 @@ params! {
     Quantize = "fireq::quantize::Params" {
         /// `f32[rows, cols]`.
         x: DevicePtr,
-        /// `e4m3[rows, cols]`.
+        /// `e4m3[rows, cols]`, rows [`pitch`](crate::layout::pitch) apart.
         codes: DevicePtr,
         /// `f32[rows]`.
         scales: DevicePtr,
@@ -117,7 +117,7 @@ params! {
     SwigluQuantize = "fireq::swiglu_quantize::Params" {
         /// `f32[rows, 2·cols]`: gate, then up.
         x: DevicePtr,
-        /// `e4m3[rows, cols]`.
+        /// `e4m3[rows, cols]`, rows [`pitch`](crate::layout::pitch) apart.
         codes: DevicePtr,
         /// `f32[rows]`.
         scales: DevicePtr,

@@ -21,6 +21,7 @@ use fireq_ir::DType;
 use super::linear::MOST_SHARED;
 use super::params::{self, Queries};
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, float_name, layout, text};
+use crate::layout::pitch;
 use crate::{Swizzle, TensorMapShape};
 
 /// An attention that a kernel is made for.
@@ -30,8 +31,8 @@ pub struct Prefill {
     pub heads: usize,
     /// Heads of keys and values.
     pub kv_heads: usize,
-    /// Channels of a head: a multiple of 16 up to 256. Copies fill it up with zeros to 64, 128 or 256, and as many are
-    /// multiplied.
+    /// Channels of a head: a multiple of 4, for bf16 of 8, up to 256. Copies fill it up with zeros to 64, 128 or 256, and as
+    /// many are multiplied.
     pub head: usize,
     /// What is written: f32 or bf16.
     pub output: DType,
@@ -125,7 +126,7 @@ impl Prefill {
         TensorMapShape {
             element: 1,
             sizes: [self.head, heads, rows].map(|n| n as u64).to_vec(),
-            strides: [self.head, heads * self.head].map(|n| n as u64).to_vec(),
+            strides: [pitch(self.head), heads * pitch(self.head)].map(|n| n as u64).to_vec(),
             tile: [panel, 1, tile].map(|n| n as u32).to_vec(),
             swizzle: if panel == 128 { Swizzle::B128 } else { Swizzle::B64 },
         }
@@ -156,15 +157,16 @@ impl Prefill {
 
     /// Why there is no unit for these sizes.
     fn check(&self, config: PrefillConfig) -> Result<(), Unsupported> {
-        let Prefill { heads, kv_heads, head, .. } = *self;
+        let Prefill { heads, kv_heads, head, output } = *self;
         let PrefillConfig { stages, in_flight } = config;
         let fail =
             |reason: String| Err(Unsupported(format!("{heads} heads of {head} over {kv_heads}: {reason}")));
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
             return fail("heads of keys have as many query heads each".into());
         }
-        if !head.is_multiple_of(16) || !(16..=256).contains(&head) {
-            return fail("descriptors count in 16 bytes, and copies have at most 256 rows of values".into());
+        let multiple = if output == DType::BF16 { 8 } else { 4 };
+        if !head.is_multiple_of(multiple) || !(1..=256).contains(&head) {
+            return fail("lanes store 16 bytes, and copies have at most 256 rows of values".into());
         }
         if !matches!(in_flight, 2 | 3) || (in_flight == 3 && self.wide() > 128) {
             let sums = self.wide() / 2 + 4;
@@ -255,7 +257,7 @@ mod tests {
             attention.unit(PrefillConfig { stages, in_flight }, String::new())
         };
         for (heads, kv_heads, head, in_flight) in
-            [(8, 2, 128, 3), (8, 8, 80, 3), (4, 1, 256, 2), (9, 3, 16, 2)]
+            [(8, 2, 128, 3), (8, 8, 80, 3), (4, 1, 256, 2), (9, 3, 16, 2), (3, 1, 72, 3)]
         {
             assert!(unit(heads, kv_heads, head, 2, in_flight).is_ok(), "{heads} of {head} over {kv_heads}");
         }
@@ -267,7 +269,7 @@ mod tests {
                 && refused(8, 0, 128, 2, 3).contains("over 0")
         );
         assert!(
-            refused(8, 2, 72, 2, 3).contains("16 bytes") && refused(8, 2, 512, 2, 2).contains("256 rows")
+            refused(8, 2, 36, 2, 3).contains("16 bytes") && refused(8, 2, 512, 2, 2).contains("256 rows")
         );
         assert!(refused(8, 2, 256, 2, 3).contains("276 of 240 registers"));
         assert!(

@@ -25,9 +25,10 @@ const MOST_THREADS: usize = 1024;
 const WARP: usize = 32;
 
 impl RowTile {
-    /// The tile of a row of `cols` numbers that is written in E4M3: sixteen codes are one store.
+    /// The tile of a row of `cols` numbers that is written in E4M3: sixteen codes are one store. Codes of rows lie
+    /// [`pitch`](crate::layout::pitch) apart.
     pub fn quantized(cols: usize) -> Result<Self, Unsupported> {
-        Self::of(cols, chunk(cols, &[16, 4]))
+        Self::of(cols, chunk(cols, &[16, 4, 2]))
     }
 
     /// The tile of a row that stays f32: four numbers are one store.

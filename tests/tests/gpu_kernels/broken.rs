@@ -1,9 +1,11 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
 mod decoded;
+mod odd;
 
 use fireq_kernels::cuda::params::{self, Params, Quantize};
 use fireq_kernels::cuda::{Addend, LinearConfig, Output, Unit, quantize, sample};
+use fireq_kernels::layout::pitch;
 use fireq_runtime::Sampling;
 use fireq_tests::relative_error;
 
@@ -24,10 +26,10 @@ fn codes(right: &str, wrong: &str) -> Result<Vec<u8>, String> {
     let mut gpu = device().expect("asked before");
     let unit = quantize(cols).unwrap();
     let x: Vec<f32> = (0..cols * rows).map(|i| (i as f32 * 0.7).sin() * (i + 1) as f32).collect();
-    let (codes, scales) = (gpu.space("codes", cols * rows), gpu.space("scales", 4 * rows));
+    let (codes, scales) = (gpu.space("codes", pitch(cols) * rows), gpu.space("scales", 4 * rows));
     let params = Quantize { x: gpu.put_f32("x", &x), codes, scales };
     gpu.attempt(&unit, &broken(&unit, right, wrong), rows, &params)?;
-    Ok(gpu.bytes(codes, cols * rows))
+    Ok(gpu.bytes(codes, pitch(cols) * rows))
 }
 
 #[test]

@@ -64,6 +64,11 @@ impl Device {
         self.put(name, &vec![UNTOUCHED; bytes])
     }
 
+    /// Where memory of this name is.
+    pub fn address(&self, name: &str) -> u64 {
+        self.allocations.iter().find(|a| a.name == name).map(|a| a.address).expect("memory of this name")
+    }
+
     /// Bytes of memory.
     pub fn bytes(&self, address: u64, bytes: usize) -> Vec<u8> {
         self.memory.read(address, bytes).unwrap_or_else(|e| panic!("{e}")).to_vec()

@@ -2,9 +2,11 @@
 
 use fireq_ir::e4m3;
 use fireq_kernels::cuda::{gather_pages, params, value_position};
+use fireq_kernels::layout::pitch;
 use fireq_kernels::pages::{Pages, Part};
 
 use super::device::{UNTOUCHED, device};
+use super::oracle::pitched;
 use super::pool::{Pool, rows};
 
 /// Whether a byte is this number: zeros of either sign are one.
@@ -17,6 +19,7 @@ fn check(layout: Pages, keys: usize) {
     let Some(mut gpu) = device() else { return };
     let what = format!("{layout:?}, {keys} keys");
     let (context, kv) = (keys.next_multiple_of(16) + 16, layout.kv_heads * layout.head);
+    let key_bytes = layout.kv_heads * pitch(layout.head);
     let [k, v] = [1, 2].map(|seed| rows(keys + 5, layout, seed));
     let mut pool = Pool::new(layout, &[keys + 5], UNTOUCHED);
     pool.write(0, Part::Keys, &k, 0..keys + 5);
@@ -24,14 +27,19 @@ fn check(layout: Pages, keys: usize) {
     let params = params::GatherPages {
         pages: gpu.put("pages", &pool.bytes),
         table: gpu.put("table", &pool.table_bytes()),
-        k_workspace: gpu.space("k workspace", context * kv),
+        k_workspace: gpu.space("k workspace", context * key_bytes),
         v_workspace: gpu.space("v workspace", context * kv),
         page_stride: layout.bytes() as u32,
         workspace_stride: context as u32,
         keys: keys as u32,
     };
     gpu.launch(&gather_pages(layout).unwrap(), 1, keys, &params);
-    let [found_k, found_v] = [params.k_workspace, params.v_workspace].map(|at| gpu.bytes(at, context * kv));
+    let found_v = gpu.bytes(params.v_workspace, context * kv);
+    let found_k = gpu.bytes(params.k_workspace, context * key_bytes);
+    let of_heads = found_k.chunks(pitch(layout.head));
+    let found_k: Vec<u8> = of_heads.flat_map(|key| key[..layout.head].to_vec()).collect();
+    let between = pitched(&found_k, layout.head, UNTOUCHED);
+    assert_eq!(gpu.bytes(params.k_workspace, between.len()), between, "between heads: {what}");
     let [k, v] = [k, v].map(|tensor| tensor.to_f32());
     for row in 0..context {
         let place = row / 16 * 16 + value_position(row % 16);
@@ -60,7 +68,7 @@ fn positions_at_the_ends_of_blocks_tiles_and_pages_are_gathered() {
 
 #[test]
 fn heads_of_any_size_are_gathered() {
-    for head in [128, 256, 80, 20] {
-        check(Pages { kv_heads: 1, head, keys: 64 }, 70);
+    for head in [128, 256, 80, 48, 96, 100, 20] {
+        check(Pages { kv_heads: 2, head, keys: 64 }, 70);
     }
 }

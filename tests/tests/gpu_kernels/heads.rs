@@ -3,10 +3,11 @@
 use fireq_ir::Fit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{BLOCK, Qkv, Sequence, runs, value_position};
+use fireq_kernels::layout::pitch;
 use fireq_kernels::pages::{Pages, Part};
 
 use super::device::{Device, UNTOUCHED, device};
-use super::oracle::{Case, elements_e4m3, parts};
+use super::oracle::{Case, elements_e4m3, parts, pitched};
 use super::pool::Pool;
 
 /// A case: what the kernel is specialized for, and whether there are scales and shifts behind rope.
@@ -113,8 +114,9 @@ impl<'a> Step<'a> {
         let Qkv { q_heads, kv_heads, head, .. } = self.heads.qkv;
         let (q, kv) = (q_heads * head, kv_heads * head);
         let tokens: usize = self.spans.iter().map(|span| span.tokens).sum();
-        let mut space = |name| gpu.space(name, self.positions() * kv);
-        let (k_workspace, v_workspace) = (space("k workspace"), space("v workspace"));
+        let mut space = |name, cols| gpu.space(name, self.positions() * cols);
+        let k_workspace = space("k workspace", kv_heads * pitch(head));
+        let v_workspace = space("v workspace", kv);
         let case = &self.cases[0];
         let mut vector = |name: &str, wanted| if wanted { gpu.put(name, &case.constant(name)) } else { 0 };
         let [q_scale, k_scale] = ["q scale", "k scale"].map(|name| vector(name, self.heads.scaled));
@@ -131,7 +133,7 @@ impl<'a> Step<'a> {
             q_shift,
             k_scale,
             k_shift,
-            q_codes: gpu.space("q codes", tokens * q),
+            q_codes: gpu.space("q codes", tokens * q_heads * pitch(head)),
             q_scales: gpu.space("q scales", 4 * tokens * q_heads),
             runs: gpu.put("runs", &runs),
             tables: gpu.put("tables", &self.before.table_bytes()),
@@ -152,7 +154,10 @@ impl<'a> Step<'a> {
         let params = self.params(gpu);
         gpu.launch(&self.heads.qkv.unit().unwrap(), runs(self.spans).len(), 0, &params);
         for (n, at) in [params.q_codes, params.q_scales].into_iter().enumerate() {
-            let expected = self.joined(|case| parts(case.output(0)).remove(n));
+            let mut expected = self.joined(|case| parts(case.output(0)).remove(n));
+            if n == 0 {
+                expected = pitched(&expected, self.heads.qkv.head, UNTOUCHED);
+            }
             assert_eq!(gpu.bytes(at, expected.len()), expected, "part {n} of queries: {what}");
         }
         let pages = gpu.bytes(params.pages, self.after.bytes.len());
@@ -165,7 +170,9 @@ impl<'a> Step<'a> {
     fn check_workspaces(&self, gpu: &Device, params: &params::Qkv, what: &str) {
         let Qkv { kv_heads, head, .. } = self.heads.qkv;
         let (kv, positions) = (kv_heads * head, self.positions());
-        let keys = gpu.bytes(params.k_workspace, positions * kv);
+        let pitched_keys = gpu.bytes(params.k_workspace, positions * kv_heads * pitch(head));
+        let keys: Vec<u8> = pitched_keys.chunks(pitch(head)).flat_map(|key| key[..head].to_vec()).collect();
+        assert_eq!(pitched(&keys, head, UNTOUCHED), pitched_keys, "nothing is written between keys: {what}");
         let values = gpu.bytes(params.v_workspace, positions * kv);
         for (case, span) in self.cases.iter().zip(self.spans) {
             let rows = span.past..span.past + span.tokens;
@@ -215,6 +222,9 @@ fn queries_pages_and_workspaces_are_the_interpreters_to_the_bit() {
         heads([2, 2, 256], [Signed, Clipped], 128, [true, false]),
         heads([3, 1, 80], [Clipped, Signed], 64, [false, true]),
         heads([2, 1, 20], [Clipped, Absmax], 64, [true, true]),
+        heads([3, 1, 48], [Absmax, Absmax], 64, [false, false]),
+        heads([3, 1, 96], [Clipped, Clipped], 64, [true, true]),
+        heads([3, 1, 100], [Clipped, Signed], 64, [true, false]),
     ];
     for heads in &cases {
         for span in [[1, 0], [1, 37], [5, 14], [33, 16], [21, 0]] {

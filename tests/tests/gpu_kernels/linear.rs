@@ -14,7 +14,7 @@ use fireq_tests::relative_error;
 use half::bf16;
 
 use super::device::{Device, UNTOUCHED, device};
-use super::oracle::Case;
+use super::oracle::{Case, pitched};
 use super::record::Near;
 
 /// A product with weights in groups of `group`, and the operations that it stands for.
@@ -55,6 +55,9 @@ pub fn case(
     (Linear::of(&case.constant_tensor("w").ty, addend, output).unwrap(), case)
 }
 
+/// An E4M3 code that is no number: in operands, where nothing is read.
+pub const NAN: u8 = 0x7f;
+
 /// The operands in memory, and room for the product.
 pub fn operands(
     gpu: &mut Device,
@@ -65,7 +68,7 @@ pub fn operands(
 ) -> params::Linear {
     let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
     let x = case.input_parts("x");
-    let codes = gpu.put("x codes", &x[0]);
+    let codes = gpu.put("x codes", &pitched(&x[0], linear.cols, NAN));
     params::Linear {
         x: Device::map(codes, &linear.x(config, tokens)),
         records: gpu.put("records", &records(&weight).unwrap()),
@@ -131,7 +134,8 @@ fn check(sizes: [usize; 3], addend: Addend, config: [usize; 4], tokens: usize) {
     check_configured(sizes, (addend, Output::F32), configured(config), tokens);
 }
 
-fn check_configured(sizes: [usize; 3], epilogue: (Addend, Output), config: LinearConfig, tokens: usize) {
+/// Runs a product, whose outputs are the interpreter's.
+pub fn check_configured(sizes: [usize; 3], epilogue: (Addend, Output), config: LinearConfig, tokens: usize) {
     let Some(mut gpu) = device() else { return };
     gpu.near = near(epilogue.1);
     let (linear, case) = case(sizes, epilogue, tokens);
@@ -236,7 +240,7 @@ fn rows_beyond_the_tokens_change_nothing() {
     let (tokens, rows, config) = (5, 16, configured([8, 1, 4, 2]));
     let (linear, case) = case([64, 528, 128], (Addend::Nothing, Output::F32), tokens);
     let mut codes = case.input("x");
-    codes.resize(rows * linear.cols, 0x7f);
+    codes.resize(rows * linear.cols, NAN);
     let codes = gpu.put("all codes", &codes);
     let x = Device::map(codes, &linear.x(&config, rows));
     let params = params::Linear { x, ..operands(&mut gpu, &case, &linear, &config, tokens) };

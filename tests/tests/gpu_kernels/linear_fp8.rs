@@ -11,12 +11,12 @@ use fireq_kernels::records::records;
 use fireq_tests::relative_error;
 
 use super::device::{Device, UNTOUCHED, device};
-use super::linear::{addend, assert_outputs, case, near, room};
-use super::oracle::Case;
+use super::linear::{NAN, addend, assert_outputs, case, near, room};
+use super::oracle::{Case, pitched};
 use super::record::Near;
 
 /// Tiles of so many tokens in so many stages, as neither clusters nor promotion nor turns have them.
-fn tiles(tokens: usize, stages: usize) -> LinearFp8Config {
+pub fn tiles(tokens: usize, stages: usize) -> LinearFp8Config {
     LinearFp8Config { tokens, stages, cluster: 1, promotion: 0, schedule: Schedule::Together }
 }
 
@@ -39,7 +39,7 @@ impl Product {
         let Data::Quant(weight) = case.constant_tensor("w").data else { panic!("the weight is quantized") };
         let linear = LinearFp8::from(self.linear);
         let x = case.input_parts("x");
-        let codes = gpu.put("x codes", &x[0]);
+        let codes = gpu.put("x codes", &pitched(&x[0], self.linear.cols, NAN));
         let decoded = gpu.put("decoded weight", &workspace(&self.linear, &weight));
         params::LinearFp8 {
             x: Device::map(codes, &linear.x(&self.config, self.tokens)),
@@ -66,7 +66,8 @@ fn check(
     check_output([channels, cols], (addend, Output::F32), config, tokens, launch);
 }
 
-fn check_output(
+/// Runs a product, whose outputs are the interpreter's.
+pub fn check_output(
     [channels, cols]: [usize; 2],
     epilogue: (Addend, Output),
     config: LinearFp8Config,
@@ -96,7 +97,7 @@ pub fn workspace(linear: &Linear, weight: &Quantized) -> Vec<u8> {
     all
 }
 
-fn check_decoding(linear: &Linear, weight: &Quantized) {
+pub fn check_decoding(linear: &Linear, weight: &Quantized) {
     let Some(mut gpu) = device() else { return };
     let [rows, cols] = LinearFp8::from(*linear).workspace();
     let params = params::DecodeWeight {

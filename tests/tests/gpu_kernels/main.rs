@@ -12,6 +12,7 @@ mod gather_pages;
 mod heads;
 mod linear;
 mod linear_fp8;
+mod odd;
 mod oracle;
 mod plain;
 mod pool;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use fireq_ir::interp::{Data, Outcome, Tensor, eval_constant, interpret};
-use fireq_ir::plan::{Storage, pack_tensor};
+use fireq_ir::plan::{Storage, pack_tensor, pitch};
 use fireq_ir::text::parse_and_verify;
 use fireq_ir::{Graph, Op};
 use fireq_tests::{Tensors, bindings, random_inputs};
@@ -73,6 +73,12 @@ impl Case {
 pub fn parts(tensor: &Tensor) -> Vec<Vec<u8>> {
     let packed = pack_tensor(tensor, Storage::Plain).unwrap();
     packed.into_iter().map(|(_, bytes)| bytes.into_owned()).collect()
+}
+
+/// Rows or heads of `cols` E4M3 codes as far apart as kernels have them, and `between` where no column is.
+pub fn pitched(codes: &[u8], cols: usize, between: u8) -> Vec<u8> {
+    let row = |codes: &[u8]| [codes, &vec![between; pitch(cols) - cols]].concat();
+    codes.chunks(cols).flat_map(row).collect()
 }
 
 /// The numbers of a quantized tensor before its outermost scale, as E4M3 codes: what a workspace holds.

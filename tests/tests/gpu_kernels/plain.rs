@@ -11,7 +11,16 @@ use super::rows::dtype_of;
 #[test]
 fn rows_of_tables_are_the_interpreters() {
     let Some(mut gpu) = device() else { return };
-    for (cols, dtype) in [(64, "bf16"), (37, "f16"), (96, "f32"), (4096, "bf16"), (50, "bf16")] {
+    for (cols, dtype) in [
+        (64, "bf16"),
+        (37, "f16"),
+        (96, "f32"),
+        (4096, "bf16"),
+        (50, "bf16"),
+        (257, "bf16"),
+        (130, "f32"),
+        (576, "bf16"),
+    ] {
         let body = format!(
             "%0 = input {{name=\"tokens\"}} : i32[T]\n%1 = const {{name=\"table\"}} : {dtype}[50,{cols}]\n\
              %2 = gather %1, %0 : f32[T,{cols}]\nreturn %2"
@@ -34,7 +43,7 @@ fn rows_of_tables_are_the_interpreters() {
 fn elementwise_operations_are_the_interpreters() {
     let Some(mut gpu) = device() else { return };
     for op in [Elementwise::Add, Elementwise::Mul, Elementwise::Bias, Elementwise::Scale] {
-        for cols in [64, 37, 1030] {
+        for cols in [64, 37, 172, 257, 1030] {
             let tokens = 3;
             let channels = matches!(op, Elementwise::Bias | Elementwise::Scale);
             let b = if channels {
@@ -86,9 +95,16 @@ fn cosines_and_sines_are_the_interpreters_for_long_contexts() {
 #[test]
 fn logits_are_the_interpreters_to_the_order_of_sums() {
     let Some(mut gpu) = device() else { return };
-    for (cols, channels, dtype) in
-        [(64, 33, "bf16"), (37, 3, "bf16"), (1024, 130, "bf16"), (96, 50, "f32"), (40, 7, "f16")]
-    {
+    for (cols, channels, dtype) in [
+        (64, 33, "bf16"),
+        (37, 3, "bf16"),
+        (1024, 130, "bf16"),
+        (96, 50, "f32"),
+        (40, 7, "f16"),
+        (576, 257, "bf16"),
+        (257, 257, "bf16"),
+        (130, 1, "f32"),
+    ] {
         for tokens in [1, 3, 9] {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{channels},{cols}]\n\

@@ -2,9 +2,10 @@
 
 use fireq_ir::{DType, e4m3};
 use fireq_kernels::cuda::{norm_quantize, params, quantize, rms_norm, swiglu_quantize};
+use fireq_kernels::layout::pitch;
 
-use super::device::{Device, device};
-use super::oracle::{Case, parts};
+use super::device::{Device, UNTOUCHED, device};
+use super::oracle::{Case, parts, pitched};
 use super::record::Near;
 
 /// Tokens of a step.
@@ -13,9 +14,14 @@ const TOKENS: [usize; 2] = [1, 3];
 #[test]
 fn norms_are_the_interpreters() {
     let Some(mut gpu) = device() else { return };
-    for (cols, run, dtype) in
-        [(256, 64, "bf16"), (96, 96, "f32"), (50, 50, "bf16"), (37, 37, "f16"), (2048, 2048, "bf16")]
-    {
+    for (cols, run, dtype) in [
+        (256, 64, "bf16"),
+        (96, 96, "f32"),
+        (50, 50, "bf16"),
+        (37, 37, "f16"),
+        (144, 48, "bf16"),
+        (2048, 2048, "bf16"),
+    ] {
         for tokens in TOKENS {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{run}]\n\
@@ -48,22 +54,30 @@ fn norms_are_the_interpreters() {
 #[test]
 fn quantized_norms_are_the_interpreters_to_the_bit() {
     let Some(mut gpu) = device() else { return };
-    for (cols, dtype) in
-        [(256, "bf16"), (96, "f32"), (100, "bf16"), (37, "bf16"), (2048, "bf16"), (4096, "f16")]
-    {
+    for (cols, dtype) in [
+        (256, "bf16"),
+        (96, "f32"),
+        (100, "bf16"),
+        (37, "bf16"),
+        (130, "bf16"),
+        (257, "f32"),
+        (576, "bf16"),
+        (2048, "bf16"),
+        (4096, "f16"),
+    ] {
         for tokens in TOKENS {
             let body = format!(
                 "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n%1 = const {{name=\"w\"}} : {dtype}[{cols}]\n\
                  %2 = norm_quantize %0, %1 {{eps=1e-6, to=e4m3<row:f32>}} : e4m3<row:f32>[T,{cols}]\nreturn %2"
             );
             let case = Case::new(&body, [tokens, 0, 1]);
-            let (codes, scales) = (gpu.space("codes", tokens * cols), gpu.space("scales", 4 * tokens));
+            let (codes, scales) = (gpu.space("codes", tokens * pitch(cols)), gpu.space("scales", 4 * tokens));
             let (x, weight) = (gpu.put("x", &case.input("x")), gpu.put("weight", &case.constant("w")));
             let params = params::NormQuantize { x, weight, codes, scales, eps: 1e-6 };
             gpu.launch(&norm_quantize(cols, dtype_of(dtype)).unwrap(), tokens, 0, &params);
             let expected = parts(case.output(0));
             assert_eq!(gpu.bytes(scales, 4 * tokens), expected[1], "scales of {cols}, {tokens} tokens");
-            assert_eq!(gpu.bytes(codes, tokens * cols), expected[0], "codes of {cols}, {tokens} tokens");
+            assert_codes(&gpu, codes, cols, &expected[0]);
         }
     }
 }
@@ -71,7 +85,7 @@ fn quantized_norms_are_the_interpreters_to_the_bit() {
 #[test]
 fn quantized_rows_are_the_interpreters_to_the_bit() {
     let Some(mut gpu) = device() else { return };
-    for cols in [256, 96, 100, 37, 4096] {
+    for cols in [256, 96, 100, 37, 1, 130, 257, 576, 4096] {
         let body = format!(
             "%0 = input {{name=\"x\"}} : f32[T,{cols}]\n\
              %1 = quantize %0 {{to=e4m3<row:f32>}} : e4m3<row:f32>[T,{cols}]\nreturn %1"
@@ -107,18 +121,25 @@ fn edges_of_the_range_quantize_as_the_interpreter_has_it() {
 
 fn check_quantize(gpu: &mut Device, cols: usize, x: &[f32], expected: &[Vec<u8>]) {
     let tokens = x.len() / cols;
-    let (codes, scales) = (gpu.space("codes", tokens * cols), gpu.space("scales", 4 * tokens));
+    let (codes, scales) = (gpu.space("codes", tokens * pitch(cols)), gpu.space("scales", 4 * tokens));
     let params = params::Quantize { x: gpu.put_f32("x", x), codes, scales };
     gpu.launch(&quantize(cols).unwrap(), tokens, 0, &params);
     assert_eq!(gpu.bytes(scales, 4 * tokens), expected[1], "scales of {cols}");
-    assert_eq!(gpu.bytes(codes, tokens * cols), expected[0], "codes of {cols}");
+    assert_codes(gpu, codes, cols, &expected[0]);
+}
+
+/// Codes are these, and between rows nothing is written.
+#[track_caller]
+fn assert_codes(gpu: &Device, codes: u64, cols: usize, expected: &[u8]) {
+    let expected = pitched(expected, cols, UNTOUCHED);
+    assert_eq!(gpu.bytes(codes, expected.len()), expected, "codes of {cols}");
 }
 
 #[test]
 fn swiglu_is_the_interpreters_but_for_neighbours() {
     let Some(mut gpu) = device() else { return };
     gpu.near = Near::Approximately;
-    for cols in [96, 172, 37, 768, 2816] {
+    for cols in [96, 172, 37, 130, 257, 768, 2816] {
         let tokens = 3;
         let body = format!(
             "%0 = input {{name=\"x\"}} : f32[T,{0}]\n%1 = slice %0 {{start=0, size={cols}}} : f32[T,{cols}]\n\
@@ -127,7 +148,7 @@ fn swiglu_is_the_interpreters_but_for_neighbours() {
             2 * cols
         );
         let case = Case::new(&body, [tokens, 0, 1]);
-        let (codes, scales) = (gpu.space("codes", tokens * cols), gpu.space("scales", 4 * tokens));
+        let (codes, scales) = (gpu.space("codes", tokens * pitch(cols)), gpu.space("scales", 4 * tokens));
         let params = params::SwigluQuantize { x: gpu.put("x", &case.input("x")), codes, scales };
         gpu.launch(&swiglu_quantize(cols).unwrap(), tokens, 0, &params);
         let expected = parts(case.output(0));
@@ -136,7 +157,9 @@ fn swiglu_is_the_interpreters_but_for_neighbours() {
         for (found, wanted) in gpu.f32s(scales, tokens).iter().zip(&wanted) {
             assert!(((found - wanted) / wanted).abs() < 2f32.powi(-20), "{found} is not {wanted}");
         }
-        let found = gpu.bytes(codes, tokens * cols);
+        let rows = gpu.bytes(codes, tokens * pitch(cols));
+        let found: Vec<u8> = rows.chunks(pitch(cols)).flat_map(|row| row[..cols].to_vec()).collect();
+        assert_eq!(pitched(&found, cols, UNTOUCHED), rows, "nothing is written between rows of {cols}");
         let off: Vec<(u8, u8)> =
             found.iter().copied().zip(expected[0].iter().copied()).filter(|(a, b)| a != b).collect();
         let neighbours = |(a, b): &(u8, u8)| (a & 0x7f).abs_diff(b & 0x7f) <= 1 && a & 0x80 == b & 0x80;

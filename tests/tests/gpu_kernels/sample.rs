@@ -29,7 +29,7 @@ fn tokens(cols: usize, rows: &[f32], draws: &[Draw]) -> Option<[Vec<u32>; 2]> {
 
 #[test]
 fn the_likeliest_token_is_the_lowest_among_equals() {
-    for cols in [1, 33, 1000, 5000] {
+    for cols in [1, 33, 257, 1000, 5000] {
         let rows = rows(cols);
         let draws = vec![Sampling::Greedy.draw(0); rows.len() / cols];
         let Some([found, expected]) = tokens(cols, &rows, &draws) else { return };

@@ -4,6 +4,7 @@ use fireq_ir::plan::{Launch, Place};
 use fireq_kernels::cuda::params;
 use fireq_kernels::cuda::program::{Argument, Count, Extent, MapShape, Table};
 use fireq_kernels::cuda::{DecodeAttention, Prefill, Qkv};
+use fireq_kernels::layout::pitch;
 
 use super::products::map;
 use super::{Binder, fields, number, part};
@@ -23,7 +24,7 @@ impl Binder<'_> {
         let scale = |launch: &Launch| launch.inputs.get(2).map_or(Argument::Nothing, |b| part(*b, 0));
         let workspace = |index: usize| {
             if workspaces {
-                self.workspaces(qkv.kv_heads * qkv.head)[index].clone()
+                self.workspaces(qkv.kv_heads, qkv.head)[index].clone()
             } else {
                 Argument::Nothing
             }
@@ -101,8 +102,8 @@ impl Binder<'_> {
         scale: f32,
     ) -> [Vec<Argument>; 2] {
         let Prefill { heads, kv_heads, head, .. } = *prefill;
-        let (kv, page) = (kv_heads * head, decode.pages().bytes());
-        let [keys, values] = self.workspaces(kv);
+        let page = decode.pages().bytes();
+        let [keys, values] = self.workspaces(kv_heads, head);
         let behind = |workspace: &Argument, by_key| match workspace {
             Argument::Region { region, .. } => Argument::Region { region: *region, by_key },
             other => other.clone(),
@@ -110,7 +111,7 @@ impl Binder<'_> {
         let gather = fields::<params::GatherPages>([
             ("pages", self.pages(of, page)),
             ("table", Argument::Table(Table::Pages)),
-            ("k_workspace", behind(&keys, kv)),
+            ("k_workspace", behind(&keys, kv_heads * pitch(head))),
             ("v_workspace", behind(&values, 1)),
             ("page_stride", number(page)),
             ("workspace_stride", Argument::Count(Count::Positions)),
@@ -143,8 +144,9 @@ impl Binder<'_> {
     }
 
     /// Keys and values in FP8, of one layer after the other.
-    fn workspaces(&self, row: usize) -> [Argument; 2] {
-        ["keys of prefill", "values of prefill"].map(|name| self.region(name, row, Extent::Positions))
+    fn workspaces(&self, kv_heads: usize, head: usize) -> [Argument; 2] {
+        let region = |name, row| self.region(name, row, Extent::Positions);
+        [region("keys of prefill", kv_heads * pitch(head)), region("values of prefill", kv_heads * head)]
     }
 }
 

@@ -10,7 +10,7 @@ mod verify;
 pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, lower_fused, output_name};
 pub(crate) use pack::unpack_plain;
 pub use pack::{PackedPart, constant_data, pack, pack_tensor, unpack};
-pub use storage::{BLOCK, Part, Storage, parts};
+pub use storage::{BLOCK, Part, Storage, parts, pitch};
 pub use text::{launch_text, parse_plan, print_plan};
 pub use verify::{PlanError, verify_plan};
 
@@ -220,8 +220,8 @@ pub struct Step {
 pub const LINEAR_ROWS: usize = 4;
 
 impl Plan {
-    /// How codes are stored that are no weights of tensor-core products: blocked for CPUs, plain for GPUs; plain where
-    /// there are none.
+    /// How codes are stored that have no order of their own on a target: blocked for CPUs, plain for GPUs; plain where there
+    /// are none.
     pub fn codes(&self) -> Storage {
         let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
         let blocked = codes.is_some_and(|buffer| buffer.storage == Storage::Blocked32);

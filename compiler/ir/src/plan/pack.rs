@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use super::storage::BLOCK;
+use super::storage::{BLOCK, pitch};
 use super::{Part, Storage, parts, records};
 use crate::interp::{Data, InterpError, Tensor, eval_constant};
 use crate::quant::Quantized;
@@ -125,6 +125,7 @@ fn pack_row(row: &[i8], format: &crate::Format, storage: Storage) -> Vec<u8> {
         }
         (Storage::Blocked32, _) => row.chunks(extent).flat_map(widen_group).collect(),
         (_, DType::I4) => row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect(),
+        (Storage::Pitched, _) => row.chunks(extent).flat_map(pad_group).collect(),
         (_, _) => row.iter().map(|c| *c as u8).collect(),
     }
 }
@@ -144,14 +145,21 @@ fn widen_group(codes: &[i8]) -> Vec<u8> {
     values.flat_map(f32::to_le_bytes).collect()
 }
 
+fn pad_group(codes: &[i8]) -> Vec<u8> {
+    let padding = pitch(codes.len()) - codes.len();
+    codes.iter().map(|c| *c as u8).chain(std::iter::repeat_n(0, padding)).collect()
+}
+
 fn unpack_row(row: &[u8], cols: usize, format: &crate::Format, storage: Storage) -> Vec<i8> {
     let extent = format.scheme.0[0].extent(cols);
-    if storage != Storage::Blocked32 {
+    if storage == Storage::Plain {
         let code = |i| if format.dtype == DType::I4 { signed(row[i / 2], i % 2 == 1) } else { row[i] as i8 };
         return (0..cols).map(code).collect();
     }
-    let position = |i: usize| i / extent * extent.next_multiple_of(BLOCK) + i % extent;
+    let group = if storage == Storage::Pitched { pitch(1) } else { BLOCK };
+    let position = |i: usize| i / extent * extent.next_multiple_of(group) + i % extent;
     let code = |i: usize| match format.dtype {
+        _ if storage == Storage::Pitched => row[i] as i8,
         DType::I4 => signed(row[i / BLOCK * (BLOCK / 2) + i % (BLOCK / 2)], i % BLOCK >= BLOCK / 2),
         _ => e4m3::encode(f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]))
             as i8,
@@ -182,7 +190,9 @@ mod tests {
                 let values = (0..3 * cols).map(|i| ((i * i) as f32 * 0.7).sin()).collect();
                 let tensor = Tensor::filled(&ty, values);
                 let recorded = records::group(&ty).map(|_| Storage::Records);
-                for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(recorded) {
+                let pitched = (ty.dtype == DType::E4M3).then_some(Storage::Pitched);
+                let others = recorded.into_iter().chain(pitched);
+                for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(others) {
                     let packed = pack_tensor(&tensor, storage).unwrap();
                     let arrays: Vec<&[u8]> = packed.iter().map(|(_, bytes)| &**bytes).collect();
                     let sizes: Vec<usize> =

@@ -13,17 +13,32 @@ pub enum Storage {
     Blocked32,
     /// INT4 weights for tensor cores: [`records`], which hold scales, too.
     Records,
+    /// E4M3 codes on GPUs, whose copy engine reads them: what has a scale, a token or a head of it, is [`pitch`] bytes from the
+    /// next, and what lies between is not read.
+    Pitched,
+}
+
+/// Bytes from one row of `cols` codes to the next in [`Storage::Pitched`]: descriptors of the copy engine count in 16 bytes,
+/// while the columns that exist may be any number.
+pub const fn pitch(cols: usize) -> usize {
+    cols.next_multiple_of(16)
 }
 
 impl Storage {
-    /// How a target stores a buffer; `codes` is how it stores codes that are no weights of tensor-core products.
+    /// How a target stores a buffer; `codes` is how it stores codes that have no order of their own there.
     pub fn of(ty: &Type, place: &Place, codes: Storage) -> Self {
         if !ty.dtype.is_code() {
             return Storage::Plain;
         }
-        let recorded =
-            codes == Storage::Plain && matches!(place, Place::Weight(_)) && records::group(ty).is_some();
-        if recorded { Storage::Records } else { codes }
+        match (codes, place) {
+            (Storage::Plain, Place::Weight(_)) if records::group(ty).is_some() => Storage::Records,
+            (Storage::Plain, Place::Input(_) | Place::Output(_) | Place::Arena { .. })
+                if ty.dtype == DType::E4M3 =>
+            {
+                Storage::Pitched
+            }
+            _ => codes,
+        }
     }
 
     /// The name in text; none for plain storage.
@@ -32,6 +47,7 @@ impl Storage {
             Storage::Plain => "",
             Storage::Blocked32 => "blocked32",
             Storage::Records => "records",
+            Storage::Pitched => "pitched",
         }
     }
 }
@@ -90,12 +106,18 @@ pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
             Part { name: "records", dtype: DType::I4, cols: 2 * bytes, row_tile: records::ROW_TILE };
         return Some(vec![records, Part::rows_of("outer", DType::F32, 1)]);
     }
+    if storage == Storage::Pitched && ty.dtype != DType::E4M3 {
+        return None;
+    }
     let widened = storage == Storage::Blocked32 && ty.dtype == DType::E4M3;
-    let code_cols = if storage == Storage::Blocked32 {
+    let padded = |group| {
         let extent = inner.extent(cols);
-        cols / extent * extent.next_multiple_of(BLOCK) + (cols % extent).next_multiple_of(BLOCK)
-    } else {
-        cols
+        cols / extent * extent.next_multiple_of(group) + (cols % extent).next_multiple_of(group)
+    };
+    let code_cols = match storage {
+        Storage::Blocked32 => padded(BLOCK),
+        Storage::Pitched => padded(pitch(1)),
+        Storage::Plain | Storage::Records => cols,
     };
     let codes = Part::rows_of("codes", if widened { DType::F32 } else { ty.dtype }, code_cols);
     let names = ["scales", "outer"];

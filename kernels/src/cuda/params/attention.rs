@@ -21,7 +21,7 @@ params! {
         k_scale: DevicePtr,
         /// `f32[kv_heads·head]` that is added then, or 0.
         k_shift: DevicePtr,
-        /// `e4m3[tokens, q_heads·head]`.
+        /// `e4m3[tokens, q_heads, head]`, heads [`pitch`](crate::layout::pitch) apart.
         q_codes: DevicePtr,
         /// `f32[tokens, q_heads]`.
         q_scales: DevicePtr,
@@ -31,7 +31,8 @@ params! {
         tables: DevicePtr,
         /// [`crate::pages`] of this layer.
         pages: DevicePtr,
-        /// `e4m3[positions, kv_heads·head]`: dequantized keys for prefill, those of a sequence in a row, or 0.
+        /// `e4m3[positions, kv_heads, head]`, heads [`pitch`](crate::layout::pitch) apart: dequantized keys for prefill, those of a
+        /// sequence in a row, or 0.
         k_workspace: DevicePtr,
         /// `e4m3[kv_heads·head, workspace_stride]`: dequantized values, transposed, each sixteen positions in the order of
         /// [`crate::cuda::value_position`], or 0.
@@ -81,7 +82,7 @@ params! {
     }
     /// Of attention of single tokens over INT4 pages.
     DecodeAttention = "fireq::decode_attention::Params" {
-        /// `e4m3[tokens, heads·head]`.
+        /// `e4m3[tokens, heads, head]`, heads [`pitch`](crate::layout::pitch) apart.
         q: DevicePtr,
         /// `f32[tokens, heads]`.
         q_scales: DevicePtr,

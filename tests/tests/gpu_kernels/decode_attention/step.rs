@@ -7,7 +7,8 @@ use fireq_kernels::pages::{Part, TILE};
 use fireq_sim::Launch;
 
 use super::super::device::{Device, UNTOUCHED};
-use super::super::oracle::{Case, parts};
+use super::super::linear::NAN;
+use super::super::oracle::{Case, parts, pitched};
 use super::super::pool::Pool;
 use super::super::record::Near;
 
@@ -122,7 +123,7 @@ return %3, %8"
         let sequence = |token: usize| (sequences - 1 - token / self.tokens) as u32;
         let sequence_of: Vec<u8> = (0..count).flat_map(|token| sequence(token).to_le_bytes()).collect();
         params::DecodeAttention {
-            q: gpu.put("q", &queries(0)),
+            q: gpu.put("q", &pitched(&queries(0), head, NAN)),
             q_scales: gpu.put("q scales", &queries(1)),
             pages: gpu.put("pages", &pool.bytes),
             tables: gpu.put("tables", &pool.table_bytes()),
