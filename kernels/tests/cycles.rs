@@ -84,7 +84,13 @@ fn line(linear: &Linear, tokens: usize) -> Line {
             let (step, estimate) =
                 (step_instructions(&config, linear.group), estimate(linear, &config, tokens));
             Line {
-                kernel: format!("{} × {}, K over {}", config.channels(), config.tokens, config.split),
+                kernel: format!(
+                    "{} × {}, K over {}, tokens for {}",
+                    config.channels(),
+                    config.tokens,
+                    config.split,
+                    config.cluster
+                ),
                 issued: format!("{} ({})", step.issued, step.integer),
                 tensor: (2 * config.tokens).max(64),
                 seconds: estimate.seconds,

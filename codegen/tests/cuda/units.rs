@@ -86,6 +86,7 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         stages,
         steps,
         split,
+        cluster: 1,
         promotion,
     };
     let config = |tile| promoted(tile, 0);

@@ -43,16 +43,16 @@ __device__ inline void stage_sums(const LinearMemory<Tile>& memory, const float 
     }
 }
 
-/// Four channels of staged sums, those of all CTAs of the cluster added up in the order of their ranks.
+/// Four channels of staged sums, those of all CTAs of the tile, of which `first` is the first, added up in their order.
 template <typename Tile>
-__device__ inline void gather_sums(const float* staged, float* to) {
+__device__ inline void gather_sums(const float* staged, u32 first, float* to) {
     if constexpr (Tile::SPLIT == 1) return read_sums(staged, to);
     float y[4];
-    load_remote(staged, 0, y);
+    load_remote(staged, first, y);
 #pragma unroll
-    for (u32 rank = 1; rank < Tile::SPLIT; ++rank) {
+    for (u32 n = 1; n < Tile::SPLIT; ++n) {
         float part[4];
-        load_remote(staged, rank, part);
+        load_remote(staged, first + n, part);
 #pragma unroll
         for (int i = 0; i < 4; ++i) y[i] += part[i];
     }
@@ -66,7 +66,8 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
                               u32 rank) {
     constexpr u32 AT_ONCE = Epilogue::AT_ONCE, COLUMNS = Epilogue::template channels<Tile>() / AT_ONCE;
     constexpr u32 THREADS = Tile::SPLIT * Tile::CONSUMERS;
-    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
+    u32 part = rank % Tile::SPLIT;
+    for (u32 n = threadIdx.x + part * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
         u32 row = n / COLUMNS, column = n % COLUMNS * AT_ONCE;
         u32 t = token + row, c = channel + column;
         if (t >= output.tokens || c >= output.channels) continue;
@@ -76,7 +77,8 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
 #pragma unroll
         for (u32 i = 0; i < Epilogue::OPERANDS * AT_ONCE; i += 4) {
             u32 operand = i / AT_ONCE, quad = i % AT_ONCE;
-            gather_sums<Tile>(memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + quad, &sums[operand][quad]);
+            const float* staged = memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + quad;
+            gather_sums<Tile>(staged, rank - part, &sums[operand][quad]);
         }
         load_scales<Epilogue>(output, c, scales);
         Epilogue::Addend::load(output.addend, at, c, added);
@@ -87,12 +89,14 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
 /// What the threads behind the consumers do.
 template <typename Tile, typename Epilogue>
 __device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 first,
-                            u32 end) {
+                            u32 end, u32 rank) {
     if constexpr (Tile::TRADES_REGISTERS) give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
     u64 row_records = static_cast<u64>(p.steps) * Tile::RECORD;
     u64 apart = Epilogue::rows_apart(p.channels) / 64 * row_records;
-    produce(memory, p.x, p.records + channel / 64 * row_records, apart, static_cast<i32>(token), first, end);
+    // The last CTAs of a cluster may have no channels: they ask for tokens of the others, and multiply them by any weights.
+    u32 held = Tile::CLUSTER == 1 || channel < p.channels ? channel : 0;
+    produce(memory, p.x, p.records + held / 64 * row_records, apart, static_cast<i32>(token), first, end, rank);
 }
 
 /// What consumers do.
@@ -101,11 +105,12 @@ __device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p
                                u32 steps) {
     if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
     float sums[Tile::TOKENS / 2] = {};
-    consume<Tile>(memory, steps, sums);
+    consume<Tile>(memory, steps, rank, sums);
     // Sums take the place of the last steps' bytes.
     synchronize_first<Tile::CONSUMERS>();
     stage_sums<Tile>(memory, sums);
-    if constexpr (Tile::SPLIT > 1) {
+    // A CTA's barriers live until those that share its tokens have let go of the last.
+    if constexpr (Tile::CTAS > 1) {
         synchronize_cluster();
     } else {
         synchronize_first<Tile::CONSUMERS>();
@@ -120,13 +125,18 @@ template <typename Tile, typename Epilogue>
 __device__ inline void run(const Params& p) {
     extern __shared__ __align__(1024) u8 shared[];
     LinearMemory<Tile> memory{shared};
-    u32 rank = Tile::SPLIT > 1 ? cluster_rank() : 0;
+    u32 rank = Tile::CTAS > 1 ? cluster_rank() : 0, part = rank % Tile::SPLIT;
     u32 channel = blockIdx.x / Tile::SPLIT * Epilogue::template channels<Tile>(), token = blockIdx.y * Tile::TOKENS;
-    u32 first = rank * p.steps / Tile::SPLIT, end = (rank + 1) * p.steps / Tile::SPLIT;
+    u32 first = part * p.steps / Tile::SPLIT, end = (part + 1) * p.steps / Tile::SPLIT;
     if (threadIdx.x == 0) initialize(memory);
-    synchronize();
+    // Nobody copies to a CTA before its barriers are ready.
+    if constexpr (Tile::CLUSTER > 1) {
+        synchronize_cluster();
+    } else {
+        synchronize();
+    }
     if (threadIdx.x >= Tile::CONSUMERS) {
-        load<Tile, Epilogue>(memory, p, token, channel, first, end);
+        load<Tile, Epilogue>(memory, p, token, channel, first, end, rank);
     } else {
         compute<Tile, Epilogue>(memory, p, token, channel, rank, end - first);
     }

@@ -2,15 +2,17 @@
 #include "ptx/types.cuh"
 
 // The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers. STAGES of
-// STEPS each are on their way. The CTAs of a cluster share out the steps. Tensor cores keep few bits of what they add up:
-// every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
+// STEPS each are on their way. SPLIT CTAs share out the steps of a tile; CLUSTER neighbours in channels read the same tokens,
+// and each asks for some of them on behalf of all: a cluster has SPLIT CTAs of each. Tensor cores keep few bits of what they add
+// up: every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
 
 namespace fireq {
 
-template <int TOKENS_, int WARPGROUPS_, int STAGES_, int STEPS_, int SPLIT_, int GROUP_, int PROMOTION_>
+template <int TOKENS_, int WARPGROUPS_, int STAGES_, int STEPS_, int SPLIT_, int CLUSTER_, int GROUP_, int PROMOTION_>
 struct LinearTile {
     static_assert(GROUP_ == 64 || GROUP_ == 128, "a step has one scale for each row, or two");
-    static_assert(SPLIT_ >= 1 && SPLIT_ <= 8, "portable clusters have at most eight CTAs");
+    static_assert(SPLIT_ >= 1 && SPLIT_ * CLUSTER_ <= 8, "portable clusters have at most eight CTAs");
+    static_assert(CLUSTER_ >= 1 && CLUSTER_ <= STEPS_, "each CTA asks for the tokens of a step of its own");
     static_assert(STAGES_ >= 2, "a stage is decoded while another is on its way");
     static_assert(STEPS_ == 2 || STEPS_ == 4, "a step is decoded into one set of registers, the next into another");
     static_assert(PROMOTION_ == 0 || STEPS_ % PROMOTION_ == 0 || PROMOTION_ % STEPS_ == 0, "sums begin anew with a stage");
@@ -21,6 +23,9 @@ struct LinearTile {
     static constexpr int STAGES = STAGES_;
     static constexpr int STEPS = STEPS_;
     static constexpr int SPLIT = SPLIT_;
+    static constexpr int CLUSTER = CLUSTER_;
+    /// CTAs of a cluster. Those of a tile are neighbours.
+    static constexpr int CTAS = SPLIT * CLUSTER;
     static constexpr int GROUP = GROUP_;
     static constexpr int PROMOTION = PROMOTION_;
     static constexpr int STEP = 128;

@@ -14,11 +14,14 @@
 //! assert!(many.tokens >= 128 && many.split == 1);
 //! ```
 
+mod code;
+
 use std::cmp::Reverse;
 
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use super::promotion::promotion;
 use crate::records::{COLS, record_bytes};
+pub use code::{StepInstructions, registers, step_instructions};
 
 /// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
 pub(super) const CLOCK: f64 = 1.83e9;
@@ -45,33 +48,6 @@ const REGISTERS: usize = 16384;
 const THREADS: usize = 2048;
 const SHARED: usize = 228 << 10;
 const SHARED_RESERVED: usize = 1 << 10;
-
-/// Instructions of a consumer warp for a step of 128 columns, in machine code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepInstructions {
-    /// All.
-    pub issued: usize,
-    /// Those of the integer pipe, which takes one in two cycles: byte permutations, logic, shifts, additions.
-    pub integer: usize,
-}
-
-/// The instructions of a step: 11 for each of a lane's 8 words of 8 codes, 6 of them byte permutations, all integer; 32
-/// for the tables of a pair of scales, 12 of them integer; and for barriers, addresses and products 26, 6 of them integer, 19
-/// and 3 in stages of four steps, or 49 and 11 where sums are promoted within a stage. A promotion is an addition for each of a
-/// lane's sums, and nine around them.
-pub fn step_instructions(config: &LinearConfig, group: usize) -> StepInstructions {
-    let tables = 128 / group;
-    let promoting = if config.promotion > 0 { (config.tokens / 2 + 9).div_ceil(config.promotion) } else { 0 };
-    let [beside, integer] = match config.steps {
-        steps if (1..steps).contains(&config.promotion) => [49, 11],
-        4 => [19, 3],
-        _ => [26, 6],
-    };
-    StepInstructions {
-        issued: 8 * 11 + 32 * tables + beside + promoting,
-        integer: 8 * 11 + 12 * tables + integer,
-    }
-}
 
 /// Cycles between the barrier of a step and its products, or between products and what promotes them, that a lone warp
 /// cannot fill: an estimate.
@@ -108,27 +84,6 @@ impl Estimate {
     }
 }
 
-/// Registers of a thread, as the compiler allots them; where consumers take some of the producer's they have 240.
-pub fn registers(config: &LinearConfig) -> usize {
-    match (config.tokens, config.steps, config.promotion) {
-        (128 | 256, ..) if config.trades_registers() => {
-            if config.warpgroups == 2 {
-                168
-            } else {
-                240
-            }
-        }
-        (..=8, 4, _) | (32, 2, 1..) | (64, 2, 0) => 96,
-        (..=16, 4, _) => 104,
-        (32, 4, 0) => 112,
-        (64, 4, 1..) | (128, 4, _) => 168,
-        (16, _, 1) | (32, 2, _) => 80,
-        (..=16, ..) => 72,
-        (64, _, 1) => 136,
-        _ => 128,
-    }
-}
-
 /// CTAs that fit on an SM together.
 fn resident(config: &LinearConfig, group: usize) -> usize {
     let by_shared = SHARED / (config.shared(group) + SHARED_RESERVED);
@@ -139,10 +94,10 @@ fn resident(config: &LinearConfig, group: usize) -> usize {
 
 /// What a product of `tokens` tokens takes.
 pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estimate {
-    let [channel_tiles, token_tiles] =
-        [linear.channels.div_ceil(config.channels()), tokens.div_ceil(config.tokens)];
-    let sms = if config.split >= 4 { CLUSTERED_SMS } else { SMS };
-    let of_an_sm = (channel_tiles * token_tiles * config.split).div_ceil(sms);
+    let [clusters, token_tiles] =
+        [linear.channels.div_ceil(config.channels() * config.cluster), tokens.div_ceil(config.tokens)];
+    let sms = if config.ctas() >= 4 { CLUSTERED_SMS } else { SMS };
+    let of_an_sm = (clusters * token_tiles * config.ctas()).div_ceil(sms);
     let at_once = resident(config, linear.group).max(1);
     let steps = linear.steps().div_ceil(config.split) as f64;
     let (mut tensor, mut decode, mut pipeline, mut ends) = (0.0, 0.0, 0.0, 0.0);
@@ -192,13 +147,17 @@ fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     }
     let sums = (ctas * config.tokens * config.channels() * 4) as f64;
     let out = sums / 4.0 * linear.output.bytes() as f64;
-    let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
+    let (barriers, gathered) = match (config.split, config.cluster) {
+        (2.., _) => (800.0, sums / 32.0),
+        (_, 2..) => (400.0, sums / 128.0),
+        _ => (0.0, sums / 128.0),
+    };
     let first_stage = (ctas * config.steps * config.step_bytes(linear.group)) as f64 / SM_BYTES;
     1.5 * LATENCY + first_stage + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
 }
 
 /// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
-/// next; from the cache those of every tile.
+/// next; from the cache those of every tile, where tiles share tokens those once for all.
 fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 {
     let steps = linear.steps() as f64;
     let weights = steps * linear.channels as f64 * record_bytes(linear.group) as f64 / 64.0;
@@ -208,7 +167,8 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
     let x = (tokens * linear.cols) as f64;
     let out = (linear.output.bytes() * tokens * linear.channels) as f64;
     let from_memory = weights * again + x + out;
-    let from_cache = channel_tiles * token_tiles * steps * config.step_bytes(linear.group) as f64;
+    let step = config.step_bytes(linear.group) - config.tokens * COLS + config.tokens * COLS / config.cluster;
+    let from_cache = channel_tiles * token_tiles * steps * step as f64;
     (from_memory / MEMORY).max(from_cache / L2)
 }
 
@@ -219,11 +179,20 @@ const STAGES: [(usize, usize); 6] = [(2, 2), (3, 2), (4, 2), (2, 4), (3, 4), (4,
 /// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
 pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
-    let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
+    let pairs = |a: &'static [usize], b: &'static [usize]| {
+        a.iter().flat_map(move |a| b.iter().map(move |b| (*a, *b)))
+    };
+    let each = pairs(&[1, 2, 4, 8], &[1, 2, 4]).flat_map(move |(split, cluster)| {
         let promotion = promotion(linear.steps().div_ceil(split) * COLS);
-        [1, 2].into_iter().flat_map(move |warpgroups| {
-            STAGES.into_iter().flat_map(move |(stages, steps)| {
-                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, steps, split, promotion })
+        pairs(&[1, 2], &TOKEN_TILES).flat_map(move |(warpgroups, tokens)| {
+            STAGES.map(|(stages, steps)| LinearConfig {
+                tokens,
+                warpgroups,
+                stages,
+                steps,
+                split,
+                cluster,
+                promotion,
             })
         })
     });
@@ -231,12 +200,13 @@ pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item =
         let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
         let room = c.split == 1 || tiles * c.split / 2 < SMS * at_once;
-        room && at_once > 0 && c.split <= linear.steps() && c.shared(linear.group) <= MOST_SHARED
+        let shares = c.cluster <= linear.channels.div_ceil(c.channels());
+        room && shares && at_once > 0 && c.split <= linear.steps() && c.shared(linear.group) <= MOST_SHARED
     })
 }
 
-/// Configurations this close to the quickest are as good: the one with the least split, the smallest tile of tokens and the
-/// most steps in stages is taken.
+/// Configurations this close to the quickest are as good: the one with the least split, the fewest tiles that share tokens, the
+/// smallest tile of tokens and the most steps in stages is taken.
 pub(super) const AS_GOOD: f64 = 1.02;
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many.
@@ -245,8 +215,9 @@ pub fn choose(linear: &Linear, tokens: usize) -> (LinearConfig, Estimate) {
         candidates(linear, tokens).map(|config| (config, estimate(linear, &config, tokens))).collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
-    let simplest =
-        as_good.min_by_key(|(c, _)| (c.split, c.tokens, Reverse(c.stages * c.steps), c.steps, c.warpgroups));
+    let simplest = as_good.min_by_key(|(c, _)| {
+        (c.split, c.cluster, c.tokens, Reverse(c.stages * c.steps), c.steps, c.warpgroups)
+    });
     simplest.expect("the smallest tile fits every product")
 }
 

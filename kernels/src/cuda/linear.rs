@@ -24,8 +24,10 @@ pub struct LinearConfig {
     pub stages: usize,
     /// Steps of 128 columns of a stage: 2 or 4.
     pub steps: usize,
-    /// CTAs of a cluster, which share out the columns: 1, 2, 4 or 8.
+    /// CTAs of a tile, which share out the columns: 1, 2, 4 or 8.
     pub split: usize,
+    /// Tiles that read their tokens once for all of them, neighbours in channels: 1, 2 or 4, at most as many as a stage's steps.
+    pub cluster: usize,
     /// Steps after which the tensor cores' sums are added to sums in FP32 registers, a divisor of a stage's or a multiple; 0
     /// where they keep theirs to the end. See [`promotion`](super::cost::promotion).
     pub promotion: usize,
@@ -43,6 +45,11 @@ impl LinearConfig {
         64 * self.warpgroups
     }
 
+    /// CTAs of a cluster.
+    pub fn ctas(&self) -> usize {
+        self.split * self.cluster
+    }
+
     /// Threads of a CTA: consumers, and the producer's warp, or warpgroup where it gives its registers away.
     pub fn threads(&self) -> usize {
         128 * self.warpgroups + if self.trades_registers() { 128 } else { 32 }
@@ -55,13 +62,22 @@ impl LinearConfig {
 
     /// Whether there is such a kernel: an error with the reason where there is none.
     pub fn check(&self) -> Result<(), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *self;
+        let LinearConfig { tokens, warpgroups, stages, steps, split, cluster, promotion } = *self;
         let there = TOKEN_TILES.contains(&tokens)
             && matches!(warpgroups, 1 | 2)
             && matches!(steps, 2 | 4)
-            && matches!(split, 1 | 2 | 4 | 8);
+            && matches!(split, 1 | 2 | 4 | 8)
+            && matches!(cluster, 1 | 2 | 4);
         if !there || !(2..=16).contains(&stages) {
             return Err(Unsupported(format!("no kernel has {self:?}")));
+        }
+        if self.ctas() > 8 {
+            return Err(Unsupported(format!("clusters of {split} × {cluster} CTAs: 8 do")));
+        }
+        if cluster > steps {
+            return Err(Unsupported(format!(
+                "tokens shared by {cluster} tiles in stages of {steps}: each asks for steps of its own"
+            )));
         }
         if promotion > 0 && !steps.is_multiple_of(promotion) && !promotion.is_multiple_of(steps) {
             return Err(Unsupported(format!(
@@ -197,16 +213,21 @@ impl Linear {
     /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
     pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check().and_then(|()| self.check_config(config))?;
-        let LinearConfig { tokens, split, promotion, .. } = *config;
-        let cta =
-            Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
+        let LinearConfig { tokens, split, cluster, promotion, .. } = *config;
+        let cta = Cta {
+            threads: config.threads(),
+            cluster: config.ctas(),
+            dynamic_shared: config.shared(self.group),
+        };
         let (name, text) = self.text(config, cta)?;
-        let cluster = if split > 1 { format!(", K shared by clusters of {split}") } else { String::new() };
+        let shared = |what: &str, by: usize| if by > 1 { format!(", {what} {by}") } else { String::new() };
+        let [k_shared, x_shared] =
+            [shared("K shared by clusters of", split), shared("tokens read once for", cluster)];
         let promoted = if promotion > 0 { format!(", {}", in_words(promotion)) } else { String::new() };
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {} threads, {} stages of {} columns in {} KiB{cluster}{promoted}",
+                "tiles of {} channels and {tokens} tokens, {} threads, {} stages of {} columns in {} KiB{k_shared}{x_shared}{promoted}",
                 config.channels(),
                 cta.threads,
                 config.stages,
@@ -215,7 +236,10 @@ impl Linear {
             ),
             reason,
             cta,
-            grid: Grid::Tiles { channels: self.channels.div_ceil(config.channels()) * split, tokens },
+            grid: Grid::Tiles {
+                channels: self.channels.div_ceil(config.channels() * cluster) * config.ctas(),
+                tokens,
+            },
             name,
             text,
         })
@@ -223,15 +247,16 @@ impl Linear {
 
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> Result<(String, String), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *config;
+        let LinearConfig { tokens, warpgroups, stages, steps, split, cluster, promotion } = *config;
         let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output)?;
         let name = format!(
-            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}",
+            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}{}",
             self.group,
+            if cluster > 1 { format!("_c{cluster}") } else { String::new() },
             in_a_name(promotion)
         );
         let of = format!(
-            "LinearTile<{tokens}, {warpgroups}, {stages}, {steps}, {split}, {}, {promotion}>",
+            "LinearTile<{tokens}, {warpgroups}, {stages}, {steps}, {split}, {cluster}, {}, {promotion}>",
             self.group
         );
         let text = text::<params::Linear>(&Parts {
