@@ -26,7 +26,7 @@ bytes of their records over time. `cargo test -p fireq-kernels --test cycles` ch
 with `INSTA_UPDATE=always` it writes it.
 
 A step is 128 columns of K for a warp of a consumer; *issued* are its instructions, of which the integer pipe takes one in two
-cycles, *tensor* the cycles of its four products on the tensor cores, alone.
+cycles, and 24 are products that stand for shifts; *tensor* the cycles of its four products on the tensor cores, alone.
 ";
 
 #[test]

@@ -90,6 +90,7 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         promotion,
     };
     let config = |tile| promoted(tile, 0);
+    let shared = |cluster, config| LinearConfig { cluster, ..config };
     let [nothing, residual, bias] = [Addend::Nothing, Addend::Residual, Addend::Bias(DType::F32)];
     let others = [
         (linear(4096, 4096, 64, bias), config([16, 2, 3, 2, 2])),
@@ -114,6 +115,10 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         (linear(4096, 4096, 64, nothing), promoted([64, 2, 2, 2, 1], 4)),
         (linear(4096, 4096, 128, bias), promoted([128, 1, 2, 2, 1], 4)),
         (linear(4096, 4096, 128, residual), promoted([128, 2, 2, 4, 1], 4)),
+        (linear(4096, 4096, 128, residual), shared(2, promoted([128, 2, 4, 2, 1], 4))),
+        (linear(4096, 4096, 128, bias), shared(2, config([256, 2, 2, 2, 1]))),
+        (linear(4096, 4096, 64, nothing), shared(4, config([16, 1, 3, 4, 2]))),
+        (swiglu(128), shared(2, promoted([64, 2, 3, 4, 1], 4))),
     ];
     let name = |(linear, config): &(Linear, LinearConfig)| linear.unit(config, String::new()).unwrap().name;
     let by_name: BTreeMap<String, _> = chosen.chain(others).map(|case| (name(&case), case)).collect();

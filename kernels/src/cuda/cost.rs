@@ -15,13 +15,15 @@
 //! ```
 
 mod code;
+#[cfg(test)]
+mod stream_k;
 
 use std::cmp::Reverse;
 
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use super::promotion::promotion;
 use crate::records::{COLS, record_bytes};
-pub use code::{StepInstructions, registers, step_instructions};
+pub use code::{MULTIPLIED, StepInstructions, registers, step_instructions};
 
 /// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
 pub(super) const CLOCK: f64 = 1.83e9;
@@ -87,7 +89,7 @@ impl Estimate {
 /// CTAs that fit on an SM together.
 fn resident(config: &LinearConfig, group: usize) -> usize {
     let by_shared = SHARED / (config.shared(group) + SHARED_RESERVED);
-    let warps = 4 * (REGISTERS / (32 * registers(config)));
+    let warps = 4 * (REGISTERS / (32 * registers(config, group)));
     let by_registers = warps / (config.threads() / 32);
     by_shared.min(by_registers).min(THREADS / config.threads())
 }
@@ -128,7 +130,7 @@ fn tensor_cycles(config: &LinearConfig, warpgroups: f64) -> f64 {
 /// Cycles in which each of an SM's four schedulers does a step of `warps` warps, one of each warpgroup.
 fn decode_cycles(config: &LinearConfig, group: usize, warps: f64) -> f64 {
     let StepInstructions { issued, integer } = step_instructions(config, group);
-    let busy = issued.max(2 * integer) as f64;
+    let busy = issued.max(2 * integer).max(4 * MULTIPLIED) as f64;
     if warps > 0.0 { (warps * busy).max(busy + EXPOSED) } else { 0.0 }
 }
 

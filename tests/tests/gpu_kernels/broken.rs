@@ -1,6 +1,7 @@
 //! Kernels broken on purpose: the simulator or the comparison must notice, or these tests prove nothing.
 
 mod decoded;
+mod shared;
 
 use fireq_kernels::cuda::params::{self, Params, Quantize};
 use fireq_kernels::cuda::{Addend, LinearConfig, Output, Unit, quantize, sample};
