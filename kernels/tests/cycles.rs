@@ -85,11 +85,12 @@ fn line(linear: &Linear, tokens: usize) -> Line {
                 (step_instructions(&config, linear.group), estimate(linear, &config, tokens));
             Line {
                 kernel: format!(
-                    "{} × {}, K over {}, tokens for {}",
+                    "{} × {}, K over {}, tokens for {}{}",
                     config.channels(),
                     config.tokens,
                     config.split,
-                    config.cluster
+                    config.cluster,
+                    if config.band > 0 { ", in bands" } else { "" }
                 ),
                 issued: format!("{} ({})", step.issued, step.integer),
                 tensor: (2 * config.tokens).max(64),

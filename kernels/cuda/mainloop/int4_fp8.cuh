@@ -27,7 +27,7 @@ struct LinearMemory {
     }
     __device__ u64* full(u32 stage) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + stage; }
     __device__ u64* empty(u32 stage) const { return full(stage + Tile::STAGES); }
-    __device__ float* sums() const { return reinterpret_cast<float*>(base); }
+    __device__ float* sums() const { return reinterpret_cast<float*>(base + Tile::SUMS_AT); }
 };
 
 /// Readies the barriers: a stage is full when its bytes are there, and empty when every consumer warp has let it go, in all CTAs
@@ -57,9 +57,8 @@ __device__ inline void ask_tokens(u8* to, const TensorMap& x, i32 column, i32 to
 /// What one thread asks for: steps `first` to `end` of the tile's tokens and rows; the last stage may have fewer than others.
 /// `records` are those of the first warpgroup's 64 rows, `apart` bytes from those of the next.
 template <typename Tile>
-__device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 apart,
+__device__ inline void produce(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, const TensorMap& x, const u8* records, u64 apart,
                                i32 token, u32 first, u32 end, u32 rank) {
-    Ring<Tile::STAGES> ring;
     for (u32 step = first; step < end; step += Tile::STEPS) {
         u32 count = min(Tile::STEPS, end - step);
         wait(memory.empty(ring.stage), ring.parity ^ 1);
@@ -121,7 +120,8 @@ struct Beside {
 /// away from what a thread keeps, and of the barriers to arrive at a lane each has the address and others zero. A loop that waits
 /// once, at its head, and does not branch has descriptors in registers that a warp shares, an addition each.
 template <typename Tile>
-__device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, u32 rank, float (&sums)[Tile::TOKENS / 2]) {
+__device__ inline void consume(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, u32 steps, u32 rank,
+                               float (&sums)[Tile::TOKENS / 2]) {
     constexpr bool PROMOTES = Tile::PROMOTION > 0;
     u32 warpgroup = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
     u32 records = shared_address(memory.records(0, warpgroup));
@@ -134,7 +134,6 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, u32 
         empty = opaque(address_at(empty, lane % Tile::CLUSTER * Tile::SPLIT + rank % Tile::SPLIT));
     }
     u32 taken = ctas_in_y();
-    Ring<Tile::STAGES> ring;
     Fragments even, odd;
     Beside<Tile> beside = {};
     auto& running = *[&] {
@@ -151,6 +150,10 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, u32 
         } else {
             arrive_there(before);
         }
+    };
+    auto next_stage = [&] {
+        before = (Tile::CLUSTER == 1 ? full + ring.stage * 8 + Tile::STAGES * 8 : empty + ring.stage * 8) & tells;
+        ring.advance();
     };
     // Step `n` of the stage behind `done` steps. Behind its last wait the step before is done, whose registers are decoded into
     // next.
@@ -176,8 +179,7 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, u32 
         wait_for_products<1>();
         if (n == 0 && !anew) let_go();
         if (n == Tile::STEPS - 1) {
-            before = (Tile::CLUSTER == 1 ? barrier + Tile::STAGES * 8 : empty + ring.stage * 8) & tells;
-            ring.advance();
+            next_stage();
         }
     };
     for (u32 done = 0; done < whole; done += Tile::STEPS) {
@@ -193,6 +195,10 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, u32 
     } else {
         wait_for_products<0>();
         keep_in_place(sums);
+    }
+    if constexpr (Tile::BAND > 0) {
+        if (whole < steps) next_stage();
+        let_go();
     }
 }
 

@@ -36,9 +36,11 @@ const L2_BYTES: f64 = 25e6;
 /// Streaming multiprocessors.
 pub(super) const SMS: usize = 132;
 /// SMs that clusters of four or more can use: GPCs have 16 or 18, and no cluster leaves its GPC.
-const CLUSTERED_SMS: usize = 128;
+pub(super) const CLUSTERED_SMS: usize = 128;
 /// Bytes that an SM takes from the L2 cache in a cycle.
 pub(super) const SM_BYTES: f64 = 64.0;
+/// Bytes that products and copies read and write in an SM's shared memory in a cycle: 32 banks of 4.
+pub(super) const SHARED_BYTES: f64 = 128.0;
 /// Cycles from asking for bytes to having them: an estimate.
 pub(super) const LATENCY: f64 = 1000.0;
 /// Cycles of a product of 64 × 32 weights for each token (8192 FP8 operations a cycle), and the least: an estimate.
@@ -68,6 +70,8 @@ pub struct Estimate {
     pub decode: f64,
     /// Bytes on their way over latency: what the depth of the pipeline allows.
     pub pipeline: f64,
+    /// Tokens, codes and copies through shared memory, with SMs that have nothing to do.
+    pub shared: f64,
     /// Beginnings and ends of CTAs, which nothing hides.
     pub ends: f64,
 }
@@ -80,6 +84,7 @@ impl Estimate {
             (self.tensor, "tensor cores"),
             (self.decode, "decoding"),
             (self.pipeline, "bytes on their way"),
+            (self.shared, "shared memory"),
             (self.ends, "beginnings and ends of CTAs"),
         ];
         parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |part| part.1)
@@ -100,9 +105,10 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
         [linear.channels.div_ceil(config.channels() * config.cluster), tokens.div_ceil(config.tokens)];
     let sms = if config.ctas() >= 4 { CLUSTERED_SMS } else { SMS };
     let of_an_sm = (clusters * token_tiles * config.ctas()).div_ceil(sms);
-    let at_once = resident(config, linear.group).max(1);
+    let in_bands = config.band > 0;
+    let at_once = if in_bands { 1 } else { resident(config, linear.group).max(1) };
     let steps = linear.steps().div_ceil(config.split) as f64;
-    let (mut tensor, mut decode, mut pipeline, mut ends) = (0.0, 0.0, 0.0, 0.0);
+    let [mut tensor, mut decode, mut pipeline, mut shared, mut ends] = [0.0; 5];
     for (waves, ctas) in
         [(of_an_sm / at_once, at_once), (usize::from(!of_an_sm.is_multiple_of(at_once)), of_an_sm % at_once)]
     {
@@ -110,12 +116,15 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
         tensor += waves * steps * tensor_cycles(config, warpgroups);
         decode += waves * steps * decode_cycles(config, linear.group, warpgroups);
         pipeline += waves * steps * arrival_cycles(config, linear.group, ctas);
-        ends += waves * end_cycles(linear, config, ctas);
+        shared += waves * steps * shared_cycles(config, linear.group, ctas);
+        let begins = if in_bands { waves.min(1.0) } else { waves };
+        ends += begins * begin_cycles(config, linear.group, ctas) + waves * out_cycles(linear, config, ctas);
     }
-    let [tensor, decode, pipeline, ends] = [tensor, decode, pipeline, ends].map(|cycles| cycles / CLOCK);
+    let [tensor, decode, pipeline, shared, ends] =
+        [tensor, decode, pipeline, shared, ends].map(|cycles| cycles / CLOCK);
     let memory = memory_seconds(linear, config, tokens);
-    let seconds = memory.max(tensor).max(decode).max(pipeline) + ends;
-    Estimate { seconds, memory, tensor, decode, pipeline, ends }
+    let seconds = memory.max(tensor).max(decode).max(pipeline).max(shared) + ends;
+    Estimate { seconds, memory, tensor, decode, pipeline, shared, ends }
 }
 
 /// Cycles of a step's four products for each of an SM's warpgroups. A warpgroup that promotes its sums asks for no others
@@ -141,31 +150,39 @@ fn arrival_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
     (bytes / SM_BYTES).max(if ctas > 0 { LATENCY / on_their_way } else { 0.0 })
 }
 
-/// Cycles before the first step of `ctas` CTAs, for which a whole stage has to arrive, and behind their last: sums go to
-/// shared memory, from there, over the cluster's network where K is split, and out. The rates are estimates.
-fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
-    if ctas == 0 {
-        return 0.0;
-    }
+/// Cycles of shared memory for a step of each of `ctas` CTAs: every product reads all its tokens, copies write all, and codes are
+/// read once.
+fn shared_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
+    let read = config.warpgroups * (config.tokens * COLS + record_bytes(group));
+    (ctas * (read + config.step_bytes(group))) as f64 / SHARED_BYTES
+}
+
+/// Cycles before the first step of `ctas` CTAs, for which a whole stage has to arrive: once where they take several tiles. Those
+/// that share tokens wait for each other at both ends, an estimate.
+fn begin_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
+    let first_stage = (ctas * config.steps * config.step_bytes(group)) as f64 / SM_BYTES;
+    let barriers = if config.cluster > 1 && config.split == 1 { 400.0 } else { 0.0 };
+    if ctas > 0 { LATENCY + first_stage + barriers } else { 0.0 }
+}
+
+/// Cycles behind the last step of `ctas` CTAs' tiles: sums go to shared memory, from there, over the cluster's network where K is
+/// split, and out. The rates are estimates.
+fn out_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     let sums = (ctas * config.tokens * config.channels() * 4) as f64;
     let out = sums / 4.0 * linear.output.bytes() as f64;
-    let (barriers, gathered) = match (config.split, config.cluster) {
-        (2.., _) => (800.0, sums / 32.0),
-        (_, 2..) => (400.0, sums / 128.0),
-        _ => (0.0, sums / 128.0),
-    };
-    let first_stage = (ctas * config.steps * config.step_bytes(linear.group)) as f64 / SM_BYTES;
-    1.5 * LATENCY + first_stage + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
+    let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
+    let scales = if ctas > 0 { 0.5 * LATENCY + barriers } else { 0.0 };
+    scales + sums / 128.0 + gathered + out / config.split as f64 / SM_BYTES
 }
 
 /// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
-/// next; from the cache those of every tile, where tiles share tokens those once for all.
+/// next, or from one band of them; from the cache those of every tile, where tiles share tokens those once for all.
 fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 {
     let steps = linear.steps() as f64;
     let weights = steps * linear.channels as f64 * record_bytes(linear.group) as f64 / 64.0;
     let token_tiles = tokens.div_ceil(config.tokens) as f64;
     let channel_tiles = linear.channels.div_ceil(config.channels()) as f64;
-    let again = if weights > L2_BYTES { token_tiles } else { 1.0 };
+    let again = if weights > L2_BYTES { (token_tiles / config.band.max(1) as f64).ceil() } else { 1.0 };
     let x = (tokens * linear.cols) as f64;
     let out = (linear.output.bytes() * tokens * linear.channels) as f64;
     let from_memory = weights * again + x + out;
@@ -195,9 +212,11 @@ pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item =
                 split,
                 cluster,
                 promotion,
+                band: 0,
             })
         })
     });
+    let each = each.flat_map(|c| [Some(c), c.in_bands()]).flatten();
     each.filter(move |c| linear.check_config(c).is_ok()).filter(move |c| {
         let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);

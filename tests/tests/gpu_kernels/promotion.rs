@@ -103,6 +103,7 @@ impl Operands {
             split: 1,
             cluster: 1,
             promotion,
+            band: 0,
         };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);

@@ -22,7 +22,8 @@ fn shared_out(linear: &Linear, config: &LinearConfig, at_once: usize, tokens: us
     let warpgroups = (at_once * config.warpgroups) as f64;
     let cycles = (steps * tensor_cycles(config, warpgroups))
         .max(steps * decode_cycles(config, linear.group, warpgroups))
-        .max(steps * arrival_cycles(config, linear.group, at_once));
+        .max(steps * arrival_cycles(config, linear.group, at_once))
+        .max(steps * shared_cycles(config, linear.group, at_once));
     let sums = (at_once * config.tokens * config.channels() * 4) as f64;
     let whole = (tiles as f64 / ctas).fract() == 0.0;
     let (handed, on_the_way) = if whole {
@@ -30,13 +31,15 @@ fn shared_out(linear: &Linear, config: &LinearConfig, at_once: usize, tokens: us
     } else {
         (2.0 * sums * SMS as f64 / L2, 2.0 * LATENCY + 2.0 * sums / SM_BYTES)
     };
-    let ends = end_cycles(linear, config, at_once) + on_the_way;
+    let ends = begin_cycles(config, linear.group, at_once) + out_cycles(linear, config, at_once) + on_the_way;
     (memory_seconds(linear, config, tokens) + handed).max(cycles / CLOCK) + ends / CLOCK
 }
 
 /// The quickest of all configurations.
 fn quickest(linear: &Linear, tokens: usize) -> f64 {
-    let all = candidates(linear, tokens).filter(|c| c.cluster == 1).map(|c| LinearConfig { split: 1, ..c });
+    let all = candidates(linear, tokens)
+        .filter(|c| c.cluster == 1 && c.band == 0)
+        .map(|c| LinearConfig { split: 1, ..c });
     let at_once = |c: &LinearConfig| 1..=resident(c, linear.group);
     all.flat_map(|c| at_once(&c).map(move |n| (c, n)))
         .map(|(c, n)| shared_out(linear, &c, n, tokens))
