@@ -63,7 +63,7 @@ fn every_launch_of_an_odd_model_has_a_kernel() {
     for sizes in ODD {
         for (kind, group) in [("llama", 128), ("llama", 64), ("qwen2", 128), ("qwen3", 64)] {
             let plan = plan(&config(kind, sizes), group);
-            let choices = select(&plan, &Tuning::default()).choices.choices;
+            let choices = select(&plan, &Tuning::default()).choices;
             let missing: Vec<_> = choices.iter().filter(|choice| choice.unit.is_none()).collect();
             assert!(missing.is_empty(), "{kind} of {sizes:?} in groups of {group}: {missing:#?}");
             for launch in plan.launches.iter().filter(|launch| !matches!(launch.kernel, Kernel::Slice { .. }))

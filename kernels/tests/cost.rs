@@ -93,7 +93,16 @@ fn predictions_keep_to_the_roofline() {
 fn a_longer_pipeline_and_smaller_tiles_help_few_tokens() {
     let down = Linear::plain(4096, 14336, 128);
     let seconds = |tokens, stages, split| {
-        let config = LinearConfig { tokens, warpgroups: 1, stages, steps: 2, split, promotion: 0 };
+        let config = LinearConfig {
+            tokens,
+            warpgroups: 1,
+            stages,
+            steps: 2,
+            split,
+            cluster: 1,
+            promotion: 0,
+            band: 0,
+        };
         estimate(&down, &config, 1).seconds
     };
     assert!(seconds(8, 4, 1) < seconds(8, 2, 1), "more bytes on their way");

@@ -26,7 +26,7 @@ bytes of their records over time. `cargo test -p fireq-kernels --test cycles` ch
 with `INSTA_UPDATE=always` it writes it.
 
 A step is 128 columns of K for a warp of a consumer; *issued* are its instructions, of which the integer pipe takes one in two
-cycles, *tensor* the cycles of its four products on the tensor cores, alone.
+cycles, and 24 are products that stand for shifts; *tensor* the cycles of its four products on the tensor cores, alone.
 ";
 
 #[test]
@@ -84,7 +84,14 @@ fn line(linear: &Linear, tokens: usize) -> Line {
             let (step, estimate) =
                 (step_instructions(&config, linear.group), estimate(linear, &config, tokens));
             Line {
-                kernel: format!("{} × {}, K over {}", config.channels(), config.tokens, config.split),
+                kernel: format!(
+                    "{} × {}, K over {}, tokens for {}{}",
+                    config.channels(),
+                    config.tokens,
+                    config.split,
+                    config.cluster,
+                    if config.band > 0 { ", in bands" } else { "" }
+                ),
                 issued: format!("{} ({})", step.issued, step.integer),
                 tensor: (2 * config.tokens).max(64),
                 seconds: estimate.seconds,

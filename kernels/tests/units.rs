@@ -115,7 +115,16 @@ fn products_that_no_kernel_does_are_refused() {
             .unwrap();
     assert_eq!((short.group, short.steps()), (128, 1), "a short row is one group");
 
-    let config = LinearConfig { tokens: 256, warpgroups: 1, stages: 2, steps: 2, split: 1, promotion: 0 };
+    let config = LinearConfig {
+        tokens: 256,
+        warpgroups: 1,
+        stages: 2,
+        steps: 2,
+        split: 1,
+        cluster: 1,
+        promotion: 0,
+        band: 0,
+    };
     let unit = |output, channels, config: &LinearConfig| {
         let linear = Linear { output, ..Linear::plain(channels, 256, 128) };
         linear.unit(config, String::new()).unwrap_err().to_string()

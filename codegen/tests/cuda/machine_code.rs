@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use fireq_codegen::cuda::cubin::resources;
 use fireq_codegen::cuda::toolkit::disassembler;
-use fireq_kernels::cuda::cost::{StepInstructions, registers, step_instructions};
+use fireq_kernels::cuda::cost::{MULTIPLIED, StepInstructions, registers, step_instructions};
 
 use super::units::{compiled, linears};
 
@@ -121,7 +121,7 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
         let name = linear.unit(&config, String::new()).unwrap().name;
         let (_, compiled) = units.iter().find(|(unit, _)| unit.name == name).unwrap();
         assert!(
-            resources(&compiled.cubin, &name).unwrap().registers as usize <= registers(&config),
+            resources(&compiled.cubin, &name).unwrap().registers as usize <= registers(&config, linear.group),
             "{name}"
         );
         let Some(sass) = disassemble(&compiled.cubin) else { return };
@@ -152,6 +152,7 @@ fn products_take_the_instructions_that_the_cost_model_counts() {
         for none in ["I2F", "F2I", "FMUL", "HFMA2.MMA.BF16", "LDG", "LDL", "STL", "MUFU"] {
             assert_eq!(count(&[none]), 0, "{name}: {none}");
         }
+        assert_eq!(count(&["IMAD.HI"]), steps * MULTIPLIED, "{name}: shifts of 8 weights are products");
         let StepInstructions { issued, integer } = step_instructions(&config, linear.group);
         let [sums, branch] = if branches { [sums / 2, BRANCH] } else { [0; 2] };
         let integers = count(&["PRMT", "LOP3", "SHF", "VIADD", "IADD", "ISETP", "SEL", "LEA"]);

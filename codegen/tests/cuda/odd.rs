@@ -38,7 +38,7 @@ fn products() -> Vec<(Unit, usize, usize)> {
     let linear = |channels, addend, output| Linear { addend, output, ..Linear::plain(channels, 130, 128) };
     let [few, many] =
         [[8, 1, 4, 4, 0], [128, 2, 4, 1, 4]].map(|[tokens, warpgroups, stages, split, promotion]| {
-            LinearConfig { tokens, warpgroups, stages, steps: 2, split, promotion }
+            LinearConfig { tokens, warpgroups, stages, steps: 2, split, cluster: 1, promotion, band: 0 }
         });
     let decoded = |tokens, stages, promotion, schedule| LinearFp8Config {
         tokens,
@@ -56,7 +56,7 @@ fn products() -> Vec<(Unit, usize, usize)> {
     for (n, (channels, output, bytes)) in widths.into_iter().enumerate() {
         for (addend, config) in [(Addend::Nothing, few), (Addend::Residual, many)] {
             let unit = linear(channels, addend, output).unit(&config, String::new()).unwrap();
-            all.push((unit, bytes, registers(&config)));
+            all.push((unit, bytes, registers(&config, 128)));
         }
         // The narrowest have the most addresses; the others take turns.
         for (_, (addend, config)) in in_pairs.iter().enumerate().filter(|(m, _)| bytes < 8 || *m == n) {

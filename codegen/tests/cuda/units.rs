@@ -87,9 +87,13 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         stages,
         steps,
         split,
+        cluster: 1,
         promotion,
+        band: 0,
     };
     let config = |tile| promoted(tile, 0);
+    let in_bands = |config: LinearConfig| config.in_bands().unwrap();
+    let shared = |cluster, config| LinearConfig { cluster, ..config };
     let [nothing, residual, bias] = [Addend::Nothing, Addend::Residual, Addend::Bias(DType::F32)];
     let others = [
         (linear(4096, 4096, 64, bias), config([16, 2, 3, 2, 2])),
@@ -114,6 +118,14 @@ pub fn linears() -> Vec<(Linear, LinearConfig)> {
         (linear(4096, 4096, 64, nothing), promoted([64, 2, 2, 2, 1], 4)),
         (linear(4096, 4096, 128, bias), promoted([128, 1, 2, 2, 1], 4)),
         (linear(4096, 4096, 128, residual), promoted([128, 2, 2, 4, 1], 4)),
+        (linear(4096, 4096, 128, residual), shared(2, promoted([128, 2, 4, 2, 1], 4))),
+        (linear(4096, 4096, 128, bias), shared(2, config([256, 2, 2, 2, 1]))),
+        (linear(4096, 4096, 64, nothing), shared(4, config([16, 1, 3, 4, 2]))),
+        (linear(4096, 4096, 128, residual), in_bands(promoted([128, 2, 3, 2, 1], 4))),
+        (linear(4096, 4096, 64, bias), in_bands(shared(2, promoted([128, 2, 3, 2, 1], 4)))),
+        (swiglu(128), in_bands(shared(2, promoted([128, 2, 3, 2, 1], 4)))),
+        (to_bf16(Addend::Residual), in_bands(shared(2, promoted([128, 2, 3, 2, 1], 4)))),
+        (swiglu(128), shared(2, promoted([64, 2, 3, 4, 1], 4))),
     ];
     let name = |(linear, config): &(Linear, LinearConfig)| linear.unit(config, String::new()).unwrap().name;
     let by_name: BTreeMap<String, _> = chosen.chain(others).map(|case| (name(&case), case)).collect();

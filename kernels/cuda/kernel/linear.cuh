@@ -10,6 +10,8 @@
 #include "ptx/wgmma.cuh"
 #include "tile/chunk.cuh"
 #include "tile/linear.cuh"
+#include "tile/raster.cuh"
+#include "tile/ring.cuh"
 #include "mainloop/int4_fp8.cuh"
 #include "epilogue/linear.cuh"
 
@@ -43,16 +45,16 @@ __device__ inline void stage_sums(const LinearMemory<Tile>& memory, const float 
     }
 }
 
-/// `N` channels of staged sums, those of all CTAs of the cluster added up in the order of their ranks.
+/// `N` channels of staged sums, those of all CTAs of the tile, of which `first` is the first, added up in their order.
 template <typename Tile, int N>
-__device__ inline void gather_sums(const float* staged, float* to) {
+__device__ inline void gather_sums(const float* staged, u32 first, float* to) {
     if constexpr (Tile::SPLIT == 1) return read_neighbours<N>(staged, to);
     float y[N];
-    load_remote(staged, 0, y);
+    load_remote(staged, first, y);
 #pragma unroll
-    for (u32 rank = 1; rank < Tile::SPLIT; ++rank) {
+    for (u32 n = 1; n < Tile::SPLIT; ++n) {
         float part[N];
-        load_remote(staged, rank, part);
+        load_remote(staged, first + n, part);
 #pragma unroll
         for (int i = 0; i < N; ++i) y[i] += part[i];
     }
@@ -66,7 +68,8 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
                               u32 rank) {
     constexpr u32 AT_ONCE = Epilogue::AT_ONCE, COLUMNS = Epilogue::template channels<Tile>() / AT_ONCE;
     constexpr u32 THREADS = Tile::SPLIT * Tile::CONSUMERS, READ = at_once(AT_ONCE);
-    for (u32 n = threadIdx.x + rank * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
+    u32 part = rank % Tile::SPLIT;
+    for (u32 n = threadIdx.x + part * Tile::CONSUMERS; n < Tile::TOKENS * COLUMNS; n += THREADS) {
         u32 row = n / COLUMNS, column = n % COLUMNS * AT_ONCE;
         u32 t = token + row, c = channel + column;
         if (t >= output.tokens || c >= output.channels) continue;
@@ -76,8 +79,8 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
 #pragma unroll
         for (u32 i = 0; i < Epilogue::OPERANDS * AT_ONCE; i += READ) {
             u32 operand = i / AT_ONCE, first = i % AT_ONCE;
-            const float* from = memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + first;
-            gather_sums<Tile, READ>(from, &sums[operand][first]);
+            const float* staged = memory.sums() + row * Tile::SUM_ROW + operand * 64 + column + first;
+            gather_sums<Tile, READ>(staged, rank - part, &sums[operand][first]);
         }
         load_scales<Epilogue>(output, c, scales);
         Epilogue::Addend::load(output.addend, at, c, added);
@@ -85,52 +88,73 @@ __device__ inline void finish(const LinearMemory<Tile>& memory, const LinearOutp
     }
 }
 
+/// Calls `visit` with the first token and channel of every tile of this CTA.
+template <typename Tile, typename Epilogue, typename Visit>
+__device__ inline void visit_tiles(const Params& p, u32 rank, Visit visit) {
+    constexpr u32 CHANNELS = Epilogue::template channels<Tile>();
+    if constexpr (Tile::BAND > 0) {
+        for_each_tile<Tile>(p.tokens, p.channels, CHANNELS, Tile::BAND, rank, visit);
+    } else {
+        visit(blockIdx.y * Tile::TOKENS, blockIdx.x / Tile::SPLIT * CHANNELS);
+    }
+}
+
 /// What the threads behind the consumers do.
 template <typename Tile, typename Epilogue>
-__device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 first,
-                            u32 end) {
+__device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u32 first, u32 end, u32 rank) {
     if constexpr (Tile::TRADES_REGISTERS) give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
     u64 row_records = static_cast<u64>(p.steps) * Tile::RECORD;
     u64 apart = Epilogue::rows_apart(p.channels) / 64 * row_records;
-    produce(memory, p.x, p.records + channel / 64 * row_records, apart, static_cast<i32>(token), first, end);
+    Ring<Tile::STAGES> ring;
+    visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
+        // The last CTAs of a cluster may have no channels: they ask for tokens of the others, and multiply them by any weights.
+        u32 held = Tile::CLUSTER == 1 || channel < p.channels ? channel : 0;
+        produce(memory, ring, p.x, p.records + held / 64 * row_records, apart, static_cast<i32>(token), first, end,
+                rank);
+    });
 }
 
-/// What consumers do.
+/// What consumers do with a tile.
 template <typename Tile, typename Epilogue>
-__device__ inline void compute(const LinearMemory<Tile>& memory, const Params& p, u32 token, u32 channel, u32 rank,
-                               u32 steps) {
-    if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
+__device__ inline void compute(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, const Params& p, u32 token,
+                               u32 channel, u32 steps, u32 rank) {
     float sums[Tile::TOKENS / 2] = {};
-    consume<Tile>(memory, steps, sums);
-    // Sums take the place of the last steps' bytes.
+    consume<Tile>(memory, ring, steps, rank, sums);
+    // Sums take the place of the last steps' bytes, or of the last tile's.
     synchronize_first<Tile::CONSUMERS>();
     stage_sums<Tile>(memory, sums);
-    if constexpr (Tile::SPLIT > 1) {
+    // A CTA's barriers live until those that share its tokens have let go of the last.
+    if constexpr (Tile::CTAS > 1 && Tile::BAND == 0) {
         synchronize_cluster();
     } else {
         synchronize_first<Tile::CONSUMERS>();
     }
     LinearOutput output{p.token_scales, p.channel_scales, p.addend, p.out, p.tokens, p.channels};
     finish<Tile, Epilogue>(memory, output, token, channel, rank);
-    // A CTA's shared memory lives until the others have read it.
-    if constexpr (Tile::SPLIT > 1) synchronize_cluster();
 }
 
 template <typename Tile, typename Epilogue>
 __device__ inline void run(const Params& p) {
     extern __shared__ __align__(1024) u8 shared[];
     LinearMemory<Tile> memory{shared};
-    u32 rank = Tile::SPLIT > 1 ? cluster_rank() : 0;
-    u32 channel = blockIdx.x / Tile::SPLIT * Epilogue::template channels<Tile>(), token = blockIdx.y * Tile::TOKENS;
-    u32 first = rank * p.steps / Tile::SPLIT, end = (rank + 1) * p.steps / Tile::SPLIT;
+    u32 rank = Tile::CTAS > 1 ? cluster_rank() : 0, part = rank % Tile::SPLIT;
+    u32 first = part * p.steps / Tile::SPLIT, end = (part + 1) * p.steps / Tile::SPLIT;
     if (threadIdx.x == 0) initialize(memory);
-    synchronize();
-    if (threadIdx.x >= Tile::CONSUMERS) {
-        load<Tile, Epilogue>(memory, p, token, channel, first, end);
+    // Nobody copies to a CTA before its barriers are ready.
+    if constexpr (Tile::CLUSTER > 1) {
+        synchronize_cluster();
     } else {
-        compute<Tile, Epilogue>(memory, p, token, channel, rank, end - first);
+        synchronize();
     }
+    if (threadIdx.x >= Tile::CONSUMERS) return load<Tile, Epilogue>(memory, p, first, end, rank);
+    if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
+    Ring<Tile::STAGES> ring;
+    visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
+        compute<Tile, Epilogue>(memory, ring, p, token, channel, end - first, rank);
+    });
+    // A CTA's shared memory lives until the others have read its sums, and its barriers until they have arrived.
+    if constexpr (Tile::SPLIT > 1 || (Tile::CLUSTER > 1 && Tile::BAND > 0)) synchronize_cluster();
 }
 
 }  // namespace fireq::linear

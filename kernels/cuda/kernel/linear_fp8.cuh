@@ -10,6 +10,7 @@
 #include "ptx/wgmma.cuh"
 #include "tile/chunk.cuh"
 #include "tile/linear_fp8.cuh"
+#include "tile/raster.cuh"
 #include "mainloop/fp8.cuh"
 #include "epilogue/linear.cuh"
 

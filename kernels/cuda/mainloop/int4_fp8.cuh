@@ -5,6 +5,7 @@
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
+#include "ptx/cluster.cuh"
 #include "ptx/wgmma.cuh"
 #include "quant/table.cuh"
 #include "tile/linear.cuh"
@@ -26,26 +27,38 @@ struct LinearMemory {
     }
     __device__ u64* full(u32 stage) const { return reinterpret_cast<u64*>(base + Tile::BARRIERS_AT) + stage; }
     __device__ u64* empty(u32 stage) const { return full(stage + Tile::STAGES); }
-    __device__ float* sums() const { return reinterpret_cast<float*>(base); }
+    __device__ float* sums() const { return reinterpret_cast<float*>(base + Tile::SUMS_AT); }
 };
 
-/// Readies the barriers: a stage is full when its bytes are there, and empty when every consumer warp has let it go.
+/// Readies the barriers: a stage is full when its bytes are there, and empty when every consumer warp has let it go, in all CTAs
+/// that have the same tokens: each writes to all.
 template <typename Tile>
 __device__ inline void initialize(const LinearMemory<Tile>& memory) {
 #pragma unroll
     for (u32 stage = 0; stage < Tile::STAGES; ++stage) {
         initialize(memory.full(stage), 1);
-        initialize(memory.empty(stage), Tile::CONSUMERS / WARP);
+        initialize(memory.empty(stage), Tile::CONSUMERS / WARP * Tile::CLUSTER);
     }
     publish_barriers();
+}
+
+/// The tokens of step `n` of a stage, for those of the cluster's CTAs that have the same part of K as this one, of rank `rank`.
+template <typename Tile>
+__device__ inline void ask_tokens(u8* to, const TensorMap& x, i32 column, i32 token, u64* full, u32 n, u32 rank) {
+    if constexpr (Tile::CLUSTER == 1) {
+        copy_tile(to, x, column, token, full);
+    } else {
+        constexpr u32 EVERY = ((1 << Tile::CTAS) - 1) / ((1 << Tile::SPLIT) - 1);
+        u16 sharers = static_cast<u16>(EVERY << rank % Tile::SPLIT);
+        if (n % Tile::CLUSTER == rank / Tile::SPLIT) copy_tile_to(sharers, to, x, column, token, full);
+    }
 }
 
 /// What one thread asks for: steps `first` to `end` of the tile's tokens and rows; the last stage may have fewer than others.
 /// `records` are those of the first warpgroup's 64 rows, `apart` bytes from those of the next.
 template <typename Tile>
-__device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap& x, const u8* records, u64 apart,
-                               i32 token, u32 first, u32 end) {
-    Ring<Tile::STAGES> ring;
+__device__ inline void produce(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, const TensorMap& x, const u8* records, u64 apart,
+                               i32 token, u32 first, u32 end, u32 rank) {
     for (u32 step = first; step < end; step += Tile::STEPS) {
         u32 count = min(Tile::STEPS, end - step);
         wait(memory.empty(ring.stage), ring.parity ^ 1);
@@ -59,8 +72,8 @@ __device__ inline void produce(const LinearMemory<Tile>& memory, const TensorMap
 #pragma unroll
         for (u32 n = 0; n < Tile::STEPS; ++n) {
             if (n == count) break;
-            copy_tile(memory.tokens(ring.stage) + n * Tile::TOKEN_BYTES, x, static_cast<i32>((step + n) * Tile::STEP),
-                      token, full);
+            ask_tokens<Tile>(memory.tokens(ring.stage) + n * Tile::TOKEN_BYTES, x,
+                             static_cast<i32>((step + n) * Tile::STEP), token, full, n, rank);
         }
         ring.advance();
     }
@@ -104,19 +117,23 @@ struct Beside {
 /// Sums of the steps that this CTA does, between promotions in the tensor cores' own order. `sums` are zero before.
 ///
 /// Few tokens take as long as schedulers need for the decoding, so that little is done beside it: addresses are a multiplication
-/// away from what a thread keeps, and of the barrier to arrive at one lane has the address and others zero. A loop that waits
+/// away from what a thread keeps, and of the barriers to arrive at a lane each has the address and others zero. A loop that waits
 /// once, at its head, and does not branch has descriptors in registers that a warp shares, an addition each.
 template <typename Tile>
-__device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, float (&sums)[Tile::TOKENS / 2]) {
+__device__ inline void consume(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, u32 steps, u32 rank,
+                               float (&sums)[Tile::TOKENS / 2]) {
     constexpr bool PROMOTES = Tile::PROMOTION > 0;
     u32 warpgroup = threadIdx.x / WARPGROUP, thread = threadIdx.x % WARPGROUP, lane = thread % WARP;
     u32 records = shared_address(memory.records(0, warpgroup));
     u32 codes = opaque(records + thread * 16);
     u32 scales = opaque(records + Tile::CODES + thread / WARP * 16 + lane / 4 * 2);
     u32 place = opaque(matrix_place(memory.tokens(0))), full = opaque(shared_address(memory.full(0)));
-    u32 whole = opaque(steps / Tile::STEPS * Tile::STEPS), first_lane = opaque(lane == 0 ? ~0u : 0u);
+    u32 whole = opaque(steps / Tile::STEPS * Tile::STEPS), tells = opaque(lane < Tile::CLUSTER ? ~0u : 0u);
+    u32 empty = shared_address(memory.empty(0));
+    if constexpr (Tile::CLUSTER > 1) {
+        empty = opaque(address_at(empty, lane % Tile::CLUSTER * Tile::SPLIT + rank % Tile::SPLIT));
+    }
     u32 taken = ctas_in_y();
-    Ring<Tile::STAGES> ring;
     Fragments even, odd;
     Beside<Tile> beside = {};
     auto& running = *[&] {
@@ -127,7 +144,16 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
     // The stage before is done: its bytes may be overwritten. Before the first there is none.
     u32 before = 0;
     auto let_go = [&] {
-        if (before != 0) arrive(before);
+        if (before == 0) return;
+        if constexpr (Tile::CLUSTER == 1) {
+            arrive(before);
+        } else {
+            arrive_there(before);
+        }
+    };
+    auto next_stage = [&] {
+        before = (Tile::CLUSTER == 1 ? full + ring.stage * 8 + Tile::STAGES * 8 : empty + ring.stage * 8) & tells;
+        ring.advance();
     };
     // Step `n` of the stage behind `done` steps. Behind its last wait the step before is done, whose registers are decoded into
     // next.
@@ -153,8 +179,7 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
         wait_for_products<1>();
         if (n == 0 && !anew) let_go();
         if (n == Tile::STEPS - 1) {
-            before = (barrier + Tile::STAGES * 8) & first_lane;
-            ring.advance();
+            next_stage();
         }
     };
     for (u32 done = 0; done < whole; done += Tile::STEPS) {
@@ -170,6 +195,10 @@ __device__ inline void consume(const LinearMemory<Tile>& memory, u32 steps, floa
     } else {
         wait_for_products<0>();
         keep_in_place(sums);
+    }
+    if constexpr (Tile::BAND > 0) {
+        if (whole < steps) next_stage();
+        let_go();
     }
 }
 

@@ -23,6 +23,13 @@ __device__ inline float with_sign(float x, float sign) {
     return both;
 }
 
+/// The upper half of a product of two words.
+__device__ inline u32 multiply_high(u32 a, u32 b) {
+    u32 high;
+    asm("mul.hi.u32 %0, %1, %2;" : "=r"(high) : "r"(a), "r"(b));
+    return high;
+}
+
 __device__ inline float multiply_add(float a, float b, float c) {
     float sum;
     asm("fma.rn.f32 %0, %1, %2, %3;" : "=f"(sum) : "f"(a), "f"(b), "f"(c));

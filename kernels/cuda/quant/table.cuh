@@ -1,6 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
 #include "ptx/halves.cuh"
+#include "ptx/math.cuh"
 
 // INT4 codes to E4M3 numbers by table: code q under scale σ stands for rn8(q·σ), which is looked up and not computed.
 
@@ -43,15 +44,23 @@ __device__ inline void tables_of(u16 scales, Table& first, Table& second) {
     second = table_of(bytes(halves, 0, 0x3232));
 }
 
+/// `x >> N` by the pipe of multiplications, which has little else to do, while that of shifts, permutations and logic bounds the
+/// decoding.
+template <int N>
+__device__ inline u32 right_by(u32 x) {
+    return multiply_high(x, 1u << (32 - N));
+}
+
 /// Eight codes, the first in the lowest nibble, as E4M3: three byte permutations for four of them.
 __device__ inline void decode(const Table& table, u32 codes, u32& first, u32& second) {
     u32 magnitudes = codes & 0x77777777;
-    u32 choices = and_or(codes >> 1, 0x44444444, 0x32103210);
+    u32 choices = and_or(right_by<1>(codes), 0x44444444, 0x32103210);
+    u32 of_four[2][2] = {{magnitudes, choices}, {right_by<16>(magnitudes), right_by<16>(choices)}};
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
-        u32 positive = bytes(table.positive[0], table.positive[1], magnitudes >> (16 * n));
-        u32 negative = bytes(table.negative[0], table.negative[1], magnitudes >> (16 * n));
-        (n == 0 ? first : second) = bytes(positive, negative, choices >> (16 * n));
+        u32 positive = bytes(table.positive[0], table.positive[1], of_four[n][0]);
+        u32 negative = bytes(table.negative[0], table.negative[1], of_four[n][0]);
+        (n == 0 ? first : second) = bytes(positive, negative, of_four[n][1]);
     }
 }
 

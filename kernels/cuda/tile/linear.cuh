@@ -2,15 +2,19 @@
 #include "ptx/types.cuh"
 
 // The tile of a linear: 64 output channels for each consumer warpgroup × TOKENS tokens, K in steps of 128 numbers. STAGES of
-// STEPS each are on their way. The CTAs of a cluster share out the steps. Tensor cores keep few bits of what they add up:
-// every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do.
+// STEPS each are on their way. SPLIT CTAs share out the steps of a tile; CLUSTER neighbours in channels read the same tokens,
+// and each asks for some of them on behalf of all: a cluster has SPLIT CTAs of each. Tensor cores keep few bits of what they add
+// up: every PROMOTION steps what they have is added to sums in f32 registers, and they begin anew; with 0 they never do. With a BAND
+// CTAs take one tile after another, in bands of so many token tiles, and the first steps of the next arrive while sums are written;
+// with 0 each has one.
 
 namespace fireq {
 
-template <int TOKENS_, int WARPGROUPS_, int STAGES_, int STEPS_, int SPLIT_, int GROUP_, int PROMOTION_>
+template <int TOKENS_, int WARPGROUPS_, int STAGES_, int STEPS_, int SPLIT_, int CLUSTER_, int GROUP_, int PROMOTION_, int BAND_>
 struct LinearTile {
     static_assert(GROUP_ == 64 || GROUP_ == 128, "a step has one scale for each row, or two");
-    static_assert(SPLIT_ >= 1 && SPLIT_ <= 8, "portable clusters have at most eight CTAs");
+    static_assert(SPLIT_ >= 1 && SPLIT_ * CLUSTER_ <= 8, "portable clusters have at most eight CTAs");
+    static_assert(CLUSTER_ >= 1 && CLUSTER_ <= STEPS_, "each CTA asks for the tokens of a step of its own");
     static_assert(STAGES_ >= 2, "a stage is decoded while another is on its way");
     static_assert(STEPS_ == 2 || STEPS_ == 4, "a step is decoded into one set of registers, the next into another");
     static_assert(PROMOTION_ == 0 || STEPS_ % PROMOTION_ == 0 || PROMOTION_ % STEPS_ == 0, "sums begin anew with a stage");
@@ -21,8 +25,13 @@ struct LinearTile {
     static constexpr int STAGES = STAGES_;
     static constexpr int STEPS = STEPS_;
     static constexpr int SPLIT = SPLIT_;
+    static constexpr int CLUSTER = CLUSTER_;
+    /// CTAs of a cluster. Those of a tile are neighbours.
+    static constexpr int CTAS = SPLIT * CLUSTER;
     static constexpr int GROUP = GROUP_;
     static constexpr int PROMOTION = PROMOTION_;
+    static constexpr int BAND = BAND_;
+    static_assert(BAND == 0 || SPLIT == 1, "sums of other CTAs are read where the next tile's would be written");
     static constexpr int STEP = 128;
     static constexpr int CHANNELS = 64 * WARPGROUPS;
     static constexpr int CONSUMERS = 128 * WARPGROUPS;
@@ -45,7 +54,10 @@ struct LinearTile {
 
     static constexpr int RECORDS_AT = STAGES * STEPS * TOKEN_BYTES;
     static constexpr int STEPS_END = STAGES * STEPS * STEP_BYTES;
-    static constexpr int BARRIERS_AT = ((STEPS_END > SUM_BYTES ? STEPS_END : SUM_BYTES) + 15) / 16 * 16;
+    /// Sums take the place of the last steps, unless those of another tile follow.
+    static constexpr int SUMS_AT = BAND > 0 ? (STEPS_END + 15) / 16 * 16 : 0;
+    static constexpr int SUMS_END = SUMS_AT + SUM_BYTES;
+    static constexpr int BARRIERS_AT = ((STEPS_END > SUMS_END ? STEPS_END : SUMS_END) + 15) / 16 * 16;
     static constexpr int SHARED_BYTES = BARRIERS_AT + 2 * STAGES * 8;
 
     /// Whether the tensor cores' sums begin anew with step `n` of a stage behind `done` steps: where every stage is alike, the

@@ -1,8 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
 
-// The tile of a product of FP8 weights with FP8 tokens, and the order in which CTAs take tiles. Output channels are rows of
-// the tensor cores' sums, tokens their columns.
+// The tile of a product of FP8 weights with FP8 tokens. Output channels are rows of the tensor cores' sums, tokens their columns.
 
 namespace fireq {
 
@@ -57,30 +56,5 @@ struct LinearFp8Tile {
 
     static_assert(SHARED_BYTES <= 227 * 1024, "a CTA has 227 KiB of shared memory");
 };
-
-/// Where a tile lies, counted in tiles.
-struct TilePlace {
-    u32 channels, tokens;
-};
-
-/// The n-th tile: bands of `band` token tiles, one after the other, and in a band, for every tile of channels, those tokens.
-/// Tiles that are multiplied at a time make about a square, whose rows and columns stay in the cache.
-__device__ inline TilePlace tile_place(u32 n, u32 channel_tiles, u32 token_tiles, u32 band) {
-    u32 first = n / (band * channel_tiles) * band;
-    u32 width = min(band, token_tiles - first), within = n - first * channel_tiles;
-    return {within / width, first + within % width};
-}
-
-/// Calls `visit` with the first token and channel of every tile of this CTA, in order. Tiles have `tile_channels` outputs of
-/// `channels`. CTAs of a cluster take neighbours in channels at the same time; the last may have none that exist.
-template <typename Tile, typename Visit>
-__device__ inline void for_each_tile(u32 tokens, u32 channels, u32 tile_channels, u32 band, u32 rank, Visit visit) {
-    u32 all = tile_channels * Tile::CLUSTER;
-    u32 channel_tiles = (channels + all - 1) / all, token_tiles = (tokens + Tile::TOKENS - 1) / Tile::TOKENS;
-    for (u32 n = blockIdx.x / Tile::CLUSTER; n < channel_tiles * token_tiles; n += gridDim.x / Tile::CLUSTER) {
-        TilePlace place = tile_place(n, channel_tiles, token_tiles, band);
-        visit(place.tokens * Tile::TOKENS, place.channels * all + rank * tile_channels);
-    }
-}
 
 }  // namespace fireq

@@ -14,11 +14,16 @@
 //! assert!(many.tokens >= 128 && many.split == 1);
 //! ```
 
+mod code;
+#[cfg(test)]
+mod stream_k;
+
 use std::cmp::Reverse;
 
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use super::promotion::promotion;
 use crate::records::{COLS, record_bytes};
+pub use code::{MULTIPLIED, StepInstructions, registers, step_instructions};
 
 /// Cycles per second at which the datasheet's peaks are reached (H100 and H200, SXM).
 pub(super) const CLOCK: f64 = 1.83e9;
@@ -31,9 +36,11 @@ const L2_BYTES: f64 = 25e6;
 /// Streaming multiprocessors.
 pub(super) const SMS: usize = 132;
 /// SMs that clusters of four or more can use: GPCs have 16 or 18, and no cluster leaves its GPC.
-const CLUSTERED_SMS: usize = 128;
+pub(super) const CLUSTERED_SMS: usize = 128;
 /// Bytes that an SM takes from the L2 cache in a cycle.
 pub(super) const SM_BYTES: f64 = 64.0;
+/// Bytes that products and copies read and write in an SM's shared memory in a cycle: 32 banks of 4.
+pub(super) const SHARED_BYTES: f64 = 128.0;
 /// Cycles from asking for bytes to having them: an estimate.
 pub(super) const LATENCY: f64 = 1000.0;
 /// Cycles of a product of 64 × 32 weights for each token (8192 FP8 operations a cycle), and the least: an estimate.
@@ -45,33 +52,6 @@ const REGISTERS: usize = 16384;
 const THREADS: usize = 2048;
 const SHARED: usize = 228 << 10;
 const SHARED_RESERVED: usize = 1 << 10;
-
-/// Instructions of a consumer warp for a step of 128 columns, in machine code.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct StepInstructions {
-    /// All.
-    pub issued: usize,
-    /// Those of the integer pipe, which takes one in two cycles: byte permutations, logic, shifts, additions.
-    pub integer: usize,
-}
-
-/// The instructions of a step: 11 for each of a lane's 8 words of 8 codes, 6 of them byte permutations, all integer; 32
-/// for the tables of a pair of scales, 12 of them integer; and for barriers, addresses and products 26, 6 of them integer, 19
-/// and 3 in stages of four steps, or 49 and 11 where sums are promoted within a stage. A promotion is an addition for each of a
-/// lane's sums, and nine around them.
-pub fn step_instructions(config: &LinearConfig, group: usize) -> StepInstructions {
-    let tables = 128 / group;
-    let promoting = if config.promotion > 0 { (config.tokens / 2 + 9).div_ceil(config.promotion) } else { 0 };
-    let [beside, integer] = match config.steps {
-        steps if (1..steps).contains(&config.promotion) => [49, 11],
-        4 => [19, 3],
-        _ => [26, 6],
-    };
-    StepInstructions {
-        issued: 8 * 11 + 32 * tables + beside + promoting,
-        integer: 8 * 11 + 12 * tables + integer,
-    }
-}
 
 /// Cycles between the barrier of a step and its products, or between products and what promotes them, that a lone warp
 /// cannot fill: an estimate.
@@ -90,6 +70,8 @@ pub struct Estimate {
     pub decode: f64,
     /// Bytes on their way over latency: what the depth of the pipeline allows.
     pub pipeline: f64,
+    /// Tokens, codes and copies through shared memory, with SMs that have nothing to do.
+    pub shared: f64,
     /// Beginnings and ends of CTAs, which nothing hides.
     pub ends: f64,
 }
@@ -102,50 +84,31 @@ impl Estimate {
             (self.tensor, "tensor cores"),
             (self.decode, "decoding"),
             (self.pipeline, "bytes on their way"),
+            (self.shared, "shared memory"),
             (self.ends, "beginnings and ends of CTAs"),
         ];
         parts.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).map_or("", |part| part.1)
     }
 }
 
-/// Registers of a thread, as the compiler allots them; where consumers take some of the producer's they have 240.
-pub fn registers(config: &LinearConfig) -> usize {
-    match (config.tokens, config.steps, config.promotion) {
-        (128 | 256, ..) if config.trades_registers() => {
-            if config.warpgroups == 2 {
-                168
-            } else {
-                240
-            }
-        }
-        (..=8, 4, _) | (32, 2, 1..) | (64, 2, 0) => 96,
-        (..=16, 4, _) => 104,
-        (32, 4, 0) => 112,
-        (64, 4, 1..) | (128, 4, _) => 168,
-        (16, _, 1) | (32, 2, _) => 80,
-        (..=16, ..) => 72,
-        (64, _, 1) => 136,
-        _ => 128,
-    }
-}
-
 /// CTAs that fit on an SM together.
 fn resident(config: &LinearConfig, group: usize) -> usize {
     let by_shared = SHARED / (config.shared(group) + SHARED_RESERVED);
-    let warps = 4 * (REGISTERS / (32 * registers(config)));
+    let warps = 4 * (REGISTERS / (32 * registers(config, group)));
     let by_registers = warps / (config.threads() / 32);
     by_shared.min(by_registers).min(THREADS / config.threads())
 }
 
 /// What a product of `tokens` tokens takes.
 pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estimate {
-    let [channel_tiles, token_tiles] =
-        [linear.channels.div_ceil(config.channels()), tokens.div_ceil(config.tokens)];
-    let sms = if config.split >= 4 { CLUSTERED_SMS } else { SMS };
-    let of_an_sm = (channel_tiles * token_tiles * config.split).div_ceil(sms);
-    let at_once = resident(config, linear.group).max(1);
+    let [clusters, token_tiles] =
+        [linear.channels.div_ceil(config.channels() * config.cluster), tokens.div_ceil(config.tokens)];
+    let sms = if config.ctas() >= 4 { CLUSTERED_SMS } else { SMS };
+    let of_an_sm = (clusters * token_tiles * config.ctas()).div_ceil(sms);
+    let in_bands = config.band > 0;
+    let at_once = if in_bands { 1 } else { resident(config, linear.group).max(1) };
     let steps = linear.steps().div_ceil(config.split) as f64;
-    let (mut tensor, mut decode, mut pipeline, mut ends) = (0.0, 0.0, 0.0, 0.0);
+    let [mut tensor, mut decode, mut pipeline, mut shared, mut ends] = [0.0; 5];
     for (waves, ctas) in
         [(of_an_sm / at_once, at_once), (usize::from(!of_an_sm.is_multiple_of(at_once)), of_an_sm % at_once)]
     {
@@ -153,12 +116,15 @@ pub fn estimate(linear: &Linear, config: &LinearConfig, tokens: usize) -> Estima
         tensor += waves * steps * tensor_cycles(config, warpgroups);
         decode += waves * steps * decode_cycles(config, linear.group, warpgroups);
         pipeline += waves * steps * arrival_cycles(config, linear.group, ctas);
-        ends += waves * end_cycles(linear, config, ctas);
+        shared += waves * steps * shared_cycles(config, linear.group, ctas);
+        let begins = if in_bands { waves.min(1.0) } else { waves };
+        ends += begins * begin_cycles(config, linear.group, ctas) + waves * out_cycles(linear, config, ctas);
     }
-    let [tensor, decode, pipeline, ends] = [tensor, decode, pipeline, ends].map(|cycles| cycles / CLOCK);
+    let [tensor, decode, pipeline, shared, ends] =
+        [tensor, decode, pipeline, shared, ends].map(|cycles| cycles / CLOCK);
     let memory = memory_seconds(linear, config, tokens);
-    let seconds = memory.max(tensor).max(decode).max(pipeline) + ends;
-    Estimate { seconds, memory, tensor, decode, pipeline, ends }
+    let seconds = memory.max(tensor).max(decode).max(pipeline).max(shared) + ends;
+    Estimate { seconds, memory, tensor, decode, pipeline, shared, ends }
 }
 
 /// Cycles of a step's four products for each of an SM's warpgroups. A warpgroup that promotes its sums asks for no others
@@ -173,7 +139,7 @@ fn tensor_cycles(config: &LinearConfig, warpgroups: f64) -> f64 {
 /// Cycles in which each of an SM's four schedulers does a step of `warps` warps, one of each warpgroup.
 fn decode_cycles(config: &LinearConfig, group: usize, warps: f64) -> f64 {
     let StepInstructions { issued, integer } = step_instructions(config, group);
-    let busy = issued.max(2 * integer) as f64;
+    let busy = issued.max(2 * integer).max(4 * MULTIPLIED) as f64;
     if warps > 0.0 { (warps * busy).max(busy + EXPOSED) } else { 0.0 }
 }
 
@@ -184,31 +150,44 @@ fn arrival_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
     (bytes / SM_BYTES).max(if ctas > 0 { LATENCY / on_their_way } else { 0.0 })
 }
 
-/// Cycles before the first step of `ctas` CTAs, for which a whole stage has to arrive, and behind their last: sums go to
-/// shared memory, from there, over the cluster's network where K is split, and out. The rates are estimates.
-fn end_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
-    if ctas == 0 {
-        return 0.0;
-    }
+/// Cycles of shared memory for a step of each of `ctas` CTAs: every product reads all its tokens, copies write all, and codes are
+/// read once.
+fn shared_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
+    let read = config.warpgroups * (config.tokens * COLS + record_bytes(group));
+    (ctas * (read + config.step_bytes(group))) as f64 / SHARED_BYTES
+}
+
+/// Cycles before the first step of `ctas` CTAs, for which a whole stage has to arrive: once where they take several tiles. Those
+/// that share tokens wait for each other at both ends, an estimate.
+fn begin_cycles(config: &LinearConfig, group: usize, ctas: usize) -> f64 {
+    let first_stage = (ctas * config.steps * config.step_bytes(group)) as f64 / SM_BYTES;
+    let barriers = if config.cluster > 1 && config.split == 1 { 400.0 } else { 0.0 };
+    if ctas > 0 { LATENCY + first_stage + barriers } else { 0.0 }
+}
+
+/// Cycles behind the last step of `ctas` CTAs' tiles: sums go to shared memory, from there, over the cluster's network where K is
+/// split, and out. The rates are estimates.
+fn out_cycles(linear: &Linear, config: &LinearConfig, ctas: usize) -> f64 {
     let sums = (ctas * config.tokens * config.channels() * 4) as f64;
     let out = sums / 4.0 * linear.output.bytes() as f64;
     let (barriers, gathered) = if config.split > 1 { (800.0, sums / 32.0) } else { (0.0, sums / 128.0) };
-    let first_stage = (ctas * config.steps * config.step_bytes(linear.group)) as f64 / SM_BYTES;
-    1.5 * LATENCY + first_stage + sums / 128.0 + gathered + barriers + out / config.split as f64 / SM_BYTES
+    let scales = if ctas > 0 { 0.5 * LATENCY + barriers } else { 0.0 };
+    scales + sums / 128.0 + gathered + out / config.split as f64 / SM_BYTES
 }
 
 /// Seconds of bytes: from memory each once, but for weights that do not stay in the cache from one tile of tokens to the
-/// next; from the cache those of every tile.
+/// next, or from one band of them; from the cache those of every tile, where tiles share tokens those once for all.
 fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 {
     let steps = linear.steps() as f64;
     let weights = steps * linear.channels as f64 * record_bytes(linear.group) as f64 / 64.0;
     let token_tiles = tokens.div_ceil(config.tokens) as f64;
     let channel_tiles = linear.channels.div_ceil(config.channels()) as f64;
-    let again = if weights > L2_BYTES { token_tiles } else { 1.0 };
+    let again = if weights > L2_BYTES { (token_tiles / config.band.max(1) as f64).ceil() } else { 1.0 };
     let x = (tokens * linear.cols) as f64;
     let out = (linear.output.bytes() * tokens * linear.channels) as f64;
     let from_memory = weights * again + x + out;
-    let from_cache = channel_tiles * token_tiles * steps * config.step_bytes(linear.group) as f64;
+    let step = config.step_bytes(linear.group) - config.tokens * COLS + config.tokens * COLS / config.cluster;
+    let from_cache = channel_tiles * token_tiles * steps * step as f64;
     (from_memory / MEMORY).max(from_cache / L2)
 }
 
@@ -219,24 +198,36 @@ const STAGES: [(usize, usize); 6] = [(2, 2), (3, 2), (4, 2), (2, 4), (3, 4), (4,
 /// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
 pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
-    let each = [1, 2, 4, 8].into_iter().flat_map(move |split| {
+    let pairs = |a: &'static [usize], b: &'static [usize]| {
+        a.iter().flat_map(move |a| b.iter().map(move |b| (*a, *b)))
+    };
+    let each = pairs(&[1, 2, 4, 8], &[1, 2, 4]).flat_map(move |(split, cluster)| {
         let promotion = promotion(linear.steps().div_ceil(split) * COLS);
-        [1, 2].into_iter().flat_map(move |warpgroups| {
-            STAGES.into_iter().flat_map(move |(stages, steps)| {
-                TOKEN_TILES.map(|tokens| LinearConfig { tokens, warpgroups, stages, steps, split, promotion })
+        pairs(&[1, 2], &TOKEN_TILES).flat_map(move |(warpgroups, tokens)| {
+            STAGES.map(|(stages, steps)| LinearConfig {
+                tokens,
+                warpgroups,
+                stages,
+                steps,
+                split,
+                cluster,
+                promotion,
+                band: 0,
             })
         })
     });
+    let each = each.flat_map(|c| [Some(c), c.in_bands()]).flatten();
     each.filter(move |c| linear.check_config(c).is_ok()).filter(move |c| {
         let at_once = resident(c, linear.group);
         let tiles = linear.channels.div_ceil(c.channels()) * tokens.div_ceil(c.tokens);
         let room = c.split == 1 || tiles * c.split / 2 < SMS * at_once;
-        room && at_once > 0 && c.split <= linear.steps() && c.shared(linear.group) <= MOST_SHARED
+        let shares = c.cluster <= linear.channels.div_ceil(c.channels());
+        room && shares && at_once > 0 && c.split <= linear.steps() && c.shared(linear.group) <= MOST_SHARED
     })
 }
 
-/// Configurations this close to the quickest are as good: the one with the least split, the smallest tile of tokens and the
-/// most steps in stages is taken.
+/// Configurations this close to the quickest are as good: the one with the least split, the fewest tiles that share tokens, the
+/// smallest tile of tokens and the most steps in stages is taken.
 pub(super) const AS_GOOD: f64 = 1.02;
 
 /// The configuration for up to `tokens` tokens, and what it takes for as many.
@@ -245,8 +236,9 @@ pub fn choose(linear: &Linear, tokens: usize) -> (LinearConfig, Estimate) {
         candidates(linear, tokens).map(|config| (config, estimate(linear, &config, tokens))).collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
-    let simplest =
-        as_good.min_by_key(|(c, _)| (c.split, c.tokens, Reverse(c.stages * c.steps), c.steps, c.warpgroups));
+    let simplest = as_good.min_by_key(|(c, _)| {
+        (c.split, c.cluster, c.tokens, Reverse(c.stages * c.steps), c.steps, c.warpgroups)
+    });
     simplest.expect("the smallest tile fits every product")
 }
 

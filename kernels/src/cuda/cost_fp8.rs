@@ -14,7 +14,8 @@
 //! ```
 
 use super::cost::{
-    self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SM_BYTES, SMS,
+    self, AS_GOOD, CLOCK, ENDS, Estimate, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, Regime, SHARED_BYTES,
+    SM_BYTES, SMS,
 };
 use super::epilogue::Addend;
 use super::linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
@@ -25,8 +26,6 @@ use crate::records::{COLS, ROWS, record_bytes};
 /// CTAs of a launch: one for each SM of an H100 or H200. GPCs have even numbers of SMs, so that pairs find room on all.
 pub const CTAS: usize = SMS;
 
-/// Bytes that products and copies read and write in an SM's shared memory in a cycle: 32 banks of 4.
-const SHARED_BYTES: f64 = 128.0;
 /// Bytes of 64 weights and 32 columns, the operand that every product reads beside its tokens.
 const WEIGHTS_OF_A_PRODUCT: usize = 64 * 32;
 /// Instructions of a warp for 64 weights of each lane, in machine code, and cycles of the integer pipe for each.

@@ -1,93 +1,20 @@
 //! The product of INT4 weights and E4M3 tokens: `x · weightᵀ`, with what an epilogue adds.
 
+mod config;
+
 use std::fmt;
 
 use fireq_ir::Type;
-use serde::{Deserialize, Serialize};
 
+use super::cost::{CLUSTERED_SMS, SMS};
 use super::epilogue::{Addend, Epilogue, Output};
 use super::params;
 use super::promotion::{in_a_name, in_words};
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, text, tile};
 use crate::layout::pitch;
-use crate::records::{COLS, group, record_bytes};
+use crate::records::{COLS, group};
 use crate::{Swizzle, TensorMapShape};
-
-/// How a product is cut into tiles; mirrored by `LinearTile` in `kernels/cuda/tile/linear.cuh`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinearConfig {
-    /// Tokens of a tile: 8, 16, 32, 64, 128 or 256.
-    pub tokens: usize,
-    /// Consumer warpgroups of a CTA, 1 or 2: each has 64 output channels.
-    pub warpgroups: usize,
-    /// Stages that are on their way or being multiplied.
-    pub stages: usize,
-    /// Steps of 128 columns of a stage: 2 or 4.
-    pub steps: usize,
-    /// CTAs of a cluster, which share out the columns: 1, 2, 4 or 8.
-    pub split: usize,
-    /// Steps after which the tensor cores' sums are added to sums in FP32 registers, a divisor of a stage's or a multiple; 0
-    /// where they keep theirs to the end. See [`promotion`](super::cost::promotion).
-    pub promotion: usize,
-}
-
-/// Token tiles that there are.
-pub const TOKEN_TILES: [usize; 6] = [8, 16, 32, 64, 128, 256];
-
-/// Shared memory that a CTA can have.
-pub const MOST_SHARED: usize = 227 << 10;
-
-impl LinearConfig {
-    /// Output channels of a tile.
-    pub fn channels(&self) -> usize {
-        64 * self.warpgroups
-    }
-
-    /// Threads of a CTA: consumers, and the producer's warp, or warpgroup where it gives its registers away.
-    pub fn threads(&self) -> usize {
-        128 * self.warpgroups + if self.trades_registers() { 128 } else { 32 }
-    }
-
-    /// Whether consumers take registers from the producer: 128 sums for each thread need more than an equal share.
-    pub fn trades_registers(&self) -> bool {
-        self.tokens == 256 || (self.tokens == 128 && self.promotion > 0)
-    }
-
-    /// Whether there is such a kernel: an error with the reason where there is none.
-    pub fn check(&self) -> Result<(), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *self;
-        let there = TOKEN_TILES.contains(&tokens)
-            && matches!(warpgroups, 1 | 2)
-            && matches!(steps, 2 | 4)
-            && matches!(split, 1 | 2 | 4 | 8);
-        if !there || !(2..=16).contains(&stages) {
-            return Err(Unsupported(format!("no kernel has {self:?}")));
-        }
-        if promotion > 0 && !steps.is_multiple_of(promotion) && !promotion.is_multiple_of(steps) {
-            return Err(Unsupported(format!(
-                "sums promoted every {promotion} steps in stages of {steps}: they begin anew with a stage"
-            )));
-        }
-        if promotion > 0 && tokens > 128 {
-            return Err(Unsupported(format!(
-                "promoted sums of {tokens} tokens: 128 do, as more leave no registers for others beside them"
-            )));
-        }
-        Ok(())
-    }
-
-    /// Bytes of a step: tokens, and records whose scales cover `group` columns.
-    pub fn step_bytes(&self, group: usize) -> usize {
-        self.tokens * COLS + self.warpgroups * record_bytes(group)
-    }
-
-    /// Bytes of shared memory: the ring of stages, in whose place sums come later, and two barriers a stage.
-    pub fn shared(&self, group: usize) -> usize {
-        let sums = self.tokens * (self.channels() + 4) * 4;
-        (self.stages * self.steps * self.step_bytes(group)).max(sums).next_multiple_of(16) + 16 * self.stages
-    }
-}
+pub use config::{LinearConfig, MOST_SHARED, TOKEN_TILES};
 
 /// A product that a kernel is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -184,16 +111,23 @@ impl Linear {
     /// The unit, with the reason for its configuration. Equal configurations share a function, whatever the sizes.
     pub fn unit(&self, config: &LinearConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check().and_then(|()| self.check_config(config))?;
-        let LinearConfig { tokens, split, promotion, .. } = *config;
-        let cta =
-            Cta { threads: config.threads(), cluster: split, dynamic_shared: config.shared(self.group) };
+        let LinearConfig { tokens, split, cluster, promotion, band, .. } = *config;
+        let cta = Cta {
+            threads: config.threads(),
+            cluster: config.ctas(),
+            dynamic_shared: config.shared(self.group),
+        };
         let (name, text) = self.text(config, cta)?;
-        let cluster = if split > 1 { format!(", K shared by clusters of {split}") } else { String::new() };
+        let shared = |what: &str, by: usize| if by > 1 { format!(", {what} {by}") } else { String::new() };
+        let [k_shared, x_shared] =
+            [shared("K shared by clusters of", split), shared("tokens read once for", cluster)];
+        let ordered =
+            if band > 0 { format!(", one after another in bands of {band}") } else { String::new() };
         let promoted = if promotion > 0 { format!(", {}", in_words(promotion)) } else { String::new() };
         Ok(Unit {
             shape: format!("{} channels of {} i4 in groups of {}", self.channels, self.cols, self.group),
             config: format!(
-                "tiles of {} channels and {tokens} tokens, {} threads, {} stages of {} columns in {} KiB{cluster}{promoted}",
+                "tiles of {} channels and {tokens} tokens, {} threads, {} stages of {} columns in {} KiB{k_shared}{x_shared}{ordered}{promoted}",
                 config.channels(),
                 cta.threads,
                 config.stages,
@@ -202,23 +136,36 @@ impl Linear {
             ),
             reason,
             cta,
-            grid: Grid::Tiles { channels: self.channels.div_ceil(config.channels()) * split, tokens },
+            grid: self.grid(config),
             name,
             text,
         })
     }
 
+    fn grid(&self, config: &LinearConfig) -> Grid {
+        let LinearConfig { tokens, cluster, band, .. } = *config;
+        let clusters = self.channels.div_ceil(config.channels() * cluster);
+        if band > 0 {
+            let ctas = if config.ctas() >= 4 { CLUSTERED_SMS } else { SMS };
+            Grid::Persistent { channels: clusters, tokens, cluster, ctas }
+        } else {
+            Grid::Tiles { channels: clusters * config.ctas(), tokens }
+        }
+    }
+
     /// The function's name and the unit's text.
     fn text(&self, config: &LinearConfig, cta: Cta) -> Result<(String, String), Unsupported> {
-        let LinearConfig { tokens, warpgroups, stages, steps, split, promotion } = *config;
+        let LinearConfig { tokens, warpgroups, stages, steps, split, cluster, promotion, band } = *config;
         let Epilogue { suffix, functor, body } = Epilogue::of(self.addend, self.output, self.channels)?;
         let name = format!(
-            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}",
+            "linear{suffix}_g{}_t{tokens}_w{warpgroups}_s{stages}x{steps}_k{split}{}{}{}",
             self.group,
-            in_a_name(promotion)
+            if cluster > 1 { format!("_c{cluster}") } else { String::new() },
+            in_a_name(promotion),
+            if band > 0 { format!("_b{band}") } else { String::new() }
         );
         let of = format!(
-            "LinearTile<{tokens}, {warpgroups}, {stages}, {steps}, {split}, {}, {promotion}>",
+            "LinearTile<{tokens}, {warpgroups}, {stages}, {steps}, {split}, {cluster}, {}, {promotion}, {band}>",
             self.group
         );
         let text = text::<params::Linear>(&Parts {

@@ -62,6 +62,7 @@ pub use elementwise::{Elementwise, elementwise};
 pub use epilogue::{Addend, Output};
 pub use gather::gather;
 pub use gather_pages::gather_pages;
+
 pub use linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;

@@ -32,6 +32,7 @@ sources! {
     "tile/linear_fp8.cuh"
     "tile/page.cuh"
     "tile/prefill.cuh"
+    "tile/raster.cuh"
     "tile/ring.cuh"
     "tile/reduce.cuh"
     "tile/row.cuh"

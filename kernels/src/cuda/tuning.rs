@@ -139,7 +139,8 @@ fn modelled(path: &Path) -> Chosen {
     Chosen { from: path.from, to: path.to, method: path.way.into(), reason: path.reason() }
 }
 
-/// At most `most` methods for so many tokens: what the cost models choose, then what they find quickest.
+/// At most `most` methods for so many tokens: what the cost models choose, what they find quickest of the other way, since models
+/// of two kernels err apart, then what they find quickest.
 pub fn candidates(linear: &Linear, tokens: usize, most: usize) -> Vec<Method> {
     let records = cost::candidates(linear, tokens)
         .map(|c| (Method::Records(c), cost::estimate(linear, &c, tokens).seconds));
@@ -151,8 +152,12 @@ pub fn candidates(linear: &Linear, tokens: usize, most: usize) -> Vec<Method> {
     all.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
     let holds = |path: &Path| path.from <= tokens && path.to.is_none_or(|to| tokens <= to);
     let first: Option<Method> = paths(linear).into_iter().find(holds).map(|path| path.way.into());
-    let others = all.into_iter().map(|(method, _)| method).filter(|method| Some(*method) != first);
-    first.into_iter().chain(others).take(most).collect()
+    let decoded = |method: &Method| matches!(method, Method::Workspace(_));
+    let other =
+        all.iter().map(|(method, _)| *method).find(|m| first.is_none_or(|f| decoded(&f) != decoded(m)));
+    let others = all.into_iter().map(|(method, _)| method);
+    let others = others.filter(|method| Some(*method) != first && Some(*method) != other);
+    first.into_iter().chain(other).chain(others).take(most).collect()
 }
 
 #[cfg(test)]
@@ -211,6 +216,8 @@ mod tests {
             sorted.sort();
             sorted.dedup();
             assert_eq!((all.len(), sorted.len()), (12, 12));
+            let decoded = all[..2].iter().filter(|method| matches!(method, Method::Workspace(_)));
+            assert_eq!(decoded.count(), 1, "both ways are tried");
         }
     }
 }

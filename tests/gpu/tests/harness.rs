@@ -136,7 +136,16 @@ fn product() -> (Unit, Case) {
     let out: Vec<f32> =
         (0..tokens).flat_map(|t| (0..channels).map(move |n| (t, n))).map(|(t, n)| dot(t, n)).collect();
     let linear = Linear::plain(channels, cols, 128);
-    let config = LinearConfig { tokens: 8, warpgroups: 1, stages: 3, steps: 2, split: 2, promotion: 0 };
+    let config = LinearConfig {
+        tokens: 8,
+        warpgroups: 1,
+        stages: 3,
+        steps: 2,
+        split: 2,
+        cluster: 1,
+        promotion: 0,
+        band: 0,
+    };
     let unit = linear.unit(&config, String::new()).unwrap();
     let at = |field: &str| params::Linear::FIELDS.iter().find(|(name, _)| *name == field).unwrap().1;
     let buffers = vec![

@@ -1,5 +1,7 @@
 //! INT4 weights times E4M3 tokens: every token tile, one and two warpgroups, K split over clusters, tails everywhere.
 
+pub mod bands;
+mod clusters;
 mod gated;
 
 use std::collections::BTreeSet;
@@ -146,7 +148,7 @@ pub fn check_configured(sizes: [usize; 3], epilogue: (Addend, Output), config: L
 
 /// Tokens of a tile, warpgroups, stages, and the CTAs that share out K; stages of two steps.
 pub fn configured([tokens, warpgroups, stages, split]: [usize; 4]) -> LinearConfig {
-    LinearConfig { tokens, warpgroups, stages, steps: 2, split, promotion: 0 }
+    LinearConfig { tokens, warpgroups, stages, steps: 2, split, cluster: 1, promotion: 0, band: 0 }
 }
 
 #[test]

@@ -95,7 +95,16 @@ impl Operands {
     fn kernel(&self, promotion: usize) -> Vec<f64> {
         let mut gpu = device().expect("asked before");
         let linear = Linear::plain(CHANNELS, self.x.cols, 128);
-        let config = LinearConfig { tokens: TOKENS, warpgroups: 1, stages: 3, steps: 2, split: 1, promotion };
+        let config = LinearConfig {
+            tokens: TOKENS,
+            warpgroups: 1,
+            stages: 3,
+            steps: 2,
+            split: 1,
+            cluster: 1,
+            promotion,
+            band: 0,
+        };
         let codes: Vec<u8> = self.x.codes.iter().map(|code| *code as u8).collect();
         let codes = gpu.put("x codes", &codes);
         let out = gpu.space("out", 4 * TOKENS * CHANNELS);
