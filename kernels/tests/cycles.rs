@@ -25,8 +25,9 @@ table is to be held against the first measurement in [RESULTS.md](RESULTS.md). W
 bytes of their records over time. `cargo test -p fireq-kernels --test cycles` checks that this file is what the models say;
 with `INSTA_UPDATE=always` it writes it.
 
-A step is 128 columns of K for a warp of a consumer; *issued* are its instructions, of which the integer pipe takes one in two
-cycles, and 24 are products that stand for shifts; *tensor* the cycles of its four products on the tensor cores, alone.
+Tokens for 2: two tiles read their tokens once. In bands: CTAs take one tile after another. A step is 128 columns of K for a warp of a
+consumer; *issued* are its instructions, of which the integer pipe takes one in two
+cycles, beside 24 products that stand for shifts; *tensor* the cycles of its four products on the tensor cores, alone.
 ";
 
 #[test]

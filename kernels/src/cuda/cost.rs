@@ -17,6 +17,8 @@
 mod code;
 #[cfg(test)]
 mod stream_k;
+#[cfg(test)]
+mod turns;
 
 use std::cmp::Reverse;
 
@@ -195,7 +197,8 @@ fn memory_seconds(linear: &Linear, config: &LinearConfig, tokens: usize) -> f64 
 const STAGES: [(usize, usize); 6] = [(2, 2), (3, 2), (4, 2), (2, 4), (3, 4), (4, 4)];
 
 /// Every configuration that a product could have. K is split only as long as SMs have room
-/// for more CTAs, and sums are promoted as often as the columns of a CTA want it.
+/// for more CTAs, and sums are promoted as often as the columns of a CTA want it. Work is not shared out in parts of tiles, nor do
+/// warpgroups take tiles in turn: `stream_k.rs` and `turns.rs` beside this have the calculations.
 pub(super) fn candidates(linear: &Linear, tokens: usize) -> impl Iterator<Item = LinearConfig> {
     let linear = *linear;
     let pairs = |a: &'static [usize], b: &'static [usize]| {
