@@ -66,7 +66,16 @@ fn what_no_unit_can_hold_is_refused() {
 /// Rows of odd lengths do not begin at multiples of 16 bytes: units for them have names of their own, and others share one.
 #[test]
 fn products_write_as_wide_as_rows_allow() {
-    let config = LinearConfig { tokens: 8, warpgroups: 1, stages: 4, steps: 2, split: 1, promotion: 0 };
+    let config = LinearConfig {
+        tokens: 8,
+        warpgroups: 1,
+        stages: 4,
+        steps: 2,
+        split: 1,
+        cluster: 1,
+        promotion: 0,
+        band: 0,
+    };
     let unit = |output, channels, cols| {
         let linear = Linear { output, addend: Addend::Residual, ..Linear::plain(channels, cols, 128) };
         let unit = linear.unit(&config, String::new()).unwrap();
@@ -93,7 +102,16 @@ fn products_write_as_wide_as_rows_allow() {
 /// Descriptors say where rows begin and which columns exist.
 #[test]
 fn tokens_of_odd_lengths_lie_in_rows_of_whole_16_bytes() {
-    let config = LinearConfig { tokens: 8, warpgroups: 1, stages: 4, steps: 2, split: 1, promotion: 0 };
+    let config = LinearConfig {
+        tokens: 8,
+        warpgroups: 1,
+        stages: 4,
+        steps: 2,
+        split: 1,
+        cluster: 1,
+        promotion: 0,
+        band: 0,
+    };
     for (cols, stride) in [(576, 576), (172, 176), (130, 144), (1, 16)] {
         let x = Linear::plain(64, cols, 128).x(&config, 5);
         assert_eq!((x.sizes, x.strides), (vec![cols as u64, 5], vec![stride]));
