@@ -42,8 +42,9 @@ struct Row {
     /// Calls `each(first column, four logits, how many there are)` for this thread's.
     template <typename Each>
     __device__ void fours(Each each) const {
-        // Where a thread has one four at most, a second copy of what is done with it would only take registers: they spill.
-#pragma unroll (COLS > 4 * THREADS ? 2 : 1)
+        // Where threads have one four at most, a second copy of what is done with it only takes registers. Of few threads the
+        // assembler gives each 32 nevertheless, and they spill.
+#pragma unroll (COLS > 4 * THREADS || THREADS > 512 ? 2 : 1)
         for (int column = static_cast<int>(threadIdx.x) * 4; column < COLS; column += THREADS * 4) {
             float four[4] = {};
             int count = 4;
