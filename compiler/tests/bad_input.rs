@@ -273,15 +273,6 @@ fn a_token_outside_the_vocabulary() {
 }
 
 #[test]
-fn a_device_that_is_not_there_yet() {
-    refused_arguments(
-        &["--device", "cuda", "--tokens", "1"],
-        "error: device `cuda` is not supported by this build yet\n  \
-         help: use --device cpu",
-    );
-}
-
-#[test]
 fn a_usage_error_has_exit_code_2() {
     let result = tiny::fireq(&["logits"]);
     assert_eq!(result.status.code(), Some(2));

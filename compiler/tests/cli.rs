@@ -110,10 +110,16 @@ fn targets_and_devices_that_are_not_there_are_refused() {
         log.trim_end(),
         "error: there is no target `sm_80`\n  help: targets are cpu and sm_90a; cpu,sm_90a is both"
     );
-    let result = fireq(&["run", "nowhere", "--prompt", "x", "--device", "cuda"]);
+    let result = fireq(&["run", "nowhere", "--prompt", "x", "--device", "tpu"]);
+    let log = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert_eq!(result.status.code(), Some(2));
+    assert!(log.contains("invalid value 'tpu'") && log.contains("[possible values: cpu, cuda]"), "{log}");
+    let model = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/models/tinystories-3m");
+    let result = fireq(&["run", model, "--prompt", "x", "--device", "cuda"]);
     let log = String::from_utf8_lossy(&result.stderr).into_owned();
     assert_eq!(result.status.code(), Some(1));
-    assert!(log.contains("is not supported by this build yet\n  help: use "), "{log}");
+    assert!(log.contains("is a model directory, which is executed on CPUs"), "{log}");
+    assert!(log.contains("help: compile it with --target sm_90a and execute the artifact"), "{log}");
 }
 
 #[test]

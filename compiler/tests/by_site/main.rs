@@ -213,7 +213,7 @@ fn what_cannot_be_tried_by_site_is_refused_with_a_hint() {
     }
     model.refused(&["--passes", "quantise-kv"], "did you mean `quantize-kv`?");
     model.refused(&["--limit", "1"], "fewer than two tokens");
-    model.refused(&["--device", "gpu"], "device `gpu`");
+    model.refused(&["--device", "cuda"], "sites are measured on CPUs");
     for (option, value) in [("--against", "elsewhere"), ("--worst", "3")] {
         model.refused(&[option, value], &format!("'--by-site' cannot be used with '{option}"));
     }
