@@ -104,9 +104,9 @@ fn case<P: Params>(unit: &Unit, rows: usize, params: &P, fields: &[usize], buffe
     }
 }
 
-/// Rows of 100 numbers, quantized, which is also timed.
+/// Rows of 112 numbers, quantized, which is also timed.
 fn quantization() -> (Unit, Case) {
-    let (cols, rows) = (100, 3);
+    let (cols, rows) = (112, 3);
     let x = wave(cols * rows, 20.0);
     let expected = Quantized::from_rows(&x, cols, &Format::activation(), Fit::Absmax);
     let codes = expected.codes.iter().map(|code| *code as u8).collect();
@@ -193,7 +193,7 @@ fn a_wrong_result_is_reported_with_its_buffer() {
     bundle.add(&unit, &case);
     let (output, results) = bundle.run();
     assert_eq!(output.status.code(), Some(1));
-    assert_eq!(results["failed"], 1);
+    assert_eq!(results["failed"], 1, "{}", String::from_utf8_lossy(&output.stderr));
     let wrong: Vec<bool> =
         results["cases"][0]["buffers"].as_array().unwrap().iter().map(|b| b["wrong"].is_string()).collect();
     assert_eq!(wrong, [true, false], "{results}");

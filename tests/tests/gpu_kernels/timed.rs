@@ -7,7 +7,7 @@ mod products;
 use fireq_codegen::cuda::cache::Cache;
 use fireq_gpu::{Buffer, Case, Cost, Dtype, Init, Param};
 use fireq_ir::{DType, Fit};
-use fireq_kernels::cuda::params::{self, Params};
+use fireq_kernels::cuda::params::{self, Params, Run};
 use fireq_kernels::cuda::{
     Elementwise, Qkv, Sequence, Unit, elementwise, gather, norm_quantize, quantize, rms_norm, rope_table,
     runs, swiglu_quantize,
@@ -221,7 +221,7 @@ fn heads(tokens: usize) -> Vec<Timed> {
             q_scales: m.space("q scales", 4 * tokens * q_heads),
             runs: m.put(
                 "runs",
-                16 * runs(&spans).len(),
+                Run::SIZE * runs(&spans).len(),
                 Init::Data(runs(&spans).iter().flat_map(Params::bytes).collect()),
             ),
             tables: m.put(
