@@ -76,6 +76,13 @@ def scaled_mm(tokens, cols, channels):
     return lambda: torch._scaled_mm(x, w, scale_a=a, scale_b=b, out_dtype=torch.bfloat16)
 
 
+def attention(count, length, heads, kv_heads, head):
+    q = random(count, heads, length, head, dtype=torch.bfloat16)
+    k, v = (random(count, kv_heads, length, head, dtype=torch.bfloat16) for _ in range(2))
+    k, v = (x.repeat_interleave(heads // kv_heads, 1) for x in (k, v))
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+
+
 def time(run, flush):
     for _ in range(5):
         run()

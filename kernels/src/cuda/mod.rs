@@ -23,6 +23,7 @@
 
 pub mod cost;
 pub mod cost_fp8;
+pub mod cost_prefill;
 mod decode_weight;
 mod elementwise;
 pub mod expression;

@@ -167,7 +167,7 @@ impl Prefill {
             return fail("descriptors count in 16 bytes, and copies have at most 256 rows of values".into());
         }
         if !matches!(in_flight, 2 | 3) || (in_flight == 3 && self.wide() > 128) {
-            let sums = (self.wide() + 8) / 2;
+            let sums = self.wide() / 2 + 4;
             let taken = sums + (in_flight - 1) * KEYS / 2 + KEYS / 8;
             return fail(format!(
                 "with {in_flight} tiles in flight, sums, scores and probabilities take {taken} of {REGISTERS} registers"

@@ -137,7 +137,9 @@ impl Batch {
         let error = |case: &Case| {
             let mut expected = case.output(0).to_f32();
             if is_bf16 {
-                expected.iter_mut().for_each(|x| *x = half::bf16::from_f32(*x).to_f32());
+                for x in &mut expected {
+                    *x = half::bf16::from_f32(*x).to_f32();
+                }
             }
             let (own, behind) = rest.split_at(expected.len());
             rest = behind;

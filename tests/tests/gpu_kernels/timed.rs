@@ -1,5 +1,6 @@
 //! Cases to time: every kernel at the sizes of a Llama-3-8B, without expected results, and what `PyTorch` does beside it.
 
+mod attention;
 mod ends;
 mod products;
 
@@ -128,6 +129,7 @@ fn copy(bytes: u64) -> (&'static str, Value) {
 fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
     let steps = steps.chain(products::TOKENS.into_iter().flat_map(products::at));
+    let steps = steps.chain(attention::LENGTHS.into_iter().flat_map(attention::at));
     steps.chain(SEQUENCES.into_iter().flat_map(ends::at)).collect()
 }
 
