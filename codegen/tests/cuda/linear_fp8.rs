@@ -5,7 +5,7 @@ use fireq_ir::DType;
 use fireq_kernels::cuda::cost_fp8::DECODE_INSTRUCTIONS;
 use fireq_kernels::cuda::{Addend, FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, Unit};
 
-use super::machine_code::{count, disassemble, product_loop};
+use super::machine_code::{count, disassemble, loop_of_products};
 use super::units::compiled;
 
 /// Every tile that there is, in as many stages as fit: together and in turn, alone and in pairs, with every addend.
@@ -53,7 +53,7 @@ fn operands_lie_in_shared_memory_and_steps_are_four_products() {
         let products: Vec<&str> = sass.lines().filter(|line| line.contains("QGMMA")).collect();
         let descriptors = |line: &&&str| line.contains(&product) && line.contains("gdesc[");
         assert_eq!(products.iter().filter(descriptors).count(), products.len(), "{name}: {products:#?}");
-        let body = product_loop(&sass);
+        let body = loop_of_products(&sass, 4);
         let inside = |names: &[&str]| body.iter().filter(|m| names.iter().any(|n| m.starts_with(n))).count();
         assert_eq!(inside(&["QGMMA"]), 4, "{name}: {body:#?}");
         let sums = if config.promotion == 1 { config.tokens / 2 } else { 0 };

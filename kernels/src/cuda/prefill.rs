@@ -5,7 +5,7 @@
 //! is exact. What differs is how scores and powers are rounded (f32, and 22 bits): a probability in the middle of two codes
 //! may go either way. Sums of products are the tensor cores'; those of probabilities are, too, so that they are of what was
 //! rounded. A relative L2 error below 5·10⁻⁴ is what tests hold it to (`tests/tests/gpu_kernels/prefill.rs`).
-
+//!
 //! Sequences of a batch have their queries in rows of one tensor, their keys and values in one workspace: [`Sequence`] says
 //! where. A CTA has [`QUERIES`] queries of one of them; [`prefill_tiles`] puts those with the most keys first. A prompt in
 //! chunks is one with a past.
