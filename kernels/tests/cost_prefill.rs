@@ -37,16 +37,28 @@ fn every_choice_can_be_launched_and_keeps_to_the_roofline() {
 }
 
 #[test]
-fn heads_of_two_panels_have_two_tiles_in_flight_and_others_three() {
-    let in_flight = |head| choose(&heads(head), &prompts(4, 4096)).0.in_flight;
-    assert_eq!([64, 96, 128, 256].map(in_flight), [3, 3, 3, 2]);
-    assert_eq!(candidates(&heads(256)).collect::<Vec<_>>(), [PrefillConfig { stages: 2, in_flight: 2 }]);
+fn registers_go_to_promoted_sums_of_long_rows_and_to_scores_in_flight() {
+    let chosen = |head, tokens| {
+        let config = choose(&heads(head), &prompts(4, tokens)).0;
+        (config.in_flight, config.promotes)
+    };
+    assert_eq!(
+        [64, 96, 128, 256].map(|head| chosen(head, 1024)),
+        [(3, false), (3, false), (3, false), (2, false)]
+    );
+    assert_eq!(
+        [64, 96, 128, 256].map(|head| chosen(head, 1025)),
+        [(3, true), (2, true), (2, true), (2, false)]
+    );
+    let only = PrefillConfig { stages: 2, in_flight: 2, promotes: false };
+    assert_eq!(candidates(&heads(256), false).collect::<Vec<_>>(), [only]);
+    assert_eq!(candidates(&heads(256), true).count(), 0);
 }
 
 #[test]
 fn what_a_step_has_is_what_it_takes() {
     let attention = heads(128);
-    let config = PrefillConfig { stages: 6, in_flight: 3 };
+    let config = PrefillConfig { stages: 6, in_flight: 3, promotes: false };
     let of = |sequences: &[Sequence]| estimate(&attention, &config, sequences);
     let (one, chunk) = (
         Sequence { tokens: 1024, ..Sequence::default() },

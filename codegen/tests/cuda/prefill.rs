@@ -13,7 +13,8 @@ use super::units::nvrtc_is_here;
 
 /// Every pipeline, as deep as shared memory allows and shallower; heads of one panel, of two, and filled up; both outputs.
 pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
-    let config = |stages, in_flight| PrefillConfig { stages, in_flight };
+    let config = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: false };
+    let promoted = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: true };
     let heads = |head, output| Prefill { heads: 32, kv_heads: 8, head, output };
     vec![
         (heads(128, DType::F32), config(6, 3)),
@@ -21,6 +22,9 @@ pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
         (heads(128, DType::BF16), config(6, 2)),
         (heads(64, DType::BF16), config(8, 3)),
         (heads(64, DType::F32), config(4, 2)),
+        (heads(128, DType::BF16), promoted(6, 2)),
+        (heads(64, DType::BF16), promoted(8, 3)),
+        (heads(64, DType::F32), promoted(8, 2)),
         (heads(80, DType::BF16), config(6, 3)),
         (heads(96, DType::F32), config(4, 2)),
         (heads(256, DType::F32), config(2, 2)),
@@ -106,7 +110,8 @@ fn softmax_runs_while_products_do() {
             let [wait, softmax, last] = &behind[..3] else { unreachable!() };
             let waits = [wait.0, last.0].iter().all(|kind| kind.starts_with("WARPGROUP.DEPBAR"));
             assert!(waits && wait.1 == 1 && last.1 == 1, "{name}: {runs:?}");
-            assert!(matches!(softmax, ("MUFU.EX2", 64..=66)), "{name}: {runs:?}");
+            // A power for each score; those of sums that are promoted may be a step late.
+            assert!(matches!(softmax, ("MUFU.EX2", 64..=68)), "{name}: {runs:?}");
             let next = behind.iter().position(|(kind, _)| kind.starts_with("QGMMA"));
             rest = &behind[next.unwrap_or(behind.len())..];
         }
@@ -122,10 +127,11 @@ fn softmax_runs_while_products_do() {
             assert_eq!(inside(none), 0, "{name}: {none}");
         }
         // Comparisons and choices of a mask, scores that are kept while values arrive, and sums times another factor.
-        let rare = 2 * 64 + 64 + attention.wide() / 2 + 4;
+        let rescaled = if config.promotes { 0 } else { attention.wide() / 2 + 4 };
+        let rare = 2 * 64 + 64 + rescaled;
         let issued = body.len() / steps - rare;
         eprintln!("{name:36} a tile: {issued} instructions");
-        assert!(issued <= tile_instructions(attention), "{name}: {issued}");
+        assert!(issued <= tile_instructions(attention, config), "{name}: {issued}");
     });
 }
 

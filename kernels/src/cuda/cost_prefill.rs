@@ -13,7 +13,7 @@
 //! let llama = Prefill { heads: 32, kv_heads: 8, head: 128, output: DType::BF16 };
 //! let prompt = Sequence { tokens: 4096, ..Sequence::default() };
 //! let (config, estimate) = choose(&llama, &[prompt]);
-//! assert_eq!(config.in_flight, 3);
+//! assert!(config.promotes && config.in_flight == 2);
 //! assert!(reason(&[prompt], &config, &estimate).contains("unmeasured"));
 //! ```
 
@@ -66,12 +66,17 @@ impl EstimatePrefill {
 }
 
 /// Instructions of a warp for a tile of keys, beside masks, patience and rescaled sums, which are rare: as many for scores and
-/// probabilities, barriers and places, and eleven for each product. Counted in machine code
+/// probabilities, barriers and places, eleven for each product, and those that sums are promoted with. Counted in machine code
 /// (`codegen/tests/cuda/prefill.rs`).
-pub fn tile_instructions(attention: &Prefill) -> usize {
+pub fn tile_instructions(attention: &Prefill, config: &PrefillConfig) -> usize {
     let wide = attention.wide();
     let products = wide / 32 + KEYS / 32 * wide.div_ceil(128);
-    324 + 11 * products
+    324 + 11 * products + promotions(attention, config)
+}
+
+/// Multiplications with an addition, of each lane for a tile of keys, with which sums are promoted.
+fn promotions(attention: &Prefill, config: &PrefillConfig) -> usize {
+    if config.promotes { attention.wide() / 2 + 4 } else { 0 }
 }
 
 /// Cycles of a tile of keys: of both warpgroups on the tensor cores and on the special function units, and all of it.
@@ -86,9 +91,9 @@ fn tile_cycles(attention: &Prefill, config: &PrefillConfig) -> TileCycles {
     let keys = (wide / 32 * KEYS) as f64 * PRODUCT_PER_TOKEN;
     let values = (KEYS / 32 * (wide + 8)) as f64 * PRODUCT_PER_TOKEN;
     let powers = (64 * KEYS) as f64 / POWERS;
-    let issued = (WARPS * tile_instructions(attention)) as f64;
+    let issued = (WARPS * tile_instructions(attention, config)) as f64;
     // What one warpgroup waits for, itself: with two in flight its scores are multiplied while it has nothing else to do.
-    let softmax = MAXIMUM + powers.max(values) + ROUNDING;
+    let softmax = MAXIMUM + powers.max(values) + ROUNDING + promotions(attention, config) as f64;
     let own = if config.in_flight == 3 { softmax } else { keys + softmax };
     let bytes = (KEYS * (2 * wide)) as f64;
     let arrival = (bytes / SM_BYTES).max(LATENCY / (config.stages - 1) as f64);
@@ -149,21 +154,32 @@ fn memory_seconds(attention: &Prefill, sequences: &[Sequence], tiles: usize) -> 
 /// The most stages that are worth having: a tile takes longer than its bytes do.
 const DEEPEST: usize = 8;
 
-/// Every pipeline that an attention could have: the deepest that fits, of three tiles in flight and of two.
-pub fn candidates(attention: &Prefill) -> impl Iterator<Item = PrefillConfig> + use<> {
+/// The most keys of a row whose sums are not promoted. On the simulator, tensor cores that keep 13 bits, as Hopper's are reported
+/// to, are off by less than a hundredth there, but by two fifths behind sixteen times as many keys, where probabilities are
+/// nearly alike and values of either sign; promoted sums by less than a hundredth everywhere
+/// (`sums_of_long_rows_are_promoted` in `tests/tests/gpu_kernels/prefill/faults.rs` prints all of these).
+pub const SHORT_ROW: usize = 1024;
+
+/// Every pipeline that an attention could have, with sums promoted or not: the deepest that fits, of three tiles in flight and
+/// of two; none where registers do not suffice.
+pub fn candidates(attention: &Prefill, promotes: bool) -> impl Iterator<Item = PrefillConfig> + use<> {
     let wide = attention.wide();
-    let in_flight = [3, 2].into_iter().filter(move |in_flight| *in_flight == 2 || wide <= 128);
-    in_flight.filter_map(move |in_flight| {
-        let all = (2..=DEEPEST).rev().map(|stages| PrefillConfig { stages, in_flight });
-        all.into_iter().find(|config| config.shared(wide) <= MOST_SHARED)
-    })
+    let deepest = move |in_flight| {
+        let mut all = (2..=DEEPEST).rev().map(|stages| PrefillConfig { stages, in_flight, promotes });
+        all.find(|config| config.finds_registers(wide) && config.shared(wide) <= MOST_SHARED)
+    };
+    [3, 2].into_iter().filter_map(deepest)
 }
 
-/// The pipeline for the sequences of a step, and what they take: of two that are as good the one with more in flight, since
-/// nobody has measured how much of one warpgroup's wait the other fills.
+/// The pipeline for the sequences of a step, and what they take. Long rows have their sums promoted, where registers suffice.
+/// Of two that are as good it is the one with more in flight, since nobody has measured how much of one warpgroup's wait
+/// the other fills.
 pub fn choose(attention: &Prefill, sequences: &[Sequence]) -> (PrefillConfig, EstimatePrefill) {
-    let all: Vec<_> =
-        candidates(attention).map(|config| (config, estimate(attention, &config, sequences))).collect();
+    let is_long = sequences.iter().any(|s| s.past + s.tokens > SHORT_ROW);
+    let promotes = is_long && candidates(attention, true).next().is_some();
+    let all: Vec<_> = candidates(attention, promotes)
+        .map(|config| (config, estimate(attention, &config, sequences)))
+        .collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
     let mut as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
     as_good.next().expect("two tiles in flight find registers for every head")
@@ -175,10 +191,11 @@ pub fn reason(sequences: &[Sequence], config: &PrefillConfig, estimate: &Estimat
     let tokens: usize = sequences.iter().map(|s| s.tokens).sum();
     let micro = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
     format!(
-        "the cost model, unmeasured, has {} for {tokens} tokens with {} tiles in flight, most of it for {}: bytes {}, \
+        "the cost model, unmeasured, has {} for {tokens} tokens with {} tiles in flight{}, most of it for {}: bytes {}, \
          tensor cores {}, powers of two {}; the last SM has {most:.0} tiles of keys, others {mean:.0} on average",
         micro(seconds),
         config.in_flight,
+        if config.promotes { " and promoted sums" } else { "" },
         estimate.bound(),
         micro(memory),
         micro(tensor),

@@ -13,12 +13,15 @@ use super::{HEADS, Memory, Timed, Work, timed};
 pub const LENGTHS: [usize; 7] = [512, 1024, 2048, 4096, 8192, 16384, 32768];
 const ALL: usize = 16384;
 
-/// Both sizes of heads, with two and with three tiles in flight.
+/// Both sizes of heads, with two and with three tiles in flight, sums promoted and not.
 pub fn at(length: usize) -> Vec<Timed> {
     let heads = |head| Prefill { heads: HEADS.q_heads, kv_heads: HEADS.kv_heads, head, output: DType::BF16 };
     let both = [64, 128].into_iter().map(heads);
-    both.flat_map(|attention| candidates(&attention).map(move |config| case(&attention, config, length)))
-        .collect()
+    let each = both.flat_map(|attention| [false, true].map(|promotes| (attention, promotes)));
+    each.flat_map(|(attention, promotes)| {
+        candidates(&attention, promotes).map(move |config| case(&attention, config, length))
+    })
+    .collect()
 }
 
 fn case(attention: &Prefill, config: PrefillConfig, length: usize) -> Timed {
