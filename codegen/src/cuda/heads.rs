@@ -5,7 +5,7 @@ use fireq_ir::{DType, Format, Level, Per, Type};
 use fireq_kernels::cuda::Qkv;
 use fireq_kernels::pages::TILE;
 
-use super::select::{Found, Missing, cols};
+use super::select::{Found, Missing, Steps, cols};
 
 /// Positions of a page.
 const PAGE: usize = TILE;
@@ -17,7 +17,7 @@ pub(super) fn heads(plan: &Plan, launch: &Launch) -> Result<Found, String> {
     let attention = plan.launches.iter().find(reads).ok_or("its result goes to no attention")?;
     let unit = of_attention(plan, attention)?.unit();
     Ok(unit
-        .map(|unit| (unit, None))
+        .map(|unit| (unit, Steps::default()))
         .map_err(|e| Missing { name: launch.symbol.to_string(), reason: format!("no kernel: {e}") }))
 }
 

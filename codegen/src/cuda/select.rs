@@ -39,14 +39,27 @@ pub fn select(plan: &Plan, tuning: &Tuning) -> Vec<Choice> {
         let (Place::Output(_), Some(cols)) = (&buffer.place, buffer.ty.shape.cols().fixed()) else {
             continue;
         };
-        choices.0.push(compiled(&sample(cols), None));
+        choices.0.push(compiled(&sample(cols), Steps::default()));
     }
     choices.0
 }
 
-/// What a launch runs: a unit, with the numbers of tokens for which it does unless it does for all; or the name of what is
-/// missing with the reason.
-pub(super) type Found = Result<(Unit, Option<TokenRange>), Missing>;
+/// What a launch runs: a unit, with the steps for which it does; or the name of what is missing with the reason.
+pub(super) type Found = Result<(Unit, Steps), Missing>;
+
+/// The steps for which a unit runs: of some numbers of tokens, and for attention of rows of some numbers of keys; of any where
+/// there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Steps {
+    pub tokens: Option<TokenRange>,
+    pub keys: Option<TokenRange>,
+}
+
+impl From<TokenRange> for Steps {
+    fn from(tokens: TokenRange) -> Self {
+        Steps { tokens: Some(tokens), keys: None }
+    }
+}
 
 /// What has no kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +75,7 @@ pub(super) struct Missing {
 fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found> {
     let missing = |reason: &str| Err(Missing { name: launch.symbol.to_string(), reason: reason.into() });
     let found = |unit: Result<Unit, Unsupported>| {
-        unit.map(|unit| (unit, None)).or_else(|e| missing(&format!("no kernel: {e}")))
+        unit.map(|unit| (unit, Steps::default())).or_else(|e| missing(&format!("no kernel: {e}")))
     };
     let unknown = || vec![missing("no kernel yet: passes fuse it into others where they can")];
     let products =
@@ -85,7 +98,7 @@ fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found>
         (Kernel::RopeTable, _) => vec![found(rope_table(cols))],
         (Kernel::Linear, [x, weight]) if is_logits(x, weight, out) => {
             let unit = |rows| found(logits(run(x), cols, weight.dtype, rows));
-            LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, Some(range)))).into()
+            LOGITS.map(|(rows, range)| unit(rows).map(|(unit, _)| (unit, range.into()))).into()
         }
         (Kernel::Linear | Kernel::LinearBias | Kernel::LinearAdd, _) => {
             epilogue(plan, launch).map_or_else(unknown, products)
@@ -103,7 +116,7 @@ fn kernels_of(plan: &Plan, methods: &Methods<'_>, launch: &Launch) -> Vec<Found>
             both
         }
         (Kernel::Attention { .. }, _) => match attention(plan, launch) {
-            Ok(units) => units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect(),
+            Ok(units) => units.into_iter().map(Ok).collect(),
             Err(reason) => vec![missing(&format!("no kernel: {reason}"))],
         },
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
@@ -122,7 +135,7 @@ fn products(
     epilogue: (Addend, Output),
 ) -> Result<Vec<Found>, String> {
     let units = linears(plan, methods, launch, epilogue)?;
-    Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, Some(tokens)))).collect())
+    Ok(units.into_iter().map(|(unit, tokens)| Ok((unit, tokens.into()))).collect())
 }
 
 /// A unit that gates what a product leaves apart, and the reason why the product does not.
@@ -168,9 +181,11 @@ impl Choices {
     /// Notes that `launch` runs a kernel, which may be known already.
     fn add(&mut self, launch: &Launch, found: Found) {
         let choice =
-            found.map_or_else(|missing| absent(launch, missing), |(unit, tokens)| compiled(&unit, tokens));
-        let key =
-            |c: &Choice| (c.kernel.name.clone(), c.kernel.shape.clone(), c.kernel.tokens, c.unit.is_some());
+            found.map_or_else(|missing| absent(launch, missing), |(unit, steps)| compiled(&unit, steps));
+        let key = |Choice { kernel, unit }: &Choice| {
+            let CudaKernel { name, shape, tokens, keys, .. } = kernel;
+            (name.clone(), shape.clone(), *tokens, *keys, unit.is_some())
+        };
         let wanted = key(&choice);
         let same = |c: &Choice| key(c) == wanted;
         let at = self.0.iter().position(same).unwrap_or_else(|| {
@@ -185,13 +200,14 @@ impl Choices {
     }
 }
 
-fn compiled(unit: &Unit, tokens: Option<TokenRange>) -> Choice {
+fn compiled(unit: &Unit, Steps { tokens, keys }: Steps) -> Choice {
     let kernel = CudaKernel {
         name: unit.name.clone(),
         compiled: true,
         launches: vec![],
         count: 0,
         tokens,
+        keys,
         shape: unit.shape.clone(),
         config: unit.config.clone(),
         reason: unit.reason.clone(),
@@ -206,6 +222,7 @@ fn absent(launch: &Launch, missing: Missing) -> Choice {
         launches: vec![],
         count: 0,
         tokens: None,
+        keys: None,
         shape: launch.kernel.mnemonic().into(),
         config: String::new(),
         reason: missing.reason,

@@ -3,6 +3,7 @@
 #include "ptx/convert.cuh"
 #include "ptx/warp.cuh"
 #include "mainloop/prefill.cuh"
+#include "mainloop/prefill_source.cuh"
 #include "epilogue/prefill.cuh"
 
 // Causal attention of many queries over FP8 keys and values (FireQ section 6): one CTA for 128 queries of a head, those with
@@ -44,7 +45,7 @@ template <typename Tile, typename Out>
 __device__ inline void compute(const Params& p, const PrefillMemory<Tile>& memory, const Queries& queries, u32 tiles) {
     take_registers_up_to<Tile::CONSUMER_REGISTERS>();
     u32 first = threadIdx.x / WARPGROUP * 64, row = first + static_cast<u32>(own_row()), head = blockIdx.y;
-    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1)};
+    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1), {}, {}, {}};
 #pragma unroll
     for (u32 r = 0; r < ROWS; ++r) {
         u64 token = queries.first + min(row + 8 * r, queries.count - 1);

@@ -9,19 +9,24 @@ namespace fireq {
 /// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
 __device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 2 + n % 2; }
 
-template <int HEAD_, int STAGES_, int IN_FLIGHT_>
+template <int HEAD_, int STAGES_, int IN_FLIGHT_, bool PROMOTES_>
 struct PrefillTile {
     static_assert(HEAD_ % 16 == 0 && HEAD_ <= 256, "descriptors count in 16 bytes, and copies have at most 256 rows of values");
-    static_assert(IN_FLIGHT_ == 2 || (IN_FLIGHT_ == 3 && HEAD_ <= 128),
-                  "values, softmax, and with 3 scores of different tiles; sums of more than 128 channels leave no registers for 3");
+    static_assert(IN_FLIGHT_ == 2 || IN_FLIGHT_ == 3 || (IN_FLIGHT_ == 1 && PROMOTES_),
+                  "values, softmax, and with 3 scores of different tiles; with 1, sums of a panel are added at once");
+    static_assert(HEAD_ <= (IN_FLIGHT_ == 1 ? 256 : (PROMOTES_ ? 256 : 512) >> (IN_FLIGHT_ - 1)),
+                  "two sets of sums, or of scores, find registers");
     static_assert(STAGES_ >= 2, "a tile is multiplied while another is on its way");
 
     /// Channels of a head, and those that copies fill up with zeros: rows are whole spans of a swizzle.
     static constexpr int HEAD = HEAD_;
     static constexpr int WIDE = HEAD <= 64 ? 64 : HEAD <= 128 ? 128 : 256;
     static constexpr int STAGES = STAGES_;
-    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too; with
+    /// 1, only what the other warpgroup multiplies.
     static constexpr int IN_FLIGHT = IN_FLIGHT_;
+    /// Sums of a tile of keys are added to others in registers, since the tensor cores' are short.
+    static constexpr bool PROMOTES = PROMOTES_;
     static constexpr int WARPGROUPS = 2;
     static constexpr int QUERIES = 64 * WARPGROUPS;
     static constexpr int KEYS = 128;
