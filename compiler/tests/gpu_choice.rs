@@ -91,9 +91,9 @@ fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
     for (tokens, keys, expected) in [
         (1, 5000, single),
         (4, 4, single),
-        (5, 1024, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f3"]),
-        (5, 1025, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p"]),
-        (10_000, 10_000, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p"]),
+        (5, 1024, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f3_c2"]),
+        (5, 1025, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p_c2"]),
+        (10_000, 10_000, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p_c2"]),
     ] {
         let of_attention = |kernel: &&CudaKernel| kernel.launches.iter().any(|l| l.starts_with("attention"));
         let holds = |range: Option<TokenRange>, n| range.is_none_or(|range| range.holds(n));

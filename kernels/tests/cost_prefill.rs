@@ -50,16 +50,17 @@ fn registers_go_to_promoted_sums_of_long_rows_and_to_scores_in_flight() {
         [64, 96, 128, 256].map(|head| chosen(head, 1025)),
         [(3, true), (2, true), (2, true), (1, true)]
     );
-    let only = PrefillConfig { stages: 2, in_flight: 2, promotes: false };
-    assert_eq!(candidates(&heads(256), false).collect::<Vec<_>>(), [only]);
-    let only = PrefillConfig { stages: 2, in_flight: 1, promotes: true };
-    assert_eq!(candidates(&heads(256), true).collect::<Vec<_>>(), [only]);
+    let only = PrefillConfig { stages: 2, in_flight: 2, promotes: false, cluster: 1 };
+    let pair = |config| PrefillConfig { cluster: 2, ..config };
+    assert_eq!(candidates(&heads(256), false).collect::<Vec<_>>(), [only, pair(only)]);
+    let only = PrefillConfig { stages: 2, in_flight: 1, promotes: true, cluster: 1 };
+    assert_eq!(candidates(&heads(256), true).collect::<Vec<_>>(), [only, pair(only)]);
 }
 
 #[test]
 fn what_a_step_has_is_what_it_takes() {
     let attention = heads(128);
-    let config = PrefillConfig { stages: 6, in_flight: 3, promotes: false };
+    let config = PrefillConfig { stages: 6, in_flight: 3, promotes: false, cluster: 1 };
     let of = |sequences: &[Sequence]| estimate(&attention, &config, sequences);
     let (one, chunk) = (
         Sequence { tokens: 1024, ..Sequence::default() },
@@ -70,4 +71,28 @@ fn what_a_step_has_is_what_it_takes() {
     assert!(many.seconds < 4.0 * few.seconds, "more tiles are shared out more evenly");
     assert_eq!(many.bound(), "tensor cores");
     assert_eq!(estimate(&heads(64), &config, &prompts(4, 4096)).bound(), "powers of two");
+}
+
+/// Pairs halve what the cache is asked for; the model itself gains nothing from that, and loses little.
+#[test]
+fn pairs_share_copies_where_the_cache_would_be_busy() {
+    for (head, tokens, wants_pairs) in
+        [(128, 512, false), (128, 8192, true), (256, 8192, true), (64, 8192, false)]
+    {
+        let (attention, sequences) = (heads(head), prompts(4, tokens));
+        let (config, _) = choose(&attention, &sequences);
+        assert_eq!(config.cluster == 2, wants_pairs, "{head}, {tokens}: {config:?}");
+        let [alone, pair] =
+            [1, 2].map(|cluster| estimate(&attention, &PrefillConfig { cluster, ..config }, &sequences));
+        eprintln!(
+            "{head}, {tokens}: cache {:.2} of the time, in pairs {:.2}",
+            alone.cache / alone.seconds,
+            pair.cache / pair.seconds
+        );
+        let kept = if wants_pairs { 0.6 } else { 0.8 };
+        assert!(pair.cache < kept * alone.cache, "{alone:?} {pair:?}");
+        assert!(pair.seconds < 1.03 * alone.seconds, "{alone:?} {pair:?}");
+        let each = Prefill { kv_heads: 32, ..attention };
+        assert_eq!(choose(&each, &sequences).0.cluster, 1, "heads that share no keys have nothing to share");
+    }
 }

@@ -13,13 +13,17 @@ use super::units::nvrtc_is_here;
 
 /// Every pipeline, as deep as shared memory allows and shallower; heads of one panel, of two, and filled up; both outputs.
 pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
-    let config = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: false };
-    let promoted = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: true };
+    let config = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: false, cluster: 1 };
+    let promoted = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: true, cluster: 1 };
+    let pairs = |config| PrefillConfig { cluster: 2, ..config };
     let heads = |head, output| Prefill { heads: 32, kv_heads: 8, head, output };
     vec![
         (heads(128, DType::F32), config(6, 3)),
         (heads(128, DType::BF16), config(2, 3)),
         (heads(128, DType::BF16), config(6, 2)),
+        (heads(128, DType::F32), pairs(config(6, 3))),
+        (heads(128, DType::F32), pairs(promoted(6, 2))),
+        (heads(256, DType::F32), pairs(promoted(2, 1))),
         (heads(64, DType::BF16), config(8, 3)),
         (heads(64, DType::F32), config(4, 2)),
         (heads(128, DType::BF16), promoted(6, 2)),
@@ -151,7 +155,13 @@ fn work_of_a_tile(name: &str, (attention, config): (&Prefill, &PrefillConfig), b
     let inside = |kind: &str| body.iter().filter(|m| m.starts_with(kind)).count() / steps;
     let each = "one for each score, and what sums of two rows are rescaled by";
     assert_eq!(inside("MUFU"), 64 + 2, "{name}: {each}");
-    assert_eq!([inside("F2FP"), inside("PRMT")], [32, 16], "{name}: two probabilities each, and four");
+    // Keys and values are each let go of in the peer, too, whose address takes one.
+    let released = if config.cluster > 1 { 2 } else { 0 };
+    assert_eq!(
+        [inside("F2FP"), inside("PRMT")],
+        [32, 16 + released],
+        "{name}: two probabilities each, and four"
+    );
     for none in ["LDG", "LDS", "STS", "I2F", "F2I", "LDL", "STL"] {
         assert_eq!(inside(none), 0, "{name}: {none}");
     }
@@ -169,6 +179,20 @@ fn outputs_go_out_in_16_bytes() {
         let bytes = attention.head * attention.output.bits() / 8;
         let stores = 2 * bytes.div_ceil(4 * 16);
         assert_eq!([count(sass, "STG.E.128"), count(sass, "STG")], [stores; 2], "{name}");
+    });
+}
+
+/// A tile is copied in as many instructions as it has boxes: panels of keys, and values.
+#[test]
+fn pairs_copy_keys_and_values_to_both_and_queries_to_themselves() {
+    for_each(|name, (attention, config), _, sass| {
+        let panels = attention.wide().div_ceil(128);
+        let all = count(sass, "UTMALDG.3D");
+        let shared = count(sass, "UTMALDG.3D.MULTICAST");
+        let tiles = (all - panels) / (panels + 1);
+        assert_eq!(all, panels + tiles * (panels + 1), "{name}");
+        assert_eq!(shared, if config.cluster == 2 { all - panels } else { 0 }, "{name}");
+        assert!(tiles > 0, "{name}");
     });
 }
 

@@ -59,7 +59,7 @@ struct Attention {
 
     __device__ void scores_are_there(Scores<Tile>& s) {
         keep_in_place(s.s);
-        if (threadIdx.x % WARP == 0) arrive(memory.keys_empty(scored.stage));
+        memory.release(memory.keys_empty(scored.stage));
         scored.advance();
     }
 
@@ -107,7 +107,7 @@ struct Attention {
     /// Sums are there; the next are of larger maxima.
     __device__ void values_are_there(u32 stage, const float (&rescale)[ROWS]) {
         keep_sums();
-        if (threadIdx.x % WARP == 0) arrive(memory.values_empty(stage));
+        memory.release(memory.values_empty(stage));
         if constexpr (Tile::PROMOTES) {
             promote();
 #pragma unroll
@@ -196,7 +196,7 @@ struct Attention {
         begin<false>(s, s, p);
         if constexpr (Tile::PANELS > 1) add_panel(o.first, p, 0);
         add_panel(o.last, p, Tile::PANELS - 1);
-        if (threadIdx.x % WARP == 0) arrive(memory.values_empty(values.stage));
+        memory.release(memory.values_empty(values.stage));
         values.advance();
     }
 

@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
+#include "ptx/cluster.cuh"
 #include "tile/prefill.cuh"
 #include "tile/ring.cuh"
 
@@ -10,6 +11,8 @@
 
 namespace fireq {
 
+/// Readies the barriers. A stage is full when its bytes are there, and empty when every warp has let it go, in all CTAs of the
+/// cluster: each writes to the stages of all.
 template <typename Tile>
 __device__ inline void initialize(const PrefillMemory<Tile>& memory) {
     initialize(memory.queries_full(), 1);
@@ -17,8 +20,8 @@ __device__ inline void initialize(const PrefillMemory<Tile>& memory) {
     for (u32 stage = 0; stage < Tile::STAGES; ++stage) {
         initialize(memory.keys_full(stage), 1);
         initialize(memory.values_full(stage), 1);
-        initialize(memory.keys_empty(stage), Tile::CONSUMERS / 32);
-        initialize(memory.values_empty(stage), Tile::CONSUMERS / 32);
+        initialize(memory.keys_empty(stage), Tile::CONSUMERS / 32 * Tile::CLUSTER);
+        initialize(memory.values_empty(stage), Tile::CONSUMERS / 32 * Tile::CLUSTER);
     }
     publish_barriers();
 }
@@ -42,7 +45,19 @@ struct PrefillPlace {
     i32 kv_head;  // head of keys and values
     i32 key;      // first position in the workspace
     u32 tiles;    // of keys
+    i32 rank;     // of the CTA in its cluster
 };
+
+/// A tile that goes to every CTA of the cluster.
+template <typename Tile>
+__device__ inline void copy_to_all(void* to, const TensorMap& map, i32 column, i32 row, i32 plane, u64* barrier) {
+    if constexpr (Tile::CLUSTER == 1) {
+        copy_tile(to, map, column, row, plane, barrier);
+    } else {
+        constexpr u16 ALL = (1 << Tile::CLUSTER) - 1;
+        copy_tile_to(ALL, to, map, column, row, plane, barrier);
+    }
+}
 
 /// What one thread asks for.
 template <typename Tile>
@@ -53,6 +68,7 @@ __device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMa
     for (int panel = 0; panel < Tile::PANELS; ++panel) {
         copy_tile(memory.queries(0, panel), q, panel * Tile::PANEL, place.head, place.query, memory.queries_full());
     }
+    i32 own_key = place.rank * Tile::KEY_SHARE, own_channel = place.rank * Tile::VALUE_SHARE;
     Ring<Tile::STAGES> ring;
     for (u32 tile = 0; tile < place.tiles; ++tile) {
         i32 key = place.key + static_cast<i32>(tile * Tile::KEYS);
@@ -61,11 +77,13 @@ __device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMa
         arrive_expecting(keys_full, Tile::KEY_BYTES);
 #pragma unroll
         for (int panel = 0; panel < Tile::PANELS; ++panel) {
-            copy_tile(memory.keys(ring.stage, panel), k, panel * Tile::PANEL, place.kv_head, key, keys_full);
+            copy_to_all<Tile>(memory.keys(ring.stage, panel) + own_key * Tile::PANEL, k, panel * Tile::PANEL, place.kv_head,
+                              key + own_key, keys_full);
         }
         wait(memory.values_empty(ring.stage), ring.parity ^ 1);
         arrive_expecting(memory.values_full(ring.stage), Tile::COPIED_VALUE_BYTES);
-        copy_tile(memory.values(ring.stage), v, key, 0, place.kv_head, memory.values_full(ring.stage));
+        copy_to_all<Tile>(memory.values(ring.stage) + own_channel * Tile::KEYS, v, key, own_channel, place.kv_head,
+                          memory.values_full(ring.stage));
         ring.advance();
     }
 }

@@ -35,14 +35,23 @@ const MAXIMUM: f64 = 150.0;
 const ROUNDING: f64 = 120.0;
 /// Cycles around a CTA that nothing hides, of barriers and the launch: an estimate.
 const END: f64 = 500.0;
+/// Cycles that CTAs of a pair wait for each other, when they begin and when they end: an estimate.
+const PAIR: f64 = 200.0;
+/// The share of its bandwidth, as datasheets have it, up to which the L2 cache is taken to hold nobody up: an estimate. Heads of 128
+/// channels ask it for 32 KiB of keys and values in the 1056 cycles of a tile's products, and all 132 SMs for 4096 of its 5120
+/// bytes a cycle: four fifths. In pairs it is two fifths. Times are the same in the model, which knows no queues; copies that
+/// come late are what pairs are for.
+const BUSY: f64 = 0.5;
 
 /// What the model says of an attention; times in seconds.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EstimatePrefill {
     /// All of it.
     pub seconds: f64,
-    /// Bytes over bandwidth, of memory and of the L2 cache.
+    /// Bytes over bandwidth: of memory, and of the L2 cache.
     pub memory: f64,
+    /// See [`memory`](Self::memory).
+    pub cache: f64,
     /// Products on the tensor cores, with SMs that have nothing to do.
     pub tensor: f64,
     /// Powers of two, with SMs that have nothing to do.
@@ -57,7 +66,8 @@ impl EstimatePrefill {
     /// The largest part, in words.
     pub fn bound(&self) -> &'static str {
         let parts = [
-            (self.memory, "bytes"),
+            (self.memory, "bytes of memory"),
+            (self.cache, "bytes of the L2 cache"),
             (self.tensor, "tensor cores"),
             (self.powers, "powers of two"),
             (self.ends, "beginnings and ends of CTAs"),
@@ -107,23 +117,25 @@ fn tile_cycles(attention: &Prefill, config: &PrefillConfig) -> TileCycles {
 }
 
 /// Cycles of a CTA beside those of its tiles: the first bytes, products and powers, the last products, and the outputs.
-fn end_cycles(attention: &Prefill, tile: &TileCycles) -> f64 {
+fn end_cycles(attention: &Prefill, config: &PrefillConfig, tile: &TileCycles) -> f64 {
     let out = (QUERIES * attention.head * attention.output.bits() / 8) as f64;
-    1.5 * LATENCY + tile.tensor + tile.powers + END + out / SM_BYTES
+    let pair = if config.cluster > 1 { PAIR } else { 0.0 };
+    1.5 * LATENCY + tile.tensor + tile.powers + END + pair + out / SM_BYTES
 }
 
 /// What the attention of a step's sequences takes.
 pub fn estimate(attention: &Prefill, config: &PrefillConfig, sequences: &[Sequence]) -> EstimatePrefill {
     let tile = tile_cycles(attention, config);
-    let ends = end_cycles(attention, &tile);
+    let ends = end_cycles(attention, config, &tile);
     let lengths: Vec<usize> = prefill_tiles(sequences).iter().map(key_tiles).collect();
-    let (cycles, tiles, ctas) = busiest(&lengths, attention.heads, tile.all, ends);
+    let (cycles, tiles, ctas) = busiest(&lengths, attention.heads, config.cluster, [tile.all, ends]);
     let all: usize = lengths.iter().sum::<usize>() * attention.heads;
     let [tensor, powers] = [tile.tensor, tile.powers].map(|cycles| tiles * cycles / CLOCK);
-    let memory = memory_seconds(attention, sequences, all);
+    let [memory, cache] = byte_seconds(attention, config, sequences, all);
     EstimatePrefill {
-        seconds: memory.max(cycles / CLOCK),
+        seconds: memory.max(cache).max(cycles / CLOCK),
         memory,
+        cache,
         tensor,
         powers,
         ends: ctas * ends / CLOCK,
@@ -131,12 +143,13 @@ pub fn estimate(attention: &Prefill, config: &PrefillConfig, sequences: &[Sequen
     }
 }
 
-/// The cycles, tiles of keys and CTAs of the SM that ends last. SMs take CTAs in order, a head after another, of each those
-/// with the most keys first.
-fn busiest(lengths: &[usize], heads: usize, tile: f64, ends: f64) -> (f64, f64, f64) {
+/// The cycles, tiles of keys and CTAs of the SM that ends last. SMs, or clusters of them, take CTAs in order, a head or as many
+/// after another, of each those with the most keys first. A tile and the ends of a CTA take so many cycles.
+fn busiest(lengths: &[usize], heads: usize, cluster: usize, [tile, ends]: [f64; 2]) -> (f64, f64, f64) {
     // Whole cycles have an order.
-    let mut free: BinaryHeap<Reverse<(u64, usize, usize)>> = (0..SMS).map(|_| Reverse((0, 0, 0))).collect();
-    for length in (0..heads).flat_map(|_| lengths) {
+    let mut free: BinaryHeap<Reverse<(u64, usize, usize)>> =
+        (0..SMS / cluster).map(|_| Reverse((0, 0, 0))).collect();
+    for length in (0..heads / cluster).flat_map(|_| lengths) {
         let Some(Reverse((at, tiles, ctas))) = free.pop() else { break };
         let taken = (*length as f64 * tile + ends).round() as u64;
         free.push(Reverse((at + taken, tiles + length, ctas + 1)));
@@ -145,15 +158,21 @@ fn busiest(lengths: &[usize], heads: usize, tile: f64, ends: f64) -> (f64, f64, 
     (last.0 as f64, last.1 as f64, last.2 as f64)
 }
 
-/// Seconds of bytes: from memory each once; from the cache queries once, keys and values for every tile of queries.
-fn memory_seconds(attention: &Prefill, sequences: &[Sequence], tiles: usize) -> f64 {
+/// Seconds of bytes: from memory each once; from the cache queries once, keys and values for every tile of queries, or once for
+/// those of a cluster.
+fn byte_seconds(
+    attention: &Prefill,
+    config: &PrefillConfig,
+    sequences: &[Sequence],
+    tiles: usize,
+) -> [f64; 2] {
     let Prefill { heads, kv_heads, head, output } = *attention;
     let queries: usize = sequences.iter().map(|s| s.tokens).sum();
     let keys: usize = sequences.iter().map(|s| s.tokens + s.past).sum();
     let own = queries * heads * (head + 4 + head * output.bits() / 8);
     let from_memory = (own + 2 * keys * kv_heads * head) as f64;
-    let from_cache = (own + tiles * 2 * KEYS * head) as f64;
-    (from_memory / MEMORY).max(from_cache / L2)
+    let from_cache = (own + tiles / config.cluster * 2 * KEYS * head) as f64;
+    [from_memory / MEMORY, from_cache / L2]
 }
 
 /// The most stages that are worth having: a tile takes longer than its bytes do.
@@ -166,44 +185,54 @@ const DEEPEST: usize = 8;
 pub const SHORT_ROW: usize = 1024;
 
 /// Every pipeline that an attention could have, with sums promoted or not: the deepest that fits, of three tiles in flight and
-/// of two where registers suffice; of one where they do for neither.
+/// of two where registers suffice; of one where they do for neither. Each alone, and in pairs where query heads share keys.
 pub fn candidates(attention: &Prefill, promotes: bool) -> impl Iterator<Item = PrefillConfig> + use<> {
     let wide = attention.wide();
     let deepest = move |in_flight| {
-        let mut all = (2..=DEEPEST).rev().map(|stages| PrefillConfig { stages, in_flight, promotes });
+        let config = |stages| PrefillConfig { stages, in_flight, promotes, cluster: 1 };
+        let mut all = (2..=DEEPEST).rev().map(config);
         all.find(|config| config.finds_registers(wide) && config.shared(wide) <= MOST_SHARED)
     };
     let several: Vec<_> = [3, 2].into_iter().filter_map(deepest).collect();
     let one = if several.is_empty() { deepest(1) } else { None };
-    several.into_iter().chain(one)
+    let alone: Vec<_> = several.into_iter().chain(one).collect();
+    let shares_keys = (attention.heads / attention.kv_heads.max(1)).is_multiple_of(2);
+    let pairs = alone.clone().into_iter().map(|config| PrefillConfig { cluster: 2, ..config });
+    alone.into_iter().chain(pairs.filter(move |_| shares_keys))
 }
 
 /// The pipeline for the sequences of a step, and what they take. Long rows have their sums promoted.
 /// Of two that are as good it is the one with more in flight, since nobody has measured how much of one warpgroup's wait
-/// the other fills.
+/// the other fills; and CTAs are in pairs if the L2 cache were busy otherwise.
 pub fn choose(attention: &Prefill, sequences: &[Sequence]) -> (PrefillConfig, EstimatePrefill) {
     let promotes = sequences.iter().any(|s| s.past + s.tokens > SHORT_ROW);
     let all: Vec<_> = candidates(attention, promotes)
         .map(|config| (config, estimate(attention, &config, sequences)))
         .collect();
     let least = all.iter().map(|(_, estimate)| estimate.seconds).fold(f64::INFINITY, f64::min);
-    let mut as_good = all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD);
-    as_good.next().expect("one tile in flight finds registers for every head")
+    let as_good: Vec<_> =
+        all.into_iter().filter(|(_, estimate)| estimate.seconds <= least * AS_GOOD).collect();
+    let first = as_good[0];
+    let is_busy = first.1.cache > BUSY * first.1.seconds;
+    let pair = as_good.into_iter().find(|(config, _)| *config == PrefillConfig { cluster: 2, ..first.0 });
+    pair.filter(|_| is_busy).unwrap_or(first)
 }
 
 /// Why this pipeline, in a sentence.
 pub fn reason(sequences: &[Sequence], config: &PrefillConfig, estimate: &EstimatePrefill) -> String {
-    let EstimatePrefill { seconds, memory, tensor, powers, tiles: [most, mean], .. } = *estimate;
+    let EstimatePrefill { seconds, memory, cache, tensor, powers, tiles: [most, mean], .. } = *estimate;
     let tokens: usize = sequences.iter().map(|s| s.tokens).sum();
     let micro = |seconds: f64| format!("{:.1} µs", seconds * 1e6);
     format!(
-        "the cost model, unmeasured, has {} for {tokens} tokens with {} tiles in flight{}, most of it for {}: bytes {}, \
+        "the cost model, unmeasured, has {} for {tokens} tokens with {} tiles in flight{}{}, most of it for {}: bytes of memory {}, of the L2 cache {}, \
          tensor cores {}, powers of two {}; the last SM has {most:.0} tiles of keys, others {mean:.0} on average",
         micro(seconds),
         config.in_flight,
         if config.promotes { " and promoted sums" } else { "" },
+        if config.cluster > 1 { " for pairs of heads that share copies of keys and values" } else { "" },
         estimate.bound(),
         micro(memory),
+        micro(cache),
         micro(tensor),
         micro(powers)
     )

@@ -47,6 +47,9 @@ pub struct PrefillConfig {
     /// Sums of a tile's products are added to others in f32 registers, since those of tensor cores are reported to keep 14
     /// bits only.
     pub promotes: bool,
+    /// CTAs that share keys and values: two, of neighbouring query heads of one kv head, or one. Each asks the L2 cache for
+    /// half of a tile, and the copy goes to both.
+    pub cluster: usize,
 }
 
 /// Queries of a CTA.
@@ -113,19 +116,19 @@ impl Prefill {
     }
 
     /// The descriptor of `positions` keys.
-    pub fn k(&self, positions: usize) -> TensorMapShape {
-        self.rows(self.kv_heads, positions, KEYS)
+    pub fn k(&self, positions: usize, config: &PrefillConfig) -> TensorMapShape {
+        self.rows(self.kv_heads, positions, KEYS / config.cluster)
     }
 
     /// The descriptor of values, channel by channel: rows of `pitch` positions, a multiple of 16, of which whole blocks of
     /// sixteen hold something, keys that there are none of zeros. Each block is in the order of [`value_position`].
-    pub fn v(&self, positions: usize, pitch: usize) -> TensorMapShape {
+    pub fn v(&self, positions: usize, pitch: usize, config: &PrefillConfig) -> TensorMapShape {
         let sizes = [positions.next_multiple_of(16), self.head, self.kv_heads];
         TensorMapShape {
             element: 1,
             sizes: sizes.map(|n| n as u64).to_vec(),
             strides: [pitch, self.head * pitch].map(|n| n as u64).to_vec(),
-            tile: [KEYS, self.wide(), 1].map(|n| n as u32).to_vec(),
+            tile: [KEYS, self.wide() / config.cluster, 1].map(|n| n as u32).to_vec(),
             swizzle: Swizzle::B128,
         }
     }
@@ -133,7 +136,7 @@ impl Prefill {
     /// Why there is no unit for these sizes.
     fn check(&self, config: PrefillConfig) -> Result<(), Unsupported> {
         let Prefill { heads, kv_heads, head, .. } = *self;
-        let PrefillConfig { stages, in_flight, promotes } = config;
+        let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let fail =
             |reason: String| Err(Unsupported(format!("{heads} heads of {head} over {kv_heads}: {reason}")));
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -141,6 +144,9 @@ impl Prefill {
         }
         if !head.is_multiple_of(16) || !(16..=256).contains(&head) {
             return fail("descriptors count in 16 bytes, and copies have at most 256 rows of values".into());
+        }
+        if !matches!(cluster, 1 | 2) || !(heads / kv_heads).is_multiple_of(cluster) {
+            return fail(format!("{cluster} neighbouring query heads do not share a kv head"));
         }
         let taken = config.registers(self.wide());
         if !matches!(in_flight, 1..=3) || !config.finds_registers(self.wide()) {
@@ -160,13 +166,13 @@ impl Prefill {
     pub fn unit(&self, config: PrefillConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check(config)?;
         let Prefill { heads, kv_heads, head, output } = *self;
-        let PrefillConfig { stages, in_flight, promotes } = config;
+        let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let out = float_name(output)?;
-        let promoted = if promotes { "_p" } else { "" };
-        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}{promoted}");
+        let (promoted, pair) = (if promotes { "_p" } else { "" }, if cluster > 1 { "_c2" } else { "" });
+        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}{promoted}{pair}");
         let shared = config.shared(self.wide());
-        let cta = Cta { threads: THREADS, cluster: 1, dynamic_shared: shared };
-        let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}, {promotes}>;");
+        let cta = Cta { threads: THREADS, cluster, dynamic_shared: shared };
+        let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}, {promotes}, {cluster}>;");
         let queries =
             format!("using Queries = prefill::Queries;\n{}", layout::<Queries>("Queries").trim_end());
         let facts = format!(
@@ -179,12 +185,13 @@ impl Prefill {
             text: text::<params::Prefill>(&parts),
             shape: format!("{heads} heads of {head} over {kv_heads}, {output} out"),
             config: format!(
-                "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight, sums {}promoted",
-                if promotes { "" } else { "not " }
+                "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight, sums {}promoted{}",
+                if promotes { "" } else { "not " },
+                if cluster > 1 { ", keys and values shared by pairs" } else { "" }
             ),
             reason,
             cta,
-            grid: Grid::Queries { tile: QUERIES, heads },
+            grid: Grid::Queries { tile: QUERIES, heads, cluster },
             name,
         })
     }
@@ -207,7 +214,7 @@ mod tests {
     fn sizes_without_a_kernel_are_refused_with_the_reason() {
         let unit = |[heads, kv_heads, head]: [usize; 3], [stages, in_flight]: [usize; 2], promotes| {
             let attention = Prefill { heads, kv_heads, head, output: DType::BF16 };
-            attention.unit(PrefillConfig { stages, in_flight, promotes }, String::new())
+            attention.unit(PrefillConfig { stages, in_flight, promotes, cluster: 1 }, String::new())
         };
         for (heads, in_flight) in [([8, 2, 128], 3), ([8, 8, 80], 3), ([4, 1, 256], 2), ([9, 3, 16], 2)] {
             assert!(unit(heads, [2, in_flight], false).is_ok(), "{heads:?}");

@@ -95,7 +95,12 @@ impl Batch {
     }
 
     /// The operands of a launch, and its rows. One sequence is launched as one.
-    fn operands(&self, gpu: &mut Device, attention: &Attention) -> (params::Prefill, usize) {
+    fn operands(
+        &self,
+        gpu: &mut Device,
+        attention: &Attention,
+        config: &PrefillConfig,
+    ) -> (params::Prefill, usize) {
         let Attention { sizes, scale } = *attention;
         let (tokens, positions) = (self.tokens(), self.positions());
         let pitch = positions.next_multiple_of(16) + 16;
@@ -104,8 +109,8 @@ impl Batch {
             [("q", self.queries(0)), ("k", keys), ("v", values)].map(|(name, codes)| gpu.put(name, &codes));
         let params = params::Prefill {
             q: Device::map(q, &sizes.q(tokens)),
-            k: Device::map(k, &sizes.k(positions)),
-            v: Device::map(v, &sizes.v(positions, pitch)),
+            k: Device::map(k, &sizes.k(positions, config)),
+            v: Device::map(v, &sizes.v(positions, pitch, config)),
             q_scales: gpu.put("q scales", &self.queries(1)),
             out: gpu.space(&format!("out {}", sizes.output), self.out_bytes(attention) + 64),
             factor: scale * std::f32::consts::LOG2_E,
@@ -150,14 +155,15 @@ impl Batch {
     }
 }
 
-/// Some sequences of `[tokens, past]`; stages and tiles in flight. Sums are promoted and not, where there is such a kernel.
+/// Some sequences of `[tokens, past]`; stages and tiles in flight. Sums are promoted and not, where there is such a kernel, and
+/// CTAs are alone and, where heads share keys, in pairs.
 fn check(attention: Attention, lengths: &[[usize; 2]], [stages, in_flight]: [usize; 2]) {
-    for promotes in [false, true] {
-        let config = PrefillConfig { stages, in_flight, promotes };
+    for (promotes, cluster) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+        let config = PrefillConfig { stages, in_flight, promotes, cluster };
         if attention.sizes.unit(config, String::new()).is_ok() {
             check_one(attention, lengths, config);
         } else {
-            assert!(promotes || in_flight == 1, "there is a kernel without promotion");
+            assert!(promotes || in_flight == 1 || cluster == 2, "there is a kernel without promotion");
         }
     }
 }
@@ -167,7 +173,7 @@ fn check_one(attention: Attention, lengths: &[[usize; 2]], config: PrefillConfig
     // Tensor cores keep fewer bits of sums than f32.
     gpu.near = Near::Relatively(2e-3);
     let batch = Batch::new(&attention, lengths, 40);
-    let (params, rows) = batch.operands(&mut gpu, &attention);
+    let (params, rows) = batch.operands(&mut gpu, &attention, &config);
     let unit = attention.sizes.unit(config, String::new()).unwrap();
     gpu.launch(&unit, rows, 0, &params);
     for (error, length) in batch.errors(&gpu, &attention, params.out).into_iter().zip(lengths) {

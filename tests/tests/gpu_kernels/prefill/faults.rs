@@ -4,19 +4,28 @@ use fireq_kernels::cuda::PrefillConfig;
 use fireq_kernels::cuda::cost_prefill::SHORT_ROW;
 use fireq_sim::Accumulator;
 
-use super::super::broken::broken;
 use super::super::device::device;
 use super::{Attention, Batch, heads};
 
 /// The relative error of a broken kernel's outputs, or what the simulator says of it. Five tiles of keys go through two stages.
 fn broken_attention(in_flight: usize, right: &str, wrong: &str) -> Result<f64, String> {
+    let config = PrefillConfig { stages: 2, in_flight, promotes: false, cluster: 1 };
+    attempt(config, &[(right, wrong)])
+}
+
+/// As many heads of one kv head as share its tiles.
+fn attempt(config: PrefillConfig, changes: &[(&str, &str)]) -> Result<f64, String> {
     let mut gpu = device().expect("asked before");
-    let attention = heads(1, 1, 64);
+    let attention = heads(config.cluster, 1, 64);
     let batch = Batch::new(&attention, &[[70, 530]], 0);
-    let (params, rows) = batch.operands(&mut gpu, &attention);
-    let unit =
-        attention.sizes.unit(PrefillConfig { stages: 2, in_flight, promotes: false }, String::new()).unwrap();
-    gpu.attempt(&unit, &broken(&unit, right, wrong), rows, &params)?;
+    let (params, rows) = batch.operands(&mut gpu, &attention, &config);
+    let unit = attention.sizes.unit(config, String::new()).unwrap();
+    let mut source = unit.source().unwrap();
+    for (right, wrong) in changes {
+        assert_eq!(source.matches(right).count(), 1, "`{right}` is once in the source");
+        source = source.replace(right, wrong);
+    }
+    gpu.attempt(&unit, &source, rows, &params)?;
     Ok(batch.errors(&gpu, &attention, params.out)[0])
 }
 
@@ -52,6 +61,46 @@ fn attention_without_a_wait_a_fence_or_a_mask_is_caught() {
     assert!(rescaled.unwrap() > 0.01, "sums stay those of smaller maxima");
 }
 
+#[test]
+fn pairs_that_do_not_wait_for_each_other_are_caught() {
+    if device().is_none() {
+        return;
+    }
+    let pair = PrefillConfig { stages: 2, in_flight: 3, promotes: false, cluster: 2 };
+    assert!(attempt(pair, &[]).unwrap() < 5e-4);
+    let refused = |changes: &[(&str, &str)], said: &str| {
+        let fault = attempt(pair, changes).unwrap_err();
+        assert!(fault.contains(said), "{changes:?}: {fault}");
+    };
+    // A stage is written to while the peer reads it: keys alone, or values.
+    let own = "if (lane < Tile::CLUSTER) arrive_at(empty, lane);";
+    let releases = [
+        (
+            "memory.release(memory.keys_empty(scored.stage));",
+            "keys_empty(stage), Tile::CONSUMERS / 32 * Tile::CLUSTER",
+        ),
+        (
+            "memory.release(memory.values_empty(stage));",
+            "values_empty(stage), Tile::CONSUMERS / 32 * Tile::CLUSTER",
+        ),
+    ];
+    for (release, count) in releases {
+        let alone = release.replace("memory.release(", "if (threadIdx.x % WARP == 0) arrive(");
+        refused(&[(release, &alone), (count, count.trim_end_matches(" * Tile::CLUSTER"))], "shared");
+    }
+    refused(&[(own, "if (lane == 0) arrive(empty);")], "deadlock");
+    refused(&[("constexpr u16 ALL = (1 << Tile::CLUSTER) - 1;", "constexpr u16 ALL = 1;")], "deadlock");
+    let begin = "are ready.\n    if constexpr (Tile::CLUSTER > 1) {\n        synchronize_cluster();";
+    refused(&[(begin, &begin.replace("synchronize_cluster", "synchronize"))], "barrier");
+    let end = "let go of their last.\n    if constexpr (Tile::CLUSTER > 1) synchronize_cluster();\n";
+    refused(&[(end, "let go of their last.\n")], "a CTA that has ended");
+    let other = attempt(
+        pair,
+        &[("return blockIdx.y * Tile::CLUSTER + blockIdx.x % Tile::CLUSTER;", "return blockIdx.y;")],
+    );
+    assert!(other.as_ref().map_or(true, |error| *error > 0.1), "a head twice: {other:?}");
+}
+
 /// The relative error of queries behind as many others where tensor cores keep 13 bits of sums. Scores are so small that
 /// probabilities are nearly alike: outputs are small sums of many terms, of which each bit counts.
 fn error_of_few_bits(
@@ -63,8 +112,9 @@ fn error_of_few_bits(
     let mut gpu = device()?;
     let attention = Attention { scale: 1.0 / 128.0, ..heads(1, 1, head) };
     let batch = Batch::new(&attention, &[[32, keys - 32]], 0);
-    let (params, rows) = batch.operands(&mut gpu, &attention);
-    let unit = attention.sizes.unit(PrefillConfig { stages, in_flight, promotes }, String::new()).unwrap();
+    let config = PrefillConfig { stages, in_flight, promotes, cluster: 1 };
+    let (params, rows) = batch.operands(&mut gpu, &attention, &config);
+    let unit = attention.sizes.unit(config, String::new()).unwrap();
     gpu.launch_with(Accumulator::Truncated { fraction_bits: 13 }, &unit, rows, &params);
     Some(batch.errors(&gpu, &attention, params.out)[0])
 }

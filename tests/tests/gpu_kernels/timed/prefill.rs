@@ -36,8 +36,8 @@ fn case(attention: &Prefill, config: PrefillConfig, length: usize) -> Timed {
         m.random("v", Dtype::E4m3, tokens * kv_heads * head);
         let maps = [
             (std::mem::offset_of!(params::Prefill, q), attention.q(tokens)),
-            (std::mem::offset_of!(params::Prefill, k), attention.k(tokens)),
-            (std::mem::offset_of!(params::Prefill, v), attention.v(tokens, tokens)),
+            (std::mem::offset_of!(params::Prefill, k), attention.k(tokens, &config)),
+            (std::mem::offset_of!(params::Prefill, v), attention.v(tokens, tokens, &config)),
         ];
         let filled = maps.into_iter().enumerate();
         m.maps.extend(filled.map(|(buffer, (at, shape))| (at, Param::TensorMap { buffer, shape })));
