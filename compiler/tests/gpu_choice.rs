@@ -9,7 +9,7 @@ use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::cuda::select::{Choice, select};
 use fireq_ir::DType;
-use fireq_ir::artifact::CudaKernel;
+use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{
     Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, verify_plan,
 };
@@ -98,20 +98,26 @@ fn weights_are_decoded_in_front_of_products_of_many_tokens() {
     assert_eq!(choices[gated + 1].kernel.name, "quantize_14336");
 }
 
-/// Single tokens read pages; the tokens of a prefill, keys and values that were gathered from them.
+/// Single tokens read pages; the tokens of a prefill, keys and values that were gathered from them. Sums of long rows are
+/// promoted.
 #[track_caller]
 fn attention_is_there_for_every_number_of_tokens(choices: &[Choice]) {
-    for (tokens, expected) in [
-        (1, ["decode_attention_d128_q8_p64", "combine_d128"]),
-        (4, ["decode_attention_d128_q8_p64", "combine_d128"]),
-        (5, ["gather_pages_d128_p64", "prefill_d128_f32_s2_f3"]),
-        (10_000, ["gather_pages_d128_p64", "prefill_d128_f32_s2_f3"]),
+    let single = ["decode_attention_d128_q8_p64", "combine_d128"];
+    for (tokens, keys, expected) in [
+        (1, 5000, single),
+        (4, 4, single),
+        (5, 1024, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f3_c2"]),
+        (5, 1025, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p_c2"]),
+        (10_000, 10_000, ["gather_pages_d128_p64", "prefill_d128_f32_s6_f2_p_c2"]),
     ] {
         let of_attention = |kernel: &&CudaKernel| kernel.launches.iter().any(|l| l.starts_with("attention"));
-        let serves = |kernel: &&CudaKernel| kernel.tokens.is_some_and(|range| range.holds(tokens));
+        let holds = |range: Option<TokenRange>, n| range.is_none_or(|range| range.holds(n));
+        let serves = |kernel: &&CudaKernel| holds(kernel.tokens, tokens) && holds(kernel.keys, keys);
         let found = choices.iter().map(|choice| &choice.kernel).filter(of_attention).filter(serves);
-        assert_eq!(found.map(|kernel| &*kernel.name).collect::<Vec<_>>(), expected, "{tokens} tokens");
+        assert_eq!(found.map(|kernel| &*kernel.name).collect::<Vec<_>>(), expected, "{tokens} of {keys}");
     }
+    let reasons = choices.iter().map(|choice| &choice.kernel).filter(|kernel| kernel.keys.is_some());
+    assert!(reasons.clone().count() == 2 && reasons.clone().all(|k| k.reason.contains("the cost model")));
 }
 
 #[test]

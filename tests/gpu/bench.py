@@ -70,7 +70,7 @@ def sample(tokens, cols, temperature, top_p):
     return torch.compile(at_random) if temperature > 0 else lambda: x.argmax(-1)
 
 
-def attention(sequences, keys, heads, kv_heads, head):
+def decode(sequences, keys, heads, kv_heads, head):
     q = random(sequences, heads, 1, head, dtype=torch.bfloat16)
     k, v = (random(sequences, kv_heads, keys, head, dtype=torch.bfloat16) for _ in range(2))
     return lambda: F.scaled_dot_product_attention(q, k, v, enable_gqa=True)
@@ -80,6 +80,13 @@ def scaled_mm(tokens, cols, channels):
     x, w = random(tokens, cols).to(FP8), random(channels, cols).to(FP8).T
     a, b = torch.ones(tokens, 1, device="cuda"), torch.ones(1, channels, device="cuda")
     return lambda: torch._scaled_mm(x, w, scale_a=a, scale_b=b, out_dtype=torch.bfloat16)
+
+
+def prefill(count, length, heads, kv_heads, head):
+    q = random(count, heads, length, head, dtype=torch.bfloat16)
+    k, v = (random(count, kv_heads, length, head, dtype=torch.bfloat16) for _ in range(2))
+    k, v = (x.repeat_interleave(heads // kv_heads, 1) for x in (k, v))
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
 
 def time(run, flush):

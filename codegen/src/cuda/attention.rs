@@ -3,18 +3,21 @@
 use fireq_ir::DType;
 use fireq_ir::artifact::TokenRange;
 use fireq_ir::plan::{Kernel, Launch};
-use fireq_kernels::cuda::program::{Count, When};
-use fireq_kernels::cuda::{DecodeAttention, Prefill, PrefillConfig, Qkv, Unit, Unsupported, gather_pages};
+use fireq_kernels::cuda::cost_prefill::{SHORT_ROW, choose, reason};
+use fireq_kernels::cuda::program::Count;
+use fireq_kernels::cuda::{
+    DecodeAttention, Prefill, PrefillConfig, Qkv, Sequence, Unit, Unsupported, gather_pages,
+};
 
 use super::bind::Binder;
 use super::heads::{attended, of_attention};
-use super::select::Run;
+use super::select::{Run, Steps};
 
 /// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
 /// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.
 const FEW: usize = 4;
-/// Tiles of keys that prefill has on their way.
-const STAGES: usize = 2;
+/// Prompts that prefill is configured for: as many tokens in rows that are short, and in longer ones.
+const PROMPTS: [[usize; 2]; 2] = [[16, SHORT_ROW], [4, 4 * SHORT_ROW]];
 
 /// What an attention runs; or why it has no kernels.
 pub(super) fn attention(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, String> {
@@ -27,25 +30,29 @@ pub(super) fn attention(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>
         return Err(format!("probabilities are {p}, and not rounded to E4M3"));
     }
     let decode = DecodeAttention { heads, kv_heads, head: before.head, page: before.page };
-    let prefill = prefill(&before);
-    let run = |unit: Result<Unit, Unsupported>, arguments, rows, from, to| {
+    let run = |unit: Result<Unit, Unsupported>, arguments, rows, steps: Steps| {
         let unit = unit.map_err(|e| e.to_string())?;
-        let tokens = Some(TokenRange { from, to });
-        Ok::<_, String>(Run { unit, tokens, when: When::Longest(from, to), rows, arguments })
+        Ok::<_, String>(Run { rows, ..Run::of(unit, arguments) }.of_longest(steps))
     };
-    let few = few(&before);
-    let mut runs = vec![];
+    let (few, mut runs) = (few(&before), vec![]);
     if few != Some(0) {
         let [each, combine] = binder.decode(&of, &decode, scale)?;
-        runs.push(run(decode.unit(), each, Count::Tokens, 1, few)?);
-        runs.push(run(decode.combine(), combine, Count::Parted, 1, few)?);
+        let steps = TokenRange { from: 1, to: few }.into();
+        runs.push(run(decode.unit(), each, Count::Tokens, steps)?);
+        runs.push(run(decode.combine(), combine, Count::Parted, steps)?);
     }
-    if let (Some((prefill, unit)), Some(few)) = (prefill, few) {
-        let [gather, attend] = binder.prefill(&of, &decode, &prefill, scale);
-        let alone = decode.check().err().map(|reason| format!("; it has single tokens, too: {reason}"));
-        let unit = Unit { reason: format!("{}{}", unit.reason, alone.unwrap_or_default()), ..unit };
-        runs.push(run(gather_pages(decode.pages()), gather, Count::Past, few + 1, None)?);
-        runs.push(run(Ok(unit), attend, Count::Queries, few + 1, None)?);
+    let Some(few) = few else { return Ok(runs) };
+    let many = TokenRange { from: few + 1, to: None };
+    let gather = binder.gather(&of, &decode);
+    runs.push(run(gather_pages(decode.pages()), gather, Count::Past, many.into())?);
+    let alone = decode.check().err().map(|reason| format!("; it has single tokens, too: {reason}"));
+    let prefill = of_prefill(&before);
+    for (config, unit, keys) in prefills(&prefill) {
+        let unit =
+            Unit { reason: format!("{}{}", unit.reason, alone.as_deref().unwrap_or_default()), ..unit };
+        let arguments = binder.prefill(&of, &prefill, &config, scale);
+        let steps = Steps { tokens: Some(many), keys: Some(keys) };
+        runs.push(run(Ok(unit), arguments, Count::Queries, steps)?);
     }
     Ok(runs)
 }
@@ -55,16 +62,24 @@ pub(super) fn attention(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>
 pub(super) fn few(before: &Qkv) -> Option<usize> {
     let Qkv { q_heads: heads, kv_heads, head, page, .. } = *before;
     let alone = DecodeAttention { heads, kv_heads, head, page }.check().is_err();
-    prefill(before).map(|_| if alone { 0 } else { FEW })
+    (!prefills(&of_prefill(before)).is_empty()).then_some(if alone { 0 } else { FEW })
 }
 
-/// The unit of prefill with as many tiles in flight as registers hold, if there is one.
-pub(super) fn prefill(before: &Qkv) -> Option<(Prefill, Unit)> {
-    let Qkv { q_heads, kv_heads, head, .. } = *before;
-    let of = Prefill { heads: q_heads, kv_heads, head, output: DType::F32 };
-    let unit = |in_flight| {
-        let reason = "two warpgroups share keys and values; sums of probabilities come from the tensor cores";
-        of.unit(PrefillConfig { stages: STAGES, in_flight }, reason.into()).ok()
+fn of_prefill(before: &Qkv) -> Prefill {
+    let Qkv { q_heads: heads, kv_heads, head, .. } = *before;
+    Prefill { heads, kv_heads, head, output: DType::F32 }
+}
+
+/// What the cost model has for short rows and for long ones, each with its numbers of keys; none for heads without a kernel.
+fn prefills(of: &Prefill) -> Vec<(PrefillConfig, Unit, TokenRange)> {
+    let keys = [TokenRange { from: 1, to: Some(SHORT_ROW) }, TokenRange { from: SHORT_ROW + 1, to: None }];
+    let unit = |[count, tokens]: [usize; 2]| {
+        let prompt = |n| Sequence { query: n * tokens, tokens, past: 0, key: n * tokens };
+        let prompts: Vec<Sequence> = (0..count).map(prompt).collect();
+        let (config, estimate) = choose(of, &prompts);
+        let unit = of.unit(config, reason(&prompts, &config, &estimate)).ok()?;
+        Some((config, unit))
     };
-    unit(3).or_else(|| unit(2)).map(|unit| (of, unit))
+    let with_keys = |(prompts, keys)| unit(prompts).map(|(config, unit)| (config, unit, keys));
+    PROMPTS.into_iter().zip(keys).filter_map(with_keys).collect()
 }

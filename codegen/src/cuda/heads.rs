@@ -4,7 +4,7 @@ use fireq_ir::artifact::TokenRange;
 use fireq_ir::plan::{Kernel, Launch, Plan};
 use fireq_ir::{DType, Format, Level, Per, Type};
 use fireq_kernels::cuda::Qkv;
-use fireq_kernels::cuda::program::{Count, When};
+use fireq_kernels::cuda::program::Count;
 use fireq_kernels::pages::TILE;
 
 use super::attention::few;
@@ -27,8 +27,8 @@ pub(super) fn heads(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, St
     let few = few(&qkv);
     let run = |workspaces, from, to| {
         let arguments = if last { binder.qkv(&of, &qkv, workspaces) } else { vec![] };
-        let tokens = Some(TokenRange { from, to });
-        Run { tokens, when: When::Longest(from, to), rows: Count::Runs, unit: unit.clone(), arguments }
+        let run = Run { rows: Count::Runs, ..Run::of(unit.clone(), arguments) };
+        run.of_longest(TokenRange { from, to }.into())
     };
     let each = (few != Some(0)).then(|| run(false, 1, few));
     let many = few.map(|few| run(true, few + 1, None));

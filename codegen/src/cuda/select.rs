@@ -3,7 +3,7 @@
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{Dim, Format, Type};
-use fireq_kernels::cuda::program::{self, Argument, Count, Program, When};
+use fireq_kernels::cuda::program::{self, Argument, Between, Count, Program, When};
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_kernels::cuda::{
     Addend, Elementwise, Grid, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize,
@@ -54,7 +54,7 @@ pub fn select(plan: &Plan, tuning: &Tuning) -> Selection {
             continue;
         };
         let unit = sample(cols);
-        choices.0.push(compiled(&unit, None));
+        choices.0.push(compiled(&unit, Steps::default()));
         let run = Run { rows: Count::Selected, ..Run::of(unit, binder.sample(n)) };
         if let Some(program) = &mut program {
             program.sample = Some(launch_of("sample", &run, None));
@@ -91,9 +91,9 @@ fn launch_of(symbol: &str, run: &Run, result: Option<usize>) -> program::Launch 
 pub(super) struct Run {
     /// The kernel.
     pub unit: Unit,
-    /// The numbers of tokens for which it runs, unless it does for all.
-    pub tokens: Option<TokenRange>,
-    /// In which steps that is.
+    /// The steps for which it runs, as the manifest has them.
+    pub steps: Steps,
+    /// The same for the program.
     pub when: When,
     /// What its rows are.
     pub rows: Count,
@@ -104,17 +104,42 @@ pub(super) struct Run {
 impl Run {
     /// A kernel whose rows are tokens, of which there may be any number.
     pub fn of(unit: Unit, arguments: Vec<Argument>) -> Self {
-        Run { unit, tokens: None, when: When::Always, rows: Count::Tokens, arguments }
+        Run { unit, steps: Steps::default(), when: When::default(), rows: Count::Tokens, arguments }
+    }
+
+    /// The kernel, for sequences of at most so many tokens, and of so many keys.
+    pub fn of_longest(self, steps: Steps) -> Self {
+        let when = When { longest: steps.tokens.map(between), keys: steps.keys.map(between), rows: None };
+        Run { steps, when, ..self }
     }
 
     /// The kernel, for these numbers of rows.
     pub fn of_rows(self, range: TokenRange) -> Self {
-        Run { tokens: Some(range), when: When::Rows(range.from, range.to), ..self }
+        let when = When { rows: Some(between(range)), ..When::default() };
+        Run { steps: range.into(), when, ..self }
     }
 }
 
 /// What a launch runs, or the name of what is missing with the reason.
 pub(super) type Found = Result<Run, Missing>;
+
+fn between(range: TokenRange) -> Between {
+    Between(range.from, range.to)
+}
+
+/// The steps for which a unit runs: of some numbers of tokens, and for attention of rows of some numbers of keys; of any where
+/// there is none.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Steps {
+    pub tokens: Option<TokenRange>,
+    pub keys: Option<TokenRange>,
+}
+
+impl From<TokenRange> for Steps {
+    fn from(tokens: TokenRange) -> Self {
+        Steps { tokens: Some(tokens), keys: None }
+    }
+}
 
 /// What has no kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -252,9 +277,11 @@ impl Choices {
     /// Notes that `launch` runs a kernel, which may be known already.
     fn add(&mut self, launch: &Launch, found: Found) {
         let choice =
-            found.map_or_else(|missing| absent(launch, missing), |run| compiled(&run.unit, run.tokens));
-        let key =
-            |c: &Choice| (c.kernel.name.clone(), c.kernel.shape.clone(), c.kernel.tokens, c.unit.is_some());
+            found.map_or_else(|missing| absent(launch, missing), |run| compiled(&run.unit, run.steps));
+        let key = |Choice { kernel, unit }: &Choice| {
+            let CudaKernel { name, shape, tokens, keys, .. } = kernel;
+            (name.clone(), shape.clone(), *tokens, *keys, unit.is_some())
+        };
         let wanted = key(&choice);
         let same = |c: &Choice| key(c) == wanted;
         let at = self.0.iter().position(same).unwrap_or_else(|| {
@@ -269,13 +296,14 @@ impl Choices {
     }
 }
 
-fn compiled(unit: &Unit, tokens: Option<TokenRange>) -> Choice {
+fn compiled(unit: &Unit, Steps { tokens, keys }: Steps) -> Choice {
     let kernel = CudaKernel {
         name: unit.name.clone(),
         compiled: true,
         launches: vec![],
         count: 0,
         tokens,
+        keys,
         shape: unit.shape.clone(),
         config: unit.config.clone(),
         reason: unit.reason.clone(),
@@ -290,6 +318,7 @@ fn absent(launch: &Launch, missing: Missing) -> Choice {
         launches: vec![],
         count: 0,
         tokens: None,
+        keys: None,
         shape: launch.kernel.mnemonic().into(),
         config: String::new(),
         reason: missing.reason,

@@ -93,6 +93,9 @@ pub struct CudaKernel {
     /// number where there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tokens: Option<TokenRange>,
+    /// The keys that the last query of a step's longest row sees, of those for which it runs; any number where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<TokenRange>,
     /// Sizes that it is specialized for.
     pub shape: String,
     /// Threads, and how work is shared among them.
@@ -101,7 +104,7 @@ pub struct CudaKernel {
     pub reason: String,
 }
 
-/// Numbers of tokens.
+/// Numbers of tokens, or of keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TokenRange {
@@ -113,7 +116,7 @@ pub struct TokenRange {
 }
 
 impl TokenRange {
-    /// Whether a step of `tokens` tokens is among them.
+    /// Whether so many are among them.
     pub fn holds(self, tokens: usize) -> bool {
         self.from <= tokens && self.to.is_none_or(|to| tokens <= to)
     }

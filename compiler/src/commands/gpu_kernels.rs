@@ -76,6 +76,7 @@ fn kernel_json(kernel: &CudaKernel, taken: Option<Resources>) -> Value {
         "launches": kernel.launches,
         "count": kernel.count,
         "tokens": kernel.tokens,
+        "keys": kernel.keys,
         "shape": kernel.shape,
         "config": kernel.config,
         "reason": kernel.reason,
@@ -91,6 +92,9 @@ fn kernel_text(kernel: &CudaKernel, taken: Option<Resources>) -> String {
     let mut text = format!("{}\n  launches   {launches}\n  shape      {}\n", kernel.name, kernel.shape);
     if let Some(tokens) = kernel.tokens {
         text += &format!("  tokens     {tokens}\n");
+    }
+    if let Some(keys) = kernel.keys {
+        text += &format!("  keys       {keys}\n");
     }
     if !kernel.config.is_empty() {
         text += &format!("  config     {}\n", kernel.config);

@@ -2,11 +2,15 @@
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
 #include "ptx/warp.cuh"
+#include "ptx/barrier.cuh"
+#include "ptx/bulk.cuh"
+#include "ptx/cluster.cuh"
 #include "mainloop/prefill.cuh"
+#include "mainloop/prefill_source.cuh"
 #include "epilogue/prefill.cuh"
 
 // Causal attention of many queries over FP8 keys and values (FireQ section 6): one CTA for 128 queries of a head, those with
-// the most keys first.
+// the most keys first. CTAs of a cluster have neighbouring heads of the same queries.
 
 namespace fireq::prefill {
 
@@ -20,9 +24,9 @@ struct Queries {
 
 struct Params {
     TensorMap q;             // [tokens, heads, HEAD] E4M3, heads a pitch apart, tiles of 128 × 1 × PANEL
-    TensorMap k;             // [positions, kv_heads, HEAD] E4M3, likewise, tiles of 128 × 1 × PANEL
-    TensorMap v;             // [kv_heads, HEAD, positions] E4M3, sixteen in the order of products; tiles of 1 × WIDE × 128
-    const Queries* tiles;    // of each CTA in x, or null: of a single sequence
+    TensorMap k;             // [positions, kv_heads, HEAD] E4M3, likewise, tiles of KEY_SHARE × 1 × PANEL
+    TensorMap v;             // [kv_heads, HEAD, positions] E4M3, sixteen in the order of products; tiles of 1 × VALUE_SHARE × 128
+    const Queries* tiles;    // of each cluster in x, or null: of a single sequence
     const float* q_scales;   // [tokens, heads]
     void* out;               // [tokens, heads·HEAD], f32 or bf16
     float factor;            // the attention's scale · log2(e)
@@ -34,17 +38,24 @@ struct Params {
 
 template <typename Tile>
 __device__ inline Queries queries_of(const Params& p) {
-    if (p.tiles != nullptr) return p.tiles[blockIdx.x];
-    u32 first = (gridDim.x - 1 - blockIdx.x) * Tile::QUERIES;
+    u32 cluster = blockIdx.x / Tile::CLUSTER;
+    if (p.tiles != nullptr) return p.tiles[cluster];
+    u32 first = (gridDim.x / Tile::CLUSTER - 1 - cluster) * Tile::QUERIES;
     return {first, min(p.tokens - first, static_cast<u32>(Tile::QUERIES)), p.past + first, 0};
+}
+
+/// The query head of a CTA.
+template <typename Tile>
+__device__ inline u32 head_of() {
+    return blockIdx.y * Tile::CLUSTER + blockIdx.x % Tile::CLUSTER;
 }
 
 /// What a consumer does.
 template <typename Tile, typename Out>
 __device__ inline void compute(const Params& p, const PrefillMemory<Tile>& memory, const Queries& queries, u32 tiles) {
     take_registers_up_to<Tile::CONSUMER_REGISTERS>();
-    u32 first = threadIdx.x / WARPGROUP * 64, row = first + static_cast<u32>(own_row()), head = blockIdx.y;
-    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1)};
+    u32 first = threadIdx.x / WARPGROUP * 64, row = first + static_cast<u32>(own_row()), head = head_of<Tile>();
+    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1), {}, {}, {}};
 #pragma unroll
     for (u32 r = 0; r < ROWS; ++r) {
         u64 token = queries.first + min(row + 8 * r, queries.count - 1);
@@ -56,6 +67,8 @@ __device__ inline void compute(const Params& p, const PrefillMemory<Tile>& memor
     Out* out = static_cast<Out*>(p.out) + (queries.first + row) * apart + head * Tile::HEAD;
     i32 left = static_cast<i32>(queries.count) - static_cast<i32>(row);
     write_rows<Tile>(attention.o, out, 8 * apart, left > 8 ? 2 : left > 0 ? 1 : 0);
+    // A CTA's barriers live until those who write to its stages have let go of their last.
+    if constexpr (Tile::CLUSTER > 1) synchronize_cluster();
 }
 
 template <typename Tile, typename Out>
@@ -66,12 +79,18 @@ __device__ inline void run(const Params& p) {
     u32 tiles = (queries.past + queries.count + Tile::KEYS - 1) / Tile::KEYS;
     if (threadIdx.x == 0) initialize(memory);
     write_ones(memory);
-    synchronize();
+    // Nobody arrives at a barrier, or copies to a CTA, before its barriers are ready.
+    if constexpr (Tile::CLUSTER > 1) {
+        synchronize_cluster();
+    } else {
+        synchronize();
+    }
     if (threadIdx.x >= Tile::CONSUMERS) {
         give_registers_up_to<Tile::PRODUCER_REGISTERS>();
         if (threadIdx.x != Tile::CONSUMERS) return;
-        i32 head = static_cast<i32>(blockIdx.y), kv_head = static_cast<i32>(blockIdx.y / p.repeats);
-        produce(memory, p.q, p.k, p.v, {static_cast<i32>(queries.first), head, kv_head, static_cast<i32>(queries.key), tiles});
+        i32 head = static_cast<i32>(head_of<Tile>()), kv_head = static_cast<i32>(head_of<Tile>() / p.repeats);
+        i32 first = static_cast<i32>(queries.first), key = static_cast<i32>(queries.key);
+        produce(memory, p.q, p.k, p.v, {first, head, kv_head, key, tiles, static_cast<i32>(blockIdx.x % Tile::CLUSTER)});
     } else {
         compute<Tile, Out>(p, memory, queries, tiles);
     }

@@ -4,7 +4,6 @@
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
-#include "ptx/bulk.cuh"
 #include "ptx/wgmma.cuh"
 #include "ptx/wgmma_shared.cuh"
 #include "ptx/wgmma_attention.cuh"
@@ -16,69 +15,6 @@
 // with its values, and queries with the next tile of keys, the other units do the softmax of this one.
 
 namespace fireq {
-
-template <typename Tile>
-__device__ inline void initialize(const PrefillMemory<Tile>& memory) {
-    initialize(memory.queries_full(), 1);
-#pragma unroll
-    for (u32 stage = 0; stage < Tile::STAGES; ++stage) {
-        initialize(memory.keys_full(stage), 1);
-        initialize(memory.values_full(stage), 1);
-        initialize(memory.keys_empty(stage), Tile::CONSUMERS / 32);
-        initialize(memory.values_empty(stage), Tile::CONSUMERS / 32);
-    }
-    publish_barriers();
-}
-
-/// The eight rows behind the values of every stage: ones, and zeros. A row is 128 equal bytes, which no swizzle changes.
-template <typename Tile>
-__device__ inline void write_ones(const PrefillMemory<Tile>& memory) {
-    constexpr u32 ONES = 0x38383838;
-    constexpr u32 WORDS = 8 * Tile::KEYS / 4;
-    for (u32 n = threadIdx.x; n < Tile::STAGES * WORDS; n += Tile::THREADS) {
-        u8* rows = memory.values(n / WORDS) + Tile::COPIED_VALUE_BYTES;
-        reinterpret_cast<u32*>(rows)[n % WORDS] = n % WORDS < Tile::KEYS / 4 ? ONES : 0;
-    }
-    publish_writes();
-}
-
-/// This lane's first row of the warpgroup's 64; its second is the eighth behind.
-__device__ inline i32 own_row() { return static_cast<i32>(threadIdx.x % WARPGROUP / WARP * 16 + threadIdx.x % WARP / 4); }
-
-/// The queries of a CTA, and the keys that it reads.
-struct PrefillPlace {
-    i32 query;    // their first row
-    i32 head;     // query head
-    i32 kv_head;  // head of keys and values
-    i32 key;      // first position in the workspace
-    u32 tiles;    // of keys
-};
-
-/// What one thread asks for.
-template <typename Tile>
-__device__ inline void produce(const PrefillMemory<Tile>& memory, const TensorMap& q, const TensorMap& k, const TensorMap& v,
-                               const PrefillPlace& place) {
-    arrive_expecting(memory.queries_full(), Tile::QUERY_BYTES);
-#pragma unroll
-    for (int panel = 0; panel < Tile::PANELS; ++panel) {
-        copy_tile(memory.queries(0, panel), q, panel * Tile::PANEL, place.head, place.query, memory.queries_full());
-    }
-    Ring<Tile::STAGES> ring;
-    for (u32 tile = 0; tile < place.tiles; ++tile) {
-        i32 key = place.key + static_cast<i32>(tile * Tile::KEYS);
-        u64* keys_full = memory.keys_full(ring.stage);
-        wait(memory.keys_empty(ring.stage), ring.parity ^ 1);
-        arrive_expecting(keys_full, Tile::KEY_BYTES);
-#pragma unroll
-        for (int panel = 0; panel < Tile::PANELS; ++panel) {
-            copy_tile(memory.keys(ring.stage, panel), k, panel * Tile::PANEL, place.kv_head, key, keys_full);
-        }
-        wait(memory.values_empty(ring.stage), ring.parity ^ 1);
-        arrive_expecting(memory.values_full(ring.stage), Tile::COPIED_VALUE_BYTES);
-        copy_tile(memory.values(ring.stage), v, key, 0, place.kv_head, memory.values_full(ring.stage));
-        ring.advance();
-    }
-}
 
 /// Scores of a tile, and probabilities before they are rounded. Structures, since compilers put arrays of one type into one
 /// place: products that write one would wait for those that read another.
@@ -99,6 +35,9 @@ struct Attention {
     Softmax softmax;
     i32 visible;  // keys, from those of the next softmax on, that the first of the queries sees; each other sees one more
     PrefillSums<Tile> o;
+    /// Where sums are promoted: those of a tile, and what the others are multiplied by before these are added.
+    PrefillSums<Tile> of_tile;
+    float to_tile[ROWS];
     /// Tiles whose scores are asked for next, are there next, and whose values are asked for next.
     Ring<Tile::STAGES> keys, scored, values;
 
@@ -120,39 +59,70 @@ struct Attention {
 
     __device__ void scores_are_there(Scores<Tile>& s) {
         keep_in_place(s.s);
-        if (threadIdx.x % WARP == 0) arrive(memory.keys_empty(scored.stage));
+        memory.release(memory.keys_empty(scored.stage));
         scored.advance();
+    }
+
+    /// The sums that products of values go to.
+    __device__ PrefillSums<Tile>& running() {
+        if constexpr (Tile::PROMOTES) {
+            return of_tile;
+        } else {
+            return o;
+        }
+    }
+
+    /// Asks for products with a panel of values; the last has the ones behind it.
+    template <int SUMS>
+    __device__ void ask_panel(float (&sums)[SUMS], const Probabilities<Tile>& p, u32 panel) {
+        u8* rows = memory.values(values.stage) + panel * Tile::PANEL * Tile::KEYS;
+#pragma unroll
+        for (int part = 0; part < Tile::KEYS / 32; ++part) {
+            bool keep = !Tile::PROMOTES || part > 0;
+            u64 b = swizzled_rows(matrix_place(rows + 32 * part));
+            if constexpr (SUMS == Tile::LAST_SUMS) {
+                accumulate(sums, p.p[part], b, keep);
+            } else {
+                multiply<Tile::PANEL>(sums, p.p[part], b, keep);
+            }
+        }
     }
 
     /// The values have arrived: the softmax before waits for them. The stage that they are in.
     __device__ u32 ask_values(const Probabilities<Tile>& p) {
         u32 stage = values.stage;
         fence_products();
-#pragma unroll
-        for (int part = 0; part < Tile::KEYS / 32; ++part) {
-            u8* keys = memory.values(stage) + 32 * part;
-            if constexpr (Tile::PANELS > 1) multiply<Tile::PANEL>(o.first, p.p[part], swizzled_rows(matrix_place(keys)), true);
-            u8* last = keys + (Tile::PANELS - 1) * Tile::PANEL * Tile::KEYS;
-            accumulate(o.last, p.p[part], swizzled_rows(matrix_place(last)));
-        }
+        if constexpr (Tile::PANELS > 1) ask_panel(running().first, p, 0);
+        ask_panel(running().last, p, Tile::PANELS - 1);
         commit_products();
         values.advance();
         return stage;
     }
 
     __device__ void keep_sums() {
-        if constexpr (Tile::PANELS > 1) keep_in_place(o.first);
-        keep_in_place(o.last);
+        if constexpr (Tile::PANELS > 1) keep_in_place(running().first);
+        keep_in_place(running().last);
     }
 
     /// Sums are there; the next are of larger maxima.
     __device__ void values_are_there(u32 stage, const float (&rescale)[ROWS]) {
         keep_sums();
-        if (threadIdx.x % WARP == 0) arrive(memory.values_empty(stage));
-        // Most of the time, maxima have not risen.
-        if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
-        if constexpr (Tile::PANELS > 1) multiply_rows(o.first, rescale);
-        multiply_rows(o.last, rescale);
+        memory.release(memory.values_empty(stage));
+        if constexpr (Tile::PROMOTES) {
+            promote();
+#pragma unroll
+            for (int row = 0; row < ROWS; ++row) to_tile[row] = rescale[row];
+        } else {
+            // Most of the time, maxima have not risen.
+            if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;
+            if constexpr (Tile::PANELS > 1) multiply_rows(o.first, rescale);
+            multiply_rows(o.last, rescale);
+        }
+    }
+
+    __device__ void promote() {
+        if constexpr (Tile::PANELS > 1) add_rows(o.first, to_tile, of_tile.first);
+        add_rows(o.last, to_tile, of_tile.last);
     }
 
     /// Scores become probabilities, and values that these are for arrive. What sums so far are to be multiplied by.
@@ -169,15 +139,14 @@ struct Attention {
         wait(memory.values_full(values.stage), values.parity);
     }
 
-    /// The first tile's probabilities; with `AHEAD`, the next one's scores are on their way.
+    /// A tile's probabilities, behind no other's products; with `AHEAD`, the next one's scores are on their way.
     template <bool AHEAD>
     __device__ void begin(Scores<Tile>& now, Scores<Tile>& next, Probabilities<Tile>& p) {
-        float nothing_yet[ROWS];
         ask_scores(now);
         if constexpr (AHEAD) ask_scores(next);
         wait_for_products<AHEAD ? 1 : 0>();
         scores_are_there(now);
-        soften(now, nothing_yet);
+        soften(now, to_tile);
         round_probabilities<Tile::KEYS>(now.s, p.p);
     }
 
@@ -208,6 +177,29 @@ struct Attention {
         round_probabilities<Tile::KEYS>(now.s, p.p);
     }
 
+    /// Sums of a panel alone, which are added to the others before the next panel's take their registers.
+    template <int SUMS>
+    __device__ void add_panel(float (&o)[SUMS], const Probabilities<Tile>& p, u32 panel) {
+        float sums[SUMS];
+        fence_products();
+        ask_panel(sums, p, panel);
+        commit_products();
+        wait_for_products<0>();
+        keep_in_place(sums);
+        add_rows(o, to_tile, sums);
+    }
+
+    /// One step of a tile after the other: the other warpgroup's products go on meanwhile.
+    __device__ void step_of_one() {
+        Scores<Tile> s;
+        Probabilities<Tile> p;
+        begin<false>(s, s, p);
+        if constexpr (Tile::PANELS > 1) add_panel(o.first, p, 0);
+        add_panel(o.last, p, Tile::PANELS - 1);
+        memory.release(memory.values_empty(values.stage));
+        values.advance();
+    }
+
     __device__ void run_three(u32 tiles, Probabilities<Tile>& p) {
         Scores<Tile> even, odd;
         if (tiles == 1) return begin<false>(even, odd, p);
@@ -233,16 +225,22 @@ struct Attention {
 
     /// The sums over `tiles` tiles of keys.
     __device__ void run(u32 tiles) {
-        Probabilities<Tile> p;
         wait(memory.queries_full(), 0);
-        if constexpr (Tile::IN_FLIGHT == 3) {
-            run_three(tiles, p);
+        if constexpr (Tile::IN_FLIGHT == 1) {
+#pragma unroll 1
+            for (u32 tile = 0; tile < tiles; ++tile) step_of_one();
         } else {
-            run_two(tiles, p);
+            Probabilities<Tile> p;
+            if constexpr (Tile::IN_FLIGHT == 3) {
+                run_three(tiles, p);
+            } else {
+                run_two(tiles, p);
+            }
+            ask_values(p);
+            wait_for_products<0>();
+            keep_sums();
+            if constexpr (Tile::PROMOTES) promote();
         }
-        ask_values(p);
-        wait_for_products<0>();
-        keep_sums();
     }
 };
 

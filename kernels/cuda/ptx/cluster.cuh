@@ -59,4 +59,14 @@ __device__ inline void copy_tile_to(u16 ranks, void* to, const TensorMap& map, i
         : "memory");
 }
 
+/// As `copy_tile` of a tensor of three dimensions, likewise.
+__device__ inline void copy_tile_to(u16 ranks, void* to, const TensorMap& map, i32 column, i32 row, i32 plane,
+                                    u64* barrier) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(column), "r"(row), "r"(plane), "r"(shared_address(barrier)), "h"(ranks)
+        : "memory");
+}
+
 }  // namespace fireq

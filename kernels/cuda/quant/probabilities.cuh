@@ -3,6 +3,8 @@
 #include "ptx/convert.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
+#include "ptx/barrier.cuh"
+#include "ptx/wgmma.cuh"
 
 // Softmax of a tile of scores in registers, in base 2. The running maximum is rounded up to a whole number: what sums so far
 // are multiplied by when it rises is a power of two, which is exact, and probabilities round as they would under any other.
@@ -11,6 +13,9 @@ namespace fireq {
 
 /// Rows of scores that a lane has a part of: g and g + 8 of its warp's sixteen.
 inline constexpr int ROWS = 2;
+
+/// This lane's first row of the warpgroup's 64; its second is the eighth behind.
+__device__ inline i32 own_row() { return static_cast<i32>(threadIdx.x % WARPGROUP / WARP * 16 + threadIdx.x % WARP / 4); }
 
 struct Softmax {
     float factor[ROWS];   // from scores to exponents of 2
@@ -75,6 +80,13 @@ template <int SUMS>
 __device__ inline void multiply_rows(float (&o)[SUMS], const float (&by)[ROWS]) {
 #pragma unroll
     for (int n = 0; n < SUMS; ++n) o[n] *= by[n / 2 % 2];
+}
+
+/// Sums of rows under smaller maxima, which are multiplied by `by`, and those of a tile.
+template <int SUMS>
+__device__ inline void add_rows(float (&o)[SUMS], const float (&by)[ROWS], const float (&tile)[SUMS]) {
+#pragma unroll
+    for (int n = 0; n < SUMS; ++n) o[n] = multiply_add(o[n], by[n / 2 % 2], tile[n]);
 }
 
 }  // namespace fireq

@@ -1,5 +1,9 @@
 #pragma once
 #include "ptx/types.cuh"
+#include "ptx/warp.cuh"
+#include "ptx/barrier.cuh"
+#include "ptx/bulk.cuh"
+#include "ptx/cluster.cuh"
 
 // The tile of prefill attention: 64 queries for each of two consumer warpgroups, 128 keys at a time.
 
@@ -9,19 +13,28 @@ namespace fireq {
 /// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
 __device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 2 + n % 2; }
 
-template <int HEAD_, int STAGES_, int IN_FLIGHT_>
+template <int HEAD_, int STAGES_, int IN_FLIGHT_, bool PROMOTES_, int CLUSTER_>
 struct PrefillTile {
     static_assert(HEAD_ % 4 == 0 && HEAD_ <= 256, "lanes store four channels, and copies have at most 256 rows of values");
-    static_assert(IN_FLIGHT_ == 2 || (IN_FLIGHT_ == 3 && HEAD_ <= 128),
-                  "values, softmax, and with 3 scores of different tiles; sums of more than 128 channels leave no registers for 3");
+    static_assert(IN_FLIGHT_ == 2 || IN_FLIGHT_ == 3 || (IN_FLIGHT_ == 1 && PROMOTES_),
+                  "values, softmax, and with 3 scores of different tiles; with 1, sums of a panel are added at once");
+    static_assert(HEAD_ <= (IN_FLIGHT_ == 1 ? 256 : (PROMOTES_ ? 256 : 512) >> (IN_FLIGHT_ - 1)),
+                  "two sets of sums, or of scores, find registers");
+    static_assert(CLUSTER_ == 1 || CLUSTER_ == 2, "a pair of CTAs shares keys and values, or none does");
     static_assert(STAGES_ >= 2, "a tile is multiplied while another is on its way");
 
     /// Channels of a head, and those that copies fill up with zeros: rows are whole spans of a swizzle.
     static constexpr int HEAD = HEAD_;
     static constexpr int WIDE = HEAD <= 64 ? 64 : HEAD <= 128 ? 128 : 256;
     static constexpr int STAGES = STAGES_;
-    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too.
+    /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3, the keys of the next, too; with
+    /// 1, only what the other warpgroup multiplies.
     static constexpr int IN_FLIGHT = IN_FLIGHT_;
+    /// Sums of a tile of keys are added to others in registers, since the tensor cores' are short.
+    static constexpr bool PROMOTES = PROMOTES_;
+    /// CTAs that share tiles of keys and values: of neighbouring query heads of one kv head, and of the same queries, so that
+    /// they read as many. Each asks for its share of a tile, which goes to all.
+    static constexpr int CLUSTER = CLUSTER_;
     static constexpr int WARPGROUPS = 2;
     static constexpr int QUERIES = 64 * WARPGROUPS;
     static constexpr int KEYS = 128;
@@ -42,6 +55,9 @@ struct PrefillTile {
     static constexpr int KEY_BYTES = KEYS * WIDE;
     static constexpr int VALUE_BYTES = VALUE_ROWS * KEYS;
     static constexpr int COPIED_VALUE_BYTES = WIDE * KEYS;
+    /// Keys, and channels of values, of a CTA's share.
+    static constexpr int KEY_SHARE = KEYS / CLUSTER;
+    static constexpr int VALUE_SHARE = WIDE / CLUSTER;
     static constexpr int KEYS_AT = QUERY_BYTES;
     static constexpr int VALUES_AT = KEYS_AT + STAGES * KEY_BYTES;
     static constexpr int BARRIERS_AT = VALUES_AT + STAGES * VALUE_BYTES;
@@ -69,6 +85,16 @@ struct PrefillMemory {
     __device__ u64* values_full(u32 stage) const { return barrier(1 + Tile::STAGES + stage); }
     __device__ u64* keys_empty(u32 stage) const { return barrier(1 + 2 * Tile::STAGES + stage); }
     __device__ u64* values_empty(u32 stage) const { return barrier(1 + 3 * Tile::STAGES + stage); }
+
+    /// This warp reads nothing of a stage any more: the CTAs that write to it learn that.
+    static __device__ void release(u64* empty) {
+        u32 lane = threadIdx.x % WARP;
+        if constexpr (Tile::CLUSTER == 1) {
+            if (lane == 0) arrive(empty);
+        } else {
+            if (lane < Tile::CLUSTER) arrive_at(empty, lane);
+        }
+    }
 };
 
 /// Sums of products in registers; those of probabilities alone are the columns behind the last panel's. Panels are apart, since

@@ -24,11 +24,11 @@ pub(crate) struct Barrier {
 const MOST: u32 = (1 << 20) - 1;
 
 impl Barrier {
-    pub fn new(count: u32, agents: usize) -> Result<Self, String> {
+    pub fn new(count: u32, warps: usize) -> Result<Self, String> {
         if count == 0 || count > MOST {
             return Err(format!("a count of {count} is not within 1..={MOST}"));
         }
-        let (knowledge, completed) = (Knowledge::new(agents), Knowledge::new(agents));
+        let (knowledge, completed) = (Knowledge::new(warps), Knowledge::new(warps));
         Ok(Self {
             expected: count,
             pending: count,

@@ -36,7 +36,7 @@ impl Readers {
         } else if *read == NEVER || read.agent == who.stamp.agent || who.knowledge.seen.knows(*read) {
             *read = who.stamp;
         } else {
-            let mut clock = Clock::new(who.knowledge.seen.0.len());
+            let mut clock = Clock::new(2 * who.knowledge.warps);
             clock.raise(*read);
             clock.raise(who.stamp);
             *read = self.add(clock, bytes);
@@ -49,8 +49,7 @@ impl Readers {
             _ if read == NEVER => None,
             SEVERAL => {
                 let (clock, _) = &self.sets[read.time as usize];
-                let pairs = clock.0.iter().zip(&who.knowledge.seen.0);
-                pairs.enumerate().find(|(_, (read, seen))| read > seen).map(|(agent, _)| agent as u16)
+                clock.unknown_to(&who.knowledge.seen)
             }
             _ => (!who.knowledge.seen.knows(read)).then_some(read.agent),
         };
@@ -88,7 +87,7 @@ mod tests {
     #[test]
     fn bytes_of_a_chunk_part_when_their_readers_do() {
         let knowing = |agents: &[u16]| {
-            let mut knowledge = Knowledge::new(8);
+            let mut knowledge = Knowledge::new(4);
             for agent in agents {
                 knowledge.seen.raise(Stamp { agent: *agent, time: 1 });
             }

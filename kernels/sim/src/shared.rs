@@ -278,12 +278,14 @@ fn barrier_touched(i: usize) -> FaultKind {
 }
 
 pub(crate) fn race(i: usize, who: &Agent, what: &str, agent: u16) -> FaultKind {
-    let warps = who.knowledge.seen.0.len() / 2;
+    let warps = who.knowledge.warps;
     let agent = agent as usize;
     let other = if agent < warps {
         format!("{what} of warp {agent} of the cluster")
-    } else {
+    } else if agent < 2 * warps {
         format!("{what} of an asynchronous operation of warp {} of the cluster", agent - warps)
+    } else {
+        format!("{what} of a copy whose barrier it has not waited for")
     };
     FaultKind::Race { offset: i as u64, access: who.access, other }
 }

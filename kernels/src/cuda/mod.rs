@@ -34,6 +34,7 @@
 
 pub mod cost;
 pub mod cost_fp8;
+pub mod cost_prefill;
 mod decode_attention;
 mod decode_weight;
 mod elementwise;
@@ -53,6 +54,7 @@ mod qkv;
 mod rope_table;
 mod row;
 mod sample;
+mod sequence;
 pub mod sources;
 pub mod splits;
 pub mod tuning;
@@ -66,10 +68,11 @@ pub use gather_pages::gather_pages;
 pub use linear::{Linear, LinearConfig, MOST_SHARED, TOKEN_TILES};
 pub use linear_fp8::{FP8_THREADS, LinearFp8, LinearFp8Config, Schedule, tile_place};
 pub use logits::logits;
-pub use prefill::{Prefill, PrefillConfig, QUERIES, Sequence, prefill_tiles, value_position};
+pub use prefill::{Prefill, PrefillConfig, QUERIES, value_position};
 pub use qkv::{BLOCK, Qkv, runs};
 pub use rope_table::rope_table;
 pub use row::{RowTile, norm_quantize, quantize, rms_norm, swiglu_quantize};
 pub use sample::sample;
+pub use sequence::{Sequence, prefill_tiles};
 pub use splits::DecodeAttention;
 pub use unit::{Cta, Grid, Unit, Unsupported};

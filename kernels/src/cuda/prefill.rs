@@ -4,17 +4,15 @@
 //! keys so far. Rounded up to a whole number, it makes no difference: when it rises, sums are rescaled by a power of two, which
 //! is exact. What differs is how scores and powers are rounded (f32, and 22 bits): a probability in the middle of two codes
 //! may go either way. Sums of products are the tensor cores'; those of probabilities are, too, so that they are of what was
-//! rounded. A relative L2 error below 5·10⁻⁴ is what tests hold it to (`tests/tests/gpu_kernels/prefill.rs`).
+//! rounded; where a row is long they are promoted ([`super::cost_prefill::SHORT_ROW`]). A relative L2 error below 5·10⁻⁴ is
+//! what tests hold it to (`tests/tests/gpu_kernels/prefill.rs`).
 //!
-//! Sequences of a batch have their queries in rows of one tensor, their keys and values in one workspace: [`Sequence`] says
-//! where. A CTA has [`QUERIES`] queries of one of them; [`prefill_tiles`] puts those with the most keys first. A prompt in
-//! chunks is one with a past.
+//! A CTA has [`QUERIES`] queries of a [`Sequence`](super::Sequence); [`prefill_tiles`](super::prefill_tiles) puts those with the
+//! most keys first. A prompt in chunks is one with a past.
 //!
 //! **What comes out** is f32 or bf16. The scale under which the o projection takes a token in FP8 is that of the largest number
 //! of all heads, and a CTA has one head: the quantizer of rows behind finds it, for 4 bytes written and 4 read of each number
 //! (2 and 2 in bf16) and 1 byte of its code.
-
-use std::cmp::Reverse;
 
 use fireq_ir::DType;
 
@@ -44,8 +42,15 @@ pub struct PrefillConfig {
     /// Tiles of keys and of values that are on their way or being multiplied.
     pub stages: usize,
     /// While the softmax of a tile runs, the values of the tile before are multiplied; with 3 instead of 2, the keys of the
-    /// next tile are, too.
+    /// next tile are, too. With 1, nothing of the same warpgroup is, and sums of a panel of values at a time are promoted: what
+    /// heads of more than 128 channels have registers for.
     pub in_flight: usize,
+    /// Sums of a tile's products are added to others in f32 registers, since those of tensor cores are reported to keep 14
+    /// bits only.
+    pub promotes: bool,
+    /// CTAs that share keys and values: two, of neighbouring query heads of one kv head, or one. Each asks the L2 cache for
+    /// half of a tile, and the copy goes to both.
+    pub cluster: usize,
 }
 
 /// Queries of a CTA.
@@ -57,50 +62,8 @@ const THREADS: usize = 384;
 /// Registers of a consumer's thread.
 const REGISTERS: usize = 240;
 
-/// A sequence of a step.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Sequence {
-    /// The row of its first query.
-    pub query: usize,
-    /// Its queries.
-    pub tokens: usize,
-    /// Keys before the first query's own.
-    pub past: usize,
-    /// The position in the workspace of its first key: a multiple of 16. Positions that no sequence has hold numbers, zeros at
-    /// first: they are multiplied by zero.
-    pub key: usize,
-}
-
-/// The tiles of a batch, those with the most keys first. A launch has as many times [`QUERIES`] rows.
-///
-/// ```
-/// use fireq_kernels::cuda::{Sequence, prefill_tiles};
-///
-/// let short = Sequence { tokens: 5, ..Sequence::default() };
-/// let chunk = Sequence { query: 5, tokens: 200, past: 1000, key: 16 };
-/// let tiles = prefill_tiles(&[short, chunk]);
-/// assert_eq!(tiles.iter().map(|tile| tile.first).collect::<Vec<_>>(), [5 + 128, 5, 0]);
-/// assert_eq!((tiles[0].count, tiles[0].past, tiles[0].key), (200 - 128, 1000 + 128, 16));
-/// ```
-pub fn prefill_tiles(sequences: &[Sequence]) -> Vec<Queries> {
-    let tiles_of = |sequence: &Sequence| {
-        let Sequence { query, tokens, past, key } = *sequence;
-        (0..tokens).step_by(QUERIES).map(move |from| Queries {
-            first: (query + from) as u32,
-            count: (tokens - from).min(QUERIES) as u32,
-            past: (past + from) as u32,
-            key: key as u32,
-        })
-    };
-    let mut tiles: Vec<Queries> = sequences.iter().flat_map(tiles_of).collect();
-    tiles.sort_by_key(|tile| Reverse(key_tiles(tile)));
-    tiles
-}
-
-/// Tiles of keys that a CTA reads.
-pub(super) fn key_tiles(queries: &Queries) -> usize {
-    (queries.past as usize + queries.count as usize).div_ceil(KEYS)
-}
+/// Those of them that addresses, maxima and factors take: with fewer, registers spill.
+const OTHER_REGISTERS: usize = 24;
 
 /// Where, among the sixteen keys of a block, the values of the n-th lie: a lane that has probabilities of keys 2t, 2t + 1,
 /// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
@@ -109,6 +72,22 @@ pub fn value_position(n: usize) -> usize {
 }
 
 impl PrefillConfig {
+    /// Registers of a consumer's thread for sums, scores and probabilities.
+    pub(super) fn registers(&self, wide: usize) -> usize {
+        let sums = wide / 2 + 4;
+        let probabilities = KEYS / 8;
+        if self.in_flight == 1 {
+            // Scores, or a panel's sums.
+            return sums + (KEYS / 2).max(wide.min(128) / 2 + 4) + probabilities;
+        }
+        sums * (1 + usize::from(self.promotes)) + self.in_flight.saturating_sub(1) * KEYS / 2 + probabilities
+    }
+
+    /// Whether they suffice for heads of this many channels, filled up.
+    pub(super) fn finds_registers(&self, wide: usize) -> bool {
+        (self.in_flight > 1 || self.promotes) && self.registers(wide) <= REGISTERS - OTHER_REGISTERS
+    }
+
     /// Bytes of shared memory of a CTA for heads of this many channels, filled up.
     pub fn shared(&self, wide: usize) -> usize {
         QUERIES * wide + self.stages * (KEYS * wide + (wide + 8) * KEYS) + 8 * (1 + 4 * self.stages)
@@ -138,19 +117,19 @@ impl Prefill {
     }
 
     /// The descriptor of `positions` keys.
-    pub fn k(&self, positions: usize) -> TensorMapShape {
-        self.rows(self.kv_heads, positions, KEYS)
+    pub fn k(&self, positions: usize, config: &PrefillConfig) -> TensorMapShape {
+        self.rows(self.kv_heads, positions, KEYS / config.cluster)
     }
 
     /// The descriptor of values, channel by channel: rows of `pitch` positions, a multiple of 16, of which whole blocks of
     /// sixteen hold something, keys that there are none of zeros. Each block is in the order of [`value_position`].
-    pub fn v(&self, positions: usize, pitch: usize) -> TensorMapShape {
+    pub fn v(&self, positions: usize, pitch: usize, config: &PrefillConfig) -> TensorMapShape {
         let sizes = [positions.next_multiple_of(16), self.head, self.kv_heads];
         TensorMapShape {
             element: 1,
             sizes: sizes.map(|n| n as u64).to_vec(),
             strides: [pitch, self.head * pitch].map(|n| n as u64).to_vec(),
-            tile: [KEYS, self.wide(), 1].map(|n| n as u32).to_vec(),
+            tile: [KEYS, self.wide() / config.cluster, 1].map(|n| n as u32).to_vec(),
             swizzle: Swizzle::B128,
         }
     }
@@ -158,7 +137,7 @@ impl Prefill {
     /// Why there is no unit for these sizes.
     fn check(&self, config: PrefillConfig) -> Result<(), Unsupported> {
         let Prefill { heads, kv_heads, head, output } = *self;
-        let PrefillConfig { stages, in_flight } = config;
+        let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let fail =
             |reason: String| Err(Unsupported(format!("{heads} heads of {head} over {kv_heads}: {reason}")));
         if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
@@ -168,11 +147,14 @@ impl Prefill {
         if !head.is_multiple_of(multiple) || !(1..=256).contains(&head) {
             return fail("lanes store 16 bytes, and copies have at most 256 rows of values".into());
         }
-        if !matches!(in_flight, 2 | 3) || (in_flight == 3 && self.wide() > 128) {
-            let sums = self.wide() / 2 + 4;
-            let taken = sums + (in_flight - 1) * KEYS / 2 + KEYS / 8;
+        if !matches!(cluster, 1 | 2) || !(heads / kv_heads).is_multiple_of(cluster) {
+            return fail(format!("{cluster} neighbouring query heads do not share a kv head"));
+        }
+        let taken = config.registers(self.wide());
+        if !matches!(in_flight, 1..=3) || !config.finds_registers(self.wide()) {
             return fail(format!(
-                "with {in_flight} tiles in flight, sums, scores and probabilities take {taken} of {REGISTERS} registers"
+                "with {in_flight} tiles in flight{} sums, scores and probabilities take {taken} of {REGISTERS} registers",
+                if promotes { ", promoted," } else { "" }
             ));
         }
         let shared = config.shared(self.wide());
@@ -186,12 +168,13 @@ impl Prefill {
     pub fn unit(&self, config: PrefillConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check(config)?;
         let Prefill { heads, kv_heads, head, output } = *self;
-        let PrefillConfig { stages, in_flight } = config;
+        let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let out = float_name(output)?;
-        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}");
+        let (promoted, pair) = (if promotes { "_p" } else { "" }, if cluster > 1 { "_c2" } else { "" });
+        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}{promoted}{pair}");
         let shared = config.shared(self.wide());
-        let cta = Cta { threads: THREADS, cluster: 1, dynamic_shared: shared };
-        let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}>;");
+        let cta = Cta { threads: THREADS, cluster, dynamic_shared: shared };
+        let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}, {promotes}, {cluster}>;");
         let queries =
             format!("using Queries = prefill::Queries;\n{}", layout::<Queries>("Queries").trim_end());
         let facts = format!(
@@ -204,11 +187,13 @@ impl Prefill {
             text: text::<params::Prefill>(&parts),
             shape: format!("{heads} heads of {head} over {kv_heads}, {output} out"),
             config: format!(
-                "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight"
+                "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight, sums {}promoted{}",
+                if promotes { "" } else { "not " },
+                if cluster > 1 { ", keys and values shared by pairs" } else { "" }
             ),
             reason,
             cta,
-            grid: Grid::Queries { tile: QUERIES, heads },
+            grid: Grid::Queries { tile: QUERIES, heads, cluster },
             name,
         })
     }
@@ -228,53 +213,34 @@ mod tests {
     }
 
     #[test]
-    fn every_query_is_in_one_tile_and_tiles_have_fewer_and_fewer_keys() {
-        let lengths = [(1, 0), (300, 5000), (128, 0), (129, 127), (0, 9), (700, 13)];
-        let mut query = 0;
-        let sequences = lengths.map(|(tokens, past)| {
-            let sequence = Sequence { query, tokens, past, key: 16 * query };
-            query += tokens;
-            sequence
-        });
-        let tiles = prefill_tiles(&sequences);
-        assert!(tiles.windows(2).all(|pair| key_tiles(&pair[0]) >= key_tiles(&pair[1])));
-        let mut seen = vec![None; query];
-        for tile in &tiles {
-            for n in 0..tile.count {
-                let before = seen[(tile.first + n) as usize].replace((tile.past + n, tile.key));
-                assert_eq!(before, None, "row {} is in two tiles", tile.first + n);
-            }
-        }
-        let expected =
-            sequences.iter().flat_map(|s| (0..s.tokens).map(|n| ((s.past + n) as u32, s.key as u32)));
-        assert_eq!(seen, expected.map(Some).collect::<Vec<_>>());
-    }
-
-    #[test]
     fn sizes_without_a_kernel_are_refused_with_the_reason() {
-        let unit = |heads, kv_heads, head, stages, in_flight| {
+        let unit = |[heads, kv_heads, head]: [usize; 3], [stages, in_flight]: [usize; 2], promotes| {
             let attention = Prefill { heads, kv_heads, head, output: DType::BF16 };
-            attention.unit(PrefillConfig { stages, in_flight }, String::new())
+            attention.unit(PrefillConfig { stages, in_flight, promotes, cluster: 1 }, String::new())
         };
-        for (heads, kv_heads, head, in_flight) in
-            [(8, 2, 128, 3), (8, 8, 80, 3), (4, 1, 256, 2), (9, 3, 16, 2), (3, 1, 72, 3)]
+        for (heads, in_flight) in
+            [([8, 2, 128], 3), ([8, 8, 80], 3), ([4, 1, 256], 2), ([9, 3, 16], 2), ([3, 1, 72], 3)]
         {
-            assert!(unit(heads, kv_heads, head, 2, in_flight).is_ok(), "{heads} of {head} over {kv_heads}");
+            assert!(unit(heads, [2, in_flight], false).is_ok(), "{heads:?}");
         }
-        let refused = |heads, kv_heads, head, stages, in_flight| {
-            unit(heads, kv_heads, head, stages, in_flight).unwrap_err().to_string()
+        assert!(unit([8, 2, 128], [2, 2], true).is_ok() && unit([8, 2, 64], [2, 3], true).is_ok());
+        let refused = |heads, pipeline, promotes, said: &str| {
+            let reason = unit(heads, pipeline, promotes).unwrap_err().to_string();
+            assert!(reason.contains(said), "{reason}");
         };
-        assert!(
-            refused(8, 3, 128, 2, 3).contains("as many query heads")
-                && refused(8, 0, 128, 2, 3).contains("over 0")
+        refused([8, 3, 128], [2, 3], false, "as many query heads");
+        refused([8, 0, 128], [2, 3], false, "over 0");
+        refused([8, 2, 36], [2, 3], false, "16 bytes");
+        refused([8, 2, 512], [2, 2], false, "256 rows");
+        refused([8, 2, 256], [2, 3], false, "sums, scores and probabilities take 276 of 240 registers");
+        refused(
+            [8, 2, 128],
+            [2, 3],
+            true,
+            "promoted, sums, scores and probabilities take 280 of 240 registers",
         );
-        assert!(
-            refused(8, 2, 36, 2, 3).contains("16 bytes") && refused(8, 2, 512, 2, 2).contains("256 rows")
-        );
-        assert!(refused(8, 2, 256, 2, 3).contains("276 of 240 registers"));
-        assert!(
-            refused(8, 2, 256, 3, 2).contains("of 232448 bytes")
-                && refused(8, 2, 128, 1, 2).contains("1 stages")
-        );
+        refused([8, 2, 128], [2, 4], false, "with 4 tiles");
+        refused([8, 2, 256], [3, 2], false, "of 232448 bytes");
+        refused([8, 2, 128], [1, 2], false, "1 stages");
     }
 }

@@ -3,7 +3,7 @@
 use fireq_ir::Fit;
 
 use super::params::{self, Run};
-use super::prefill::Sequence;
+use super::sequence::Sequence;
 use super::unit::{Cta, Grid, Parts, Unit, Unsupported, access, layout, text};
 use crate::pages::Pages;
 

@@ -48,6 +48,7 @@ sources! {
     "mainloop/head.cuh"
     "mainloop/int4_fp8.cuh"
     "mainloop/prefill.cuh"
+    "mainloop/prefill_source.cuh"
     "mainloop/row.cuh"
     "epilogue/heads.cuh"
     "epilogue/linear.cuh"

@@ -63,12 +63,14 @@ pub enum Grid {
         /// Numbers of a CTA.
         per_cta: usize,
     },
-    /// This many heads in y for every `tile` rows.
+    /// As many clusters in y as have this many heads, one for each CTA, for every `tile` rows.
     Queries {
         /// Rows of a CTA.
         tile: usize,
         /// Query heads.
         heads: usize,
+        /// CTAs of a cluster.
+        cluster: usize,
     },
     /// One in x for every kv head, one in y for every row, and in z as many as its keys are split among.
     Splits(DecodeAttention),
@@ -108,7 +110,7 @@ impl Grid {
             Grid::Rows => [rows, 1, 1],
             Grid::RowParts(parts) => [rows, parts, 1],
             Grid::Elements { cols, per_cta } => [(rows * cols).div_ceil(per_cta), 1, 1],
-            Grid::Queries { tile, heads } => [rows.div_ceil(tile), heads, 1],
+            Grid::Queries { tile, heads, cluster } => [rows.div_ceil(tile) * cluster, heads / cluster, 1],
             Grid::Splits(of) => [of.kv_heads, rows, of.split(&vec![past + 1; rows]).parts],
             Grid::Tiles64 { heads, parts } => [past.div_ceil(TILE), heads, parts],
             Grid::Fixed([x, y]) => [x, y, 1],

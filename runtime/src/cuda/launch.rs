@@ -50,7 +50,7 @@ impl Ready {
     /// Whether it runs in a step at all.
     pub fn runs(&self, step: &Step, room: &Room) -> bool {
         let rows = step.count(self.launch.rows, None, room);
-        self.launch.when.holds(rows, step.longest)
+        self.launch.when.holds(rows, step.longest, step.keys)
     }
 
     /// Its launch in a step; one for each sequence that has a past, where rows are that.

@@ -30,6 +30,8 @@ pub(super) struct Step {
     pub sequences: Vec<Sequence>,
     /// The most tokens of a sequence.
     pub longest: usize,
+    /// The most keys of a sequence.
+    pub keys: usize,
     runs: usize,
     tiles: usize,
     tokens: usize,
@@ -63,6 +65,7 @@ impl Step {
         let keys: Vec<usize> = sequences.iter().flat_map(|s| (1..=s.tokens).map(|n| s.past + n)).collect();
         Ok(Step {
             longest: sequences.iter().map(|s| s.tokens).max().unwrap_or(0),
+            keys: keys.iter().copied().max().unwrap_or(0),
             runs: runs(&sequences).len(),
             tiles: prefill_tiles(&sequences).len(),
             tokens: query,

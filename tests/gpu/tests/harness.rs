@@ -208,7 +208,7 @@ fn a_kernel_that_fails_ends_the_run_with_the_driver_s_words() {
     let (output, _) = bundle.run();
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("byte 1200 of `memory`") && said.contains("unspecified launch failure"), "{said}");
+    assert!(said.contains("byte 1344 of `memory`") && said.contains("unspecified launch failure"), "{said}");
 }
 
 #[test]

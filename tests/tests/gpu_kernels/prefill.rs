@@ -1,12 +1,13 @@
 //! Prefill attention against the interpreter's: grouped heads, pasts, tails, and scores of any size.
 
+mod faults;
+
 use fireq_ir::DType;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::cuda::{Prefill, PrefillConfig, QUERIES, Sequence, prefill_tiles, value_position};
 use fireq_kernels::layout::pitch;
 use fireq_tests::relative_error;
 
-use super::broken::broken;
 use super::device::{Device, UNTOUCHED, device};
 use super::linear::NAN;
 use super::oracle::{Case, elements_e4m3, parts, pitched};
@@ -97,7 +98,12 @@ impl Batch {
     }
 
     /// The operands of a launch, and its rows. One sequence is launched as one.
-    fn operands(&self, gpu: &mut Device, attention: &Attention) -> (params::Prefill, usize) {
+    fn operands(
+        &self,
+        gpu: &mut Device,
+        attention: &Attention,
+        config: &PrefillConfig,
+    ) -> (params::Prefill, usize) {
         let Attention { sizes, scale } = *attention;
         let (tokens, positions) = (self.tokens(), self.positions());
         let stride = positions.next_multiple_of(16) + 16;
@@ -107,8 +113,8 @@ impl Batch {
             [("q", queries), ("k", keys), ("v", values)].map(|(name, codes)| gpu.put(name, &codes));
         let params = params::Prefill {
             q: Device::map(q, &sizes.q(tokens)),
-            k: Device::map(k, &sizes.k(positions)),
-            v: Device::map(v, &sizes.v(positions, stride)),
+            k: Device::map(k, &sizes.k(positions, config)),
+            v: Device::map(v, &sizes.v(positions, stride, config)),
             q_scales: gpu.put("q scales", &self.queries(1)),
             out: gpu.space(&format!("out {}", sizes.output), self.out_bytes(attention) + 64),
             factor: scale * std::f32::consts::LOG2_E,
@@ -153,14 +159,26 @@ impl Batch {
     }
 }
 
-/// Some sequences of `[tokens, past]`; stages and tiles in flight.
+/// Some sequences of `[tokens, past]`; stages and tiles in flight. Sums are promoted and not, where there is such a kernel, and
+/// CTAs are alone and, where heads share keys, in pairs.
 fn check(attention: Attention, lengths: &[[usize; 2]], [stages, in_flight]: [usize; 2]) {
+    for (promotes, cluster) in [(false, 1), (false, 2), (true, 1), (true, 2)] {
+        let config = PrefillConfig { stages, in_flight, promotes, cluster };
+        if attention.sizes.unit(config, String::new()).is_ok() {
+            check_one(attention, lengths, config);
+        } else {
+            assert!(promotes || in_flight == 1 || cluster == 2, "there is a kernel without promotion");
+        }
+    }
+}
+
+fn check_one(attention: Attention, lengths: &[[usize; 2]], config: PrefillConfig) {
     let Some(mut gpu) = device() else { return };
     // Tensor cores keep fewer bits of sums than f32.
     gpu.near = Near::Relatively(2e-3);
     let batch = Batch::new(&attention, lengths, 40);
-    let (params, rows) = batch.operands(&mut gpu, &attention);
-    let unit = attention.sizes.unit(PrefillConfig { stages, in_flight }, String::new()).unwrap();
+    let (params, rows) = batch.operands(&mut gpu, &attention, &config);
+    let unit = attention.sizes.unit(config, String::new()).unwrap();
     gpu.launch(&unit, rows, 0, &params);
     for (error, length) in batch.errors(&gpu, &attention, params.out).into_iter().zip(lengths) {
         let what = format!("{:?}, scores times {}, {length:?}", attention.sizes, attention.scale);
@@ -250,43 +268,10 @@ fn heads_of_a_few_fours_are_filled_up() {
     check(to_bf16(heads(3, 1, 72)), &[[17, 130]], [2, 3]);
 }
 
-/// The relative error of a broken kernel's outputs, or what the simulator says of it. Five tiles of keys go through two stages.
-fn broken_attention(in_flight: usize, right: &str, wrong: &str) -> Result<f64, String> {
-    let mut gpu = device().expect("asked before");
-    let attention = heads(1, 1, 64);
-    let batch = Batch::new(&attention, &[[70, 530]], 0);
-    let (params, rows) = batch.operands(&mut gpu, &attention);
-    let unit = attention.sizes.unit(PrefillConfig { stages: 2, in_flight }, String::new()).unwrap();
-    gpu.attempt(&unit, &broken(&unit, right, wrong), rows, &params)?;
-    Ok(batch.errors(&gpu, &attention, params.out)[0])
-}
-
+/// Panels of values that are promoted one after the other, of tiles of which only one is in flight.
 #[test]
-fn attention_without_a_wait_a_fence_or_a_mask_is_caught() {
-    if device().is_none() {
-        return;
-    }
-    let refused = |in_flight: usize, right: &str, wrong: &str, said: &str| {
-        let fault = broken_attention(in_flight, right, wrong).unwrap_err();
-        assert!(fault.contains(said), "without `{}`: {fault}", right.trim());
-    };
-    let flight = "register of a wgmma in flight";
-    refused(3, "wait_for_products<LAST ? 1 : 2>();", "", flight);
-    refused(3, "wait_for_products<LAST ? 0 : 1>();", "", flight);
-    refused(2, "wait_for_products<1>();\n        scores_are_there", "scores_are_there", flight);
-    let fence = "fence_products();\n#pragma unroll\n        for (int part = 0; part < Tile::KEYS / 32";
-    refused(3, fence, fence.trim_start_matches("fence_products();"), "no wgmma.fence");
-    refused(3, "wait(memory.keys_full(keys.stage), keys.parity);", "", "shared");
-    refused(3, "wait(memory.keys_empty(ring.stage), ring.parity ^ 1);", "", "shared");
-    refused(3, "wait(memory.values_empty(ring.stage), ring.parity ^ 1);", "", "shared");
-    refused(3, "    publish_writes();\n}\n\n/// This lane", "}\n\n/// This lane", "shared");
-    let arrived = "if (has_ended(memory.values_full(values.stage), values.parity)) return;";
-    refused(3, arrived, "return;", "shared");
-    let masked = "if (visible < Tile::KEYS) mask";
-    assert!(broken_attention(3, masked, masked).unwrap() < 5e-4);
-    let unmasked = broken_attention(3, masked, "if (visible < 0) mask").unwrap();
-    assert!(unmasked > 0.1, "keys behind the query count: {unmasked:.1e}");
-    let rescaled =
-        broken_attention(2, "if (!any_lane(rescale[0] != 1.0f || rescale[1] != 1.0f)) return;", "return;");
-    assert!(rescaled.unwrap() > 0.01, "sums stay those of smaller maxima");
+fn heads_of_two_panels_are_promoted_panel_by_panel() {
+    check(heads(2, 1, 256), &[[140, 300]], [2, 1]);
+    check(to_bf16(heads(1, 1, 192)), &[[20, 140], [129, 0]], [2, 1]);
+    check(heads(1, 1, 128), &[[70, 190]], [3, 1]);
 }

@@ -1,6 +1,7 @@
 //! The project's own commands, run as `cargo xtask <command>`. Needs no LLVM to build: it is what installs it.
 
 mod ablation;
+mod accuracy;
 mod demo;
 mod fuzz;
 mod gpu;
@@ -93,6 +94,8 @@ enum Command {
         #[arg(long, default_value_t = 131072, value_name = "N")]
         limit: usize,
     },
+    /// Print what FP8 probabilities and INT4 keys and values cost outputs of attention, with and without scales of keys.
+    AttentionAccuracy,
 }
 
 #[derive(Args)]
@@ -150,6 +153,7 @@ fn main() -> ExitCode {
         Command::GpuBundle { folder } => gpu::bundle(&folder),
         Command::GpuReport { results } => gpu::report(&results),
         Command::Outliers(options) => write_outliers(&options),
+        Command::AttentionAccuracy => accuracy::attention_accuracy(),
         Command::Ablation { model, text, ctx, limit } => {
             ablation::ablation(&ablation::Ablation { model, text, ctx, limit })
         }

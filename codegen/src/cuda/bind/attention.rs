@@ -3,7 +3,7 @@
 use fireq_ir::plan::{Launch, Place};
 use fireq_kernels::cuda::params;
 use fireq_kernels::cuda::program::{Argument, Count, Extent, MapShape, Table};
-use fireq_kernels::cuda::{DecodeAttention, Prefill, Qkv};
+use fireq_kernels::cuda::{DecodeAttention, Prefill, PrefillConfig, Qkv};
 use fireq_kernels::layout::pitch;
 
 use super::products::map;
@@ -93,22 +93,15 @@ impl Binder<'_> {
         Ok([attention, combine])
     }
 
-    /// The arguments of the copy of earlier keys and values for prefill, and of prefill.
-    pub fn prefill(
-        &self,
-        of: &Attended<'_>,
-        decode: &DecodeAttention,
-        prefill: &Prefill,
-        scale: f32,
-    ) -> [Vec<Argument>; 2] {
-        let Prefill { heads, kv_heads, head, .. } = *prefill;
-        let page = decode.pages().bytes();
+    /// The arguments of the copy of earlier keys and values for prefill.
+    pub fn gather(&self, of: &Attended<'_>, decode: &DecodeAttention) -> Vec<Argument> {
+        let (kv_heads, head, page) = (decode.kv_heads, decode.head, decode.pages().bytes());
         let [keys, values] = self.workspaces(kv_heads, head);
         let behind = |workspace: &Argument, by_key| match workspace {
             Argument::Region { region, .. } => Argument::Region { region: *region, by_key },
             other => other.clone(),
         };
-        let gather = fields::<params::GatherPages>([
+        fields::<params::GatherPages>([
             ("pages", self.pages(of, page)),
             ("table", Argument::Table(Table::Pages)),
             ("k_workspace", behind(&keys, kv_heads * pitch(head))),
@@ -116,12 +109,24 @@ impl Binder<'_> {
             ("page_stride", number(page)),
             ("workspace_stride", Argument::Count(Count::Positions)),
             ("keys", Argument::Count(Count::Past)),
-        ]);
+        ])
+    }
+
+    /// The arguments of attention of many queries.
+    pub fn prefill(
+        &self,
+        of: &Attended<'_>,
+        prefill: &Prefill,
+        config: &PrefillConfig,
+        scale: f32,
+    ) -> Vec<Argument> {
+        let Prefill { heads, kv_heads, head, .. } = *prefill;
+        let [keys, values] = self.workspaces(kv_heads, head);
         let of_positions = |shape: &dyn Fn(usize) -> _| MapShape::of(Extent::Positions, shape);
-        let attention = fields::<params::Prefill>([
+        fields::<params::Prefill>([
             ("q", map(part(of.q.output, 0), MapShape::of(Extent::Tokens, |rows| prefill.q(rows)))),
-            ("k", map(keys, of_positions(&|rows| prefill.k(rows)))),
-            ("v", map(values, of_positions(&|rows| prefill.v(rows, rows)))),
+            ("k", map(keys, of_positions(&|rows| prefill.k(rows, config)))),
+            ("v", map(values, of_positions(&|rows| prefill.v(rows, rows, config)))),
             ("tiles", Argument::Table(Table::Tiles)),
             ("q_scales", part(of.q.output, 1)),
             ("out", part(of.attention.output, 0)),
@@ -130,8 +135,7 @@ impl Binder<'_> {
             ("past", Argument::U32(0)),
             ("heads", number(heads)),
             ("repeats", number(heads / kv_heads)),
-        ]);
-        [gather, attention]
+        ])
     }
 
     /// The pages of the attention's layer.

@@ -38,15 +38,15 @@ pub(super) struct ClusterBarrier {
 }
 
 impl ClusterBarrier {
-    pub fn new(agents: usize) -> Self {
-        let (knowledge, completed) = (Knowledge::new(agents), Knowledge::new(agents));
+    pub fn new(warps: usize) -> Self {
+        let (knowledge, completed) = (Knowledge::new(warps), Knowledge::new(warps));
         Self { arrived: vec![], passed: vec![], knowledge, completed }
     }
 }
 
 impl NamedBarrier {
-    pub fn new(agents: usize) -> Self {
-        let knowledge = Knowledge::new(agents);
+    pub fn new(warps: usize) -> Self {
+        let knowledge = Knowledge::new(warps);
         Self { arrived: 0, expected: None, knowledge, waiting: vec![], votes: 0, results: vec![] }
     }
 

@@ -15,9 +15,12 @@ mod transfer;
 mod warp;
 mod wgmma;
 
+use std::collections::BTreeMap;
+
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
+use crate::clock::Stamp;
 use crate::fault::{Fault, FaultKind, Position, Trouble, Waiting};
 use crate::launch::World;
 use crate::memory::Memory;
@@ -37,6 +40,8 @@ pub(crate) struct Machine<'m> {
     ctas: Vec<Cta>,
     warps: Vec<Warp>,
     transfers: Vec<Transfer>,
+    /// The last copy whose bytes the barrier object at this offset of a CTA counts.
+    counted: BTreeMap<(usize, u64), Stamp>,
     cluster: ClusterBarrier,
     /// Counts everything that may let a waiting warp go on.
     progress: u64,
@@ -77,7 +82,7 @@ const MOST_STALLS: u32 = 64;
 impl<'m> Machine<'m> {
     pub fn new(world: &'m World<'m>, cluster: u64, seed: u64, spare: &mut Vec<Vec<Row>>) -> Self {
         let (ctas, warps) = setup::cluster(world, cluster, spare);
-        let agents = warps.len() * 2;
+        let all = warps.len();
         Self {
             world,
             memory: Memory::new(),
@@ -85,7 +90,8 @@ impl<'m> Machine<'m> {
             ctas,
             warps,
             transfers: vec![],
-            cluster: ClusterBarrier::new(agents),
+            counted: BTreeMap::new(),
+            cluster: ClusterBarrier::new(all),
             progress: 0,
             stalls: (0, 0),
             rng: ChaCha8Rng::seed_from_u64(seed),

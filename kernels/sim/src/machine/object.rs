@@ -72,7 +72,7 @@ impl Machine<'_> {
         (cta, offset): (usize, u64),
         op: &Mbarrier,
     ) -> Result<bool, FaultKind> {
-        let agents = self.warps.len() * 2;
+        let warps = self.warps.len();
         let misuse = |reason: String| FaultKind::Mbarrier { offset, reason };
         let warp = &mut self.warps[w];
         let shared = &mut self.ctas[cta].shared;
@@ -90,7 +90,7 @@ impl Machine<'_> {
                 shared.write(offset, 8, &who)?;
                 shared.mark_barrier(offset, true);
                 let count = warp.rows[*count as usize][lane] as u32;
-                shared.barriers.insert(offset, Barrier::new(count, agents).map_err(misuse)?);
+                shared.barriers.insert(offset, Barrier::new(count, warps).map_err(misuse)?);
             }
             Mbarrier::Invalidate => {
                 shared.check_barrier(offset, &who)?;

@@ -19,20 +19,20 @@ pub(super) fn cluster(world: &World, number: u64, spare: &mut Vec<Vec<Row>>) -> 
     let [cx, cy, cz] = world.shape.cluster;
     let ranks = (cx * cy * cz) as usize;
     let per_cta = world.shape.threads.div_ceil(LANES as u32) as usize;
-    let agents = ranks * per_cta * 2;
+    let all = ranks * per_cta;
     let cluster_id = coordinates(number, world.shape.grid);
     let (mut ctas, mut warps) = (vec![], vec![]);
     for rank in 0..ranks {
         let within = coordinates(rank as u64, world.shape.cluster);
         let id = std::array::from_fn(|i| cluster_id[i] * world.shape.cluster[i] + within[i]);
-        let barriers = (0..BARRIERS).map(|_| NamedBarrier::new(agents)).collect();
+        let barriers = (0..BARRIERS).map(|_| NamedBarrier::new(all)).collect();
         let shared = Shared::new(world.shape.shared);
         ctas.push(Cta { id, shared, barriers, first_warp: rank * per_cta, warps: per_cta, finished: false });
         for index in 0..per_cta as u32 {
             let place = Place { world, cluster_id, within, rank: rank as u32, cta: id, warp: index };
             let agent = (rank * per_cta) as u16 + index as u16;
             let rows = rows(&place, spare.pop().unwrap_or_default());
-            let mut warp = Warp::new(rank, index, agent, agents, rows, world.kernel.local_bytes);
+            let mut warp = Warp::new(rank, index, agent, all, rows, world.kernel.local_bytes);
             let threads = (world.shape.threads - index * LANES as u32).min(LANES as u32);
             warp.start(u32::MAX >> (LANES as u32 - threads));
             warps.push(warp);

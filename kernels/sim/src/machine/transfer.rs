@@ -59,13 +59,22 @@ impl Machine<'_> {
                 _ => vec![],
             };
             for (group, pieces, barrier) in made {
-                let stamp = self.warps[w].issue();
+                let stamp = self.stamp_copy(w, barrier);
                 let transfer = Transfer { warp: w, pc, lane, group, pieces, barrier, arrivals: None, stamp };
                 self.issue(transfer).at_lane(lane)?;
             }
         }
         self.progress += 1;
         Ok(())
+    }
+
+    /// The stamp of a new copy: one of its barrier's, or of the warp's where none counts its bytes.
+    fn stamp_copy(&mut self, w: usize, barrier: Option<(usize, u64, u32)>) -> Stamp {
+        let Some((cta, offset, _)) = barrier else { return self.warps[w].issue() };
+        let next = (2 * self.warps.len() + self.counted.len()) as u16;
+        let last = self.counted.entry((cta, offset)).or_insert(Stamp { agent: next, time: 0 });
+        last.time += 1;
+        *last
     }
 
     /// Checks what the operation touches, marks it as in flight, and performs it where it is early.

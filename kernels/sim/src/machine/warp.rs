@@ -158,7 +158,7 @@ impl Warp {
     /// A stamp for a new asynchronous operation.
     pub fn issue(&mut self) -> Stamp {
         self.issued += 1;
-        Stamp { agent: self.agent + (self.knowledge.seen.0.len() / 2) as u16, time: self.issued }
+        Stamp { agent: self.agent + self.knowledge.warps as u16, time: self.issued }
     }
 
     /// Starts a new moment, after others may have learned of the moments before.
@@ -246,15 +246,8 @@ impl Warp {
         self.fragments.iter().enumerate().filter(move |(_, f)| able(f)).map(|(i, _)| i)
     }
 
-    pub fn new(
-        cta: usize,
-        index: u32,
-        agent: u16,
-        agents: usize,
-        rows: Vec<Row>,
-        local_bytes: usize,
-    ) -> Self {
-        let mut knowledge = Knowledge::new(agents);
+    pub fn new(cta: usize, index: u32, agent: u16, warps: usize, rows: Vec<Row>, local_bytes: usize) -> Self {
+        let mut knowledge = Knowledge::new(warps);
         knowledge.seen.0[agent as usize] = 1;
         let count = rows.len();
         Self {

@@ -83,32 +83,37 @@ pub struct Launch {
     pub arguments: Vec<Argument>,
 }
 
-/// The steps in which a launch runs.
+/// The steps in which a launch runs: of each number that is given, those within.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", deny_unknown_fields)]
-pub enum When {
-    /// All of them.
-    #[default]
-    Always,
-    /// Those with so many rows: at least the first number, and at most the second where there is one.
-    Rows(usize, Option<usize>),
-    /// Those whose sequences have so many tokens at most: at least the first number, and at most the second.
-    Longest(usize, Option<usize>),
+#[serde(deny_unknown_fields)]
+pub struct When {
+    /// The launch's rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<Between>,
+    /// The most tokens of a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest: Option<Between>,
+    /// The most keys of a sequence.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keys: Option<Between>,
 }
+
+/// At least the first number, and at most the second where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Between(pub usize, pub Option<usize>);
 
 impl When {
     fn is_always(&self) -> bool {
-        *self == When::Always
+        *self == When::default()
     }
 
-    /// Whether a launch on `rows` rows runs in a step whose longest sequence has `longest` tokens.
-    pub fn holds(self, rows: usize, longest: usize) -> bool {
-        let within = |n: usize, from: usize, to: Option<usize>| from <= n && to.is_none_or(|to| n <= to);
-        match self {
-            When::Always => true,
-            When::Rows(from, to) => within(rows, from, to),
-            When::Longest(from, to) => within(longest, from, to),
-        }
+    /// Whether a launch on `rows` rows runs in a step whose longest sequence has `longest` tokens, and whose sequences have at
+    /// most `keys` keys.
+    pub fn holds(self, rows: usize, longest: usize, keys: usize) -> bool {
+        let within = |n: usize, of: Option<Between>| {
+            of.is_none_or(|Between(from, to)| from <= n && to.is_none_or(|to| n <= to))
+        };
+        within(rows, self.rows) && within(longest, self.longest) && within(keys, self.keys)
     }
 }
 

@@ -54,7 +54,7 @@ fn at(sequences: usize, keys: usize) -> Vec<Timed> {
     let torch = json!({
         "sequences": sequences, "keys": keys, "heads": OF.heads, "kv_heads": OF.kv_heads, "head": OF.head
     });
-    let attention = timed(OF.unit().unwrap(), &work, operands, |_| ("attention", torch));
+    let attention = timed(OF.unit().unwrap(), &work, operands, |_| ("decode", torch));
     std::iter::once(attention).chain((sums > 0).then(|| combined(sequences, keys, split))).collect()
 }
 
