@@ -11,7 +11,7 @@ use fireq_kernels::cuda::{
 
 use super::bind::Binder;
 use super::heads::{attended, of_attention};
-use super::select::{Run, Steps};
+use super::run::{Run, Steps};
 
 /// The most tokens of a step that each read the whole cache, of 131 bytes for a key with heads of 128 channels. Prefill reads it
 /// once, writes 256 bytes of FP8 for each and reads these again: as much as five tokens do.

@@ -9,7 +9,8 @@ use fireq_kernels::pages::TILE;
 
 use super::attention::few;
 use super::bind::{Attended, Binder};
-use super::select::{Run, cols};
+use super::run::Run;
+use super::select::cols;
 
 /// Positions of a page.
 const PAGE: usize = TILE;

@@ -13,7 +13,7 @@ use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
 use super::bind::{Binder, part};
-use super::select::{Found, Run};
+use super::run::{Found, Run};
 
 /// The methods of products: a model has few different ones, and many of each.
 pub(super) struct Methods<'a> {

@@ -9,6 +9,7 @@ pub mod cubin;
 mod heads;
 pub mod linear;
 pub mod nvrtc;
+mod run;
 pub mod select;
 pub mod toolkit;
 

@@ -3,7 +3,7 @@
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{Kernel, Launch, Place, Plan};
 use fireq_ir::{Dim, Format, Type};
-use fireq_kernels::cuda::program::{self, Argument, Between, Count, Program, When};
+use fireq_kernels::cuda::program::{self, Count, Program};
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_kernels::cuda::{
     Addend, Elementwise, Grid, Output, Unit, Unsupported, elementwise, gather, logits, norm_quantize,
@@ -14,6 +14,7 @@ use super::attention::attention;
 use super::bind::{self, Binder};
 use super::heads::heads;
 use super::linear::{Methods, epilogue, linears, product};
+use super::run::{Found, Missing, Run, Steps};
 
 /// A kernel of a plan, and its unit where there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,70 +85,6 @@ fn launch_of(symbol: &str, run: &Run, result: Option<usize>) -> program::Launch 
         grid: *grid,
         arguments: run.arguments.clone(),
     }
-}
-
-/// What a launch of a plan runs, or a part of it.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Run {
-    /// The kernel.
-    pub unit: Unit,
-    /// The steps for which it runs, as the manifest has them.
-    pub steps: Steps,
-    /// The same for the program.
-    pub when: When,
-    /// What its rows are.
-    pub rows: Count,
-    /// What it takes; nothing where it runs for a later launch of the plan, with which it does this one.
-    pub arguments: Vec<Argument>,
-}
-
-impl Run {
-    /// A kernel whose rows are tokens, of which there may be any number.
-    pub fn of(unit: Unit, arguments: Vec<Argument>) -> Self {
-        Run { unit, steps: Steps::default(), when: When::default(), rows: Count::Tokens, arguments }
-    }
-
-    /// The kernel, for sequences of at most so many tokens, and of so many keys.
-    pub fn of_longest(self, steps: Steps) -> Self {
-        let when = When { longest: steps.tokens.map(between), keys: steps.keys.map(between), rows: None };
-        Run { steps, when, ..self }
-    }
-
-    /// The kernel, for these numbers of rows.
-    pub fn of_rows(self, range: TokenRange) -> Self {
-        let when = When { rows: Some(between(range)), ..When::default() };
-        Run { steps: range.into(), when, ..self }
-    }
-}
-
-/// What a launch runs, or the name of what is missing with the reason.
-pub(super) type Found = Result<Run, Missing>;
-
-fn between(range: TokenRange) -> Between {
-    Between(range.from, range.to)
-}
-
-/// The steps for which a unit runs: of some numbers of tokens, and for attention of rows of some numbers of keys; of any where
-/// there is none.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Steps {
-    pub tokens: Option<TokenRange>,
-    pub keys: Option<TokenRange>,
-}
-
-impl From<TokenRange> for Steps {
-    fn from(tokens: TokenRange) -> Self {
-        Steps { tokens: Some(tokens), keys: None }
-    }
-}
-
-/// What has no kernel.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Missing {
-    /// What would do it.
-    pub name: String,
-    /// Why there is none.
-    pub reason: String,
 }
 
 /// What a launch runs, in order; of neighbours with numbers of tokens, those of one number: a product, or the decoding of its
