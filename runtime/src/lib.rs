@@ -1,7 +1,8 @@
 //! Loads artifacts and executes their plans. Needs no compiler, no LLVM and no toolkit.
 //!
 //! [`Artifact::open`] trusts nothing before it checked version, machine and hashes; [`Executor`] runs a plan on buffers
-//! it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token.
+//! it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token. [`cuda::Executor`] does the same on
+//! a GPU, for several sequences in a step, and [`cuda::Batch`] continues many texts there.
 
 mod artifact;
 mod buffers;
