@@ -74,12 +74,13 @@ impl Batch {
 
     /// Adds a request, whose events have this number. One that never has room is an error.
     pub fn add(&mut self, id: usize, request: Request) -> Result<(), RuntimeError> {
-        let Room { context, pages, .. } = *self.executor.room();
+        let Room { context, pages, positions, .. } = *self.executor.room();
         let prompt = request.prompt.len();
-        let most = prompt.saturating_add(request.tokens).min(context).div_ceil(PAGE);
-        if prompt == 0 || prompt > context || most > pages {
+        let most = prompt.saturating_add(request.tokens).min(context);
+        // One that gives its pages back reads everything again, for which a step must have room.
+        if prompt == 0 || prompt > context || most > positions.min(pages * PAGE) {
             return Err(RuntimeError::Step(format!(
-                "a prompt of {prompt} tokens to be continued by {}: there is room for {context} positions and {pages} pages of {PAGE}",
+                "a prompt of {prompt} tokens to be continued by {}: there is room for {context} positions, {positions} in a step, and {pages} pages of {PAGE}",
                 request.tokens
             )));
         }

@@ -68,6 +68,10 @@ fn texts_that_never_have_room_are_refused_and_texts_end_where_they_should() {
     assert!(batch.add(0, request(vec![], 1, &[])).is_err());
     assert!(batch.add(0, request(tokens(0, 71), 1, &[])).unwrap_err().to_string().contains("71 tokens"));
     assert!(batch.add(0, request(vec![1024], 1, &[])).unwrap_err().to_string().contains("vocabulary"));
+    let narrow = Room { positions: 48, ..room };
+    let mut narrow = Batch::new(Executor::new(&gpu, &artifact, narrow).unwrap());
+    let said = narrow.add(0, request(tokens(0, 40), 9, &[])).unwrap_err().to_string();
+    assert!(said.contains("48 in a step"), "{said}");
     let third = greedy((&artifact, &gpu), &tokens(1, 5), 3)[2];
     batch.add(4, request(tokens(1, 5), 0, &[])).unwrap();
     batch.add(5, request(tokens(0, 69), 100, &[])).unwrap();
