@@ -23,7 +23,7 @@ pub struct LinearConfig {
     /// Tiles that read their tokens once for all of them, neighbours in channels: 1, 2 or 4, at most as many as a stage's steps.
     pub cluster: usize,
     /// Steps after which the tensor cores' sums are added to sums in FP32 registers, a divisor of a stage's or a multiple; 0
-    /// where they keep theirs to the end. See [`promotion`](super::cost::promotion).
+    /// where they keep theirs to the end. See [`promotion`](crate::cuda::cost::promotion).
     pub promotion: usize,
     /// Token tiles of a band, where CTAs take one tile after another in the order of [`tile_place`](crate::cuda::tile_place); 0 where
     /// each has one. See [`LinearConfig::in_bands`].
