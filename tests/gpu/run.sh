@@ -9,7 +9,8 @@ nvidia-smi --query-gpu=name,driver_version,clocks.sm,clocks.mem,clocks.max.sm,cl
     --format=csv > "$out/gpu.csv" 2>&1
 cases=$(mktemp -d)
 trap 'rm -rf "$cases"' EXIT
-tar -xzf "$here/cases.tgz" -C "$cases" || exit 1
+tar -xJf "$here/cases.txz" -C "$cases" ||
+    python3 -c 'import sys, tarfile; tarfile.open(sys.argv[1]).extractall(sys.argv[2])' "$here/cases.txz" "$cases" || exit 1
 "$here/fireq-gpu" "$cases" -o "$out/kernels.json"
 failed=$?
 # The demo model: every launch against the interpreter for prompts and single tokens, a text, and its speed.
