@@ -3,7 +3,7 @@
 //! So an error is found where it is made, however little of it is seen behind: each operation is judged alone.
 
 use fireq_ir::interp::{Data, Tensor, eval};
-use fireq_ir::plan::{BufferId, Kernel, Launch, Place, Plan, Step};
+use fireq_ir::plan::{BufferId, Kernel, Launch, Place, Plan, Step, Storage, parts, unpack};
 use fireq_ir::quant::Quantized;
 use fireq_ir::{Dim, Shape, Type};
 
@@ -77,6 +77,20 @@ pub(crate) fn type_in(plan: &Plan, buffer: BufferId, step: Step) -> Type {
         *rows = Dim::Fixed(step.past + step.tokens);
     }
     Type { shape: Shape(dims.into_iter().collect()), ..buffer.ty.clone() }
+}
+
+/// The value of this type whose parts `read` gives: which part, and its bytes.
+pub(crate) fn tensor<B: AsRef<[u8]>>(
+    ty: &Type,
+    storage: Storage,
+    mut read: impl FnMut(usize, usize) -> Result<B, RuntimeError>,
+) -> Result<Tensor, RuntimeError> {
+    let no_size = || RuntimeError::Step(format!("a value of type {ty} has no size"));
+    let rows = ty.shape.rows().fixed().unwrap_or(1);
+    let list = parts(ty, storage).ok_or_else(no_size)?;
+    let bytes = list.iter().enumerate().map(|(n, part)| read(n, part.stored(rows).ok_or_else(no_size)?.1));
+    let bytes = bytes.collect::<Result<Vec<B>, _>>()?;
+    unpack(ty, storage, &bytes.iter().map(B::as_ref).collect::<Vec<_>>()).ok_or_else(no_size)
 }
 
 /// Channels of each row, as a slice has them.

@@ -5,11 +5,11 @@ use std::time::Instant;
 
 use fireq_ir::Dim;
 use fireq_ir::interp::Tensor;
-use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, parts, unpack, verify_plan};
+use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, verify_plan};
 use libloading::Library;
 
 use crate::buffers::{Addresses, Buffers};
-use crate::compare::{Compared, compare, type_in};
+use crate::compare::{Compared, compare, tensor, type_in};
 use crate::threads::Threads;
 use crate::{Bytes, Ran, RuntimeError, Weights};
 
@@ -200,17 +200,10 @@ impl Executor {
     /// What a buffer holds.
     fn value(&self, buffer: usize, step: Step) -> Result<Tensor, RuntimeError> {
         let ty = type_in(&self.plan, buffer, step);
-        let storage = self.plan.buffers[buffer].storage;
-        let no_size = || RuntimeError::Step(format!("a value of type {ty} has no size"));
-        let rows = ty.shape.rows().fixed().unwrap_or(1);
-        let list = parts(&ty, storage).ok_or_else(no_size)?;
-        let bytes = list.iter().zip(&self.addresses[buffer]).map(|(part, address)| {
-            let len = part.stored(rows).ok_or_else(no_size)?.1;
+        tensor(&ty, self.plan.buffers[buffer].storage, |part, bytes| {
             // SAFETY: the buffer has room for all rows of a step, which were checked; nothing writes it now.
-            Ok(unsafe { std::slice::from_raw_parts(*address, len) })
-        });
-        let bytes = bytes.collect::<Result<Vec<&[u8]>, RuntimeError>>()?;
-        unpack(&ty, storage, &bytes).ok_or_else(no_size)
+            Ok(unsafe { std::slice::from_raw_parts(self.addresses[buffer][part], bytes) })
+        })
     }
 
     fn check_step(&self, step: Step) -> Result<(), RuntimeError> {

@@ -9,10 +9,11 @@ use fireq_ir::artifact::TokenRange;
 use fireq_ir::plan::{Kernel, Launch, Plan, Storage};
 use fireq_ir::{DType, Format};
 use fireq_kernels::cuda::cost_fp8::CTAS;
+use fireq_kernels::cuda::program::Argument;
 use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
-use super::bind::{Binder, part};
+use super::bind::Binder;
 use super::run::{Found, Run};
 
 /// The methods of products: a model has few different ones, and many of each.
@@ -71,20 +72,18 @@ pub(super) fn product(
 }
 
 /// What runs for a product whose operands are a launch's first two, by rising numbers of tokens; or why it has no kernels. Its
-/// outputs are the launch's, or rows `between` it and a quantizer.
+/// outputs go to `out`.
 pub(super) fn linears(
     binder: &Binder<'_>,
     methods: &Methods<'_>,
     launch: &Launch,
-    epilogue: (Addend, Output),
-    between: bool,
+    linear: &Linear,
+    out: &Argument,
 ) -> Result<Vec<Found>, String> {
-    let linear = product(binder.plan, launch, epilogue)?;
-    let out = if between { binder.between(&linear) } else { part(launch.output, 0) };
     let mut found = vec![];
-    for Chosen { from, to, method, reason } in methods.of(&linear) {
-        let units = units(&linear, &method, reason).map_err(|e| format!("no kernel: {e}"))?;
-        let runs = units.into_iter().zip(binder.method(launch, &linear, &method, &out));
+    for Chosen { from, to, method, reason } in methods.of(linear) {
+        let units = units(linear, &method, reason).map_err(|e| format!("no kernel: {e}"))?;
+        let runs = units.into_iter().zip(binder.method(launch, linear, &method, out));
         found.extend(
             runs.map(|(unit, arguments)| Ok(Run::of(unit, arguments).of_rows(TokenRange { from, to }))),
         );

@@ -11,7 +11,7 @@ use fireq_kernels::cuda::{
 };
 
 use super::attention::attention;
-use super::bind::{self, Binder};
+use super::bind::{self, Binder, part};
 use super::heads::heads;
 use super::linear::{Methods, epilogue, linears, product};
 use super::run::{Found, Missing, Run, Steps};
@@ -127,7 +127,8 @@ fn kernels_of(binder: &Binder<'_>, methods: &Methods<'_>, launch: &Launch) -> Ve
             LOGITS.map(|(rows, range)| unit(rows).map(|run| run.of_rows(range))).into()
         }
         (Kernel::Linear | Kernel::LinearBias | Kernel::LinearAdd, _) => {
-            let products = |epilogue| linears(binder, methods, launch, epilogue, false);
+            let products = |linear| linears(binder, methods, launch, &linear, &part(launch.output, 0));
+            let products = |epilogue| product(plan, launch, epilogue).and_then(products);
             epilogue(plan, launch)
                 .map_or_else(unknown, |e| products(e).unwrap_or_else(|reason| vec![missing(&reason)]))
         }
@@ -158,7 +159,8 @@ fn gated(
 ) -> Result<Vec<Found>, String> {
     let between = |output| -> Result<_, String> {
         let linear = product(binder.plan, launch, (Addend::Nothing, output))?;
-        Ok((linears(binder, methods, launch, (Addend::Nothing, output), true)?, binder.between(&linear)))
+        let rows = binder.between(&linear);
+        Ok((linears(binder, methods, launch, &linear, &rows)?, rows))
     };
     let (mut runs, unit, arguments) = match between(Output::Swiglu) {
         Ok((runs, rows)) => (runs, quantize(cols), bind::quantize(launch, rows)),

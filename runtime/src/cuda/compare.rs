@@ -1,7 +1,7 @@
 //! A step on a GPU, every launch of the plan against the interpreter.
 
 use fireq_ir::interp::{Data, Tensor};
-use fireq_ir::plan::{BufferId, Kernel, Place, Step as Sizes, parts, unpack};
+use fireq_ir::plan::{BufferId, Kernel, Place, Step as Sizes};
 use fireq_ir::quant::Quantized;
 use fireq_ir::{Type, e4m3};
 use fireq_kernels::cuda::DecodeAttention;
@@ -11,7 +11,7 @@ use super::executor::Executor;
 use super::room::PAGE;
 use super::step::Piece;
 use crate::RuntimeError;
-use crate::compare::{Compared, columns, compare, type_in};
+use crate::compare::{Compared, columns, compare, tensor, type_in};
 
 impl Executor {
     /// Runs a step of one piece, and compares what each launch of the plan leaves with the interpreter's result for the operands
@@ -54,17 +54,7 @@ impl Executor {
         if let Place::Cache(name) = &plan.buffers[buffer].place {
             return self.cache(name, &ty, piece);
         }
-        let storage = plan.buffers[buffer].storage;
-        let no_size = || RuntimeError::Step(format!("a value of type {ty} has no size"));
-        let rows = ty.shape.rows().fixed().unwrap_or(1);
-        let list = parts(&ty, storage).ok_or_else(no_size)?;
-        let read = |(n, part): (usize, &fireq_ir::plan::Part)| {
-            let bytes = part.stored(rows).ok_or_else(no_size)?.1;
-            self.read(buffer, n, bytes)
-        };
-        let arrays = list.iter().enumerate().map(read).collect::<Result<Vec<_>, _>>()?;
-        let arrays: Vec<&[u8]> = arrays.iter().map(Vec::as_slice).collect();
-        unpack(&ty, storage, &arrays).ok_or_else(no_size)
+        tensor(&ty, plan.buffers[buffer].storage, |part, bytes| self.read(buffer, part, bytes))
     }
 
     /// The rows of a cache that the sequence has filled. Keys and values of a layer share pages, which have the name of its

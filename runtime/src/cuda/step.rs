@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use fireq_kernels::cuda::params::Params;
+use fireq_kernels::cuda::params::{Params, Queries, Run};
 use fireq_kernels::cuda::program::{Count, Table};
 use fireq_kernels::cuda::splits::Split;
 use fireq_kernels::cuda::{BLOCK, DecodeAttention, QUERIES, Sequence, prefill_tiles, runs};
@@ -32,8 +32,8 @@ pub(super) struct Step {
     pub longest: usize,
     /// The most keys of a sequence.
     pub keys: usize,
-    runs: usize,
-    tiles: usize,
+    runs: Vec<Run>,
+    tiles: Vec<Queries>,
     tokens: usize,
     selected: usize,
     split: Split,
@@ -66,8 +66,8 @@ impl Step {
         Ok(Step {
             longest: sequences.iter().map(|s| s.tokens).max().unwrap_or(0),
             keys: keys.iter().copied().max().unwrap_or(0),
-            runs: runs(&sequences).len(),
-            tiles: prefill_tiles(&sequences).len(),
+            runs: runs(&sequences),
+            tiles: prefill_tiles(&sequences),
             tokens: query,
             selected,
             split: split(attention, &keys, room.parts()),
@@ -92,8 +92,8 @@ impl Step {
                 }
             }
             Count::Selected => self.selected,
-            Count::Runs => self.runs,
-            Count::Queries => self.tiles * QUERIES,
+            Count::Runs => self.runs.len(),
+            Count::Queries => self.tiles.len() * QUERIES,
             Count::Parts => self.split.parts,
             Count::PartTiles => self.split.tiles,
             Count::PartKeys => self.split.tiles * TILE,
@@ -106,8 +106,8 @@ impl Step {
     /// What a table holds; draws are another's.
     pub fn table(&self, table: Table, pieces: &[Piece<'_>], room: &Room) -> Vec<u8> {
         match table {
-            Table::Runs => runs(&self.sequences).iter().flat_map(Params::bytes).collect(),
-            Table::Tiles => prefill_tiles(&self.sequences).iter().flat_map(Params::bytes).collect(),
+            Table::Runs => self.runs.iter().flat_map(Params::bytes).collect(),
+            Table::Tiles => self.tiles.iter().flat_map(Params::bytes).collect(),
             Table::Sequences => words(self.sequences.iter().zip(0..).flat_map(|(s, n)| vec![n; s.tokens])),
             Table::Pages => {
                 let row = |piece: &Piece<'_>| {
