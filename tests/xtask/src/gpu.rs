@@ -2,11 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
 
 use serde_json::Value;
 
-use crate::run::{command, release_dir, root, run};
+use crate::lean;
+use crate::run::{command, release_dir, root, run, succeeded};
 
 /// The file with the folders of a bundle, as `run.sh` knows it.
 const PACKED: &str = "cases.txz";
@@ -32,17 +32,7 @@ pub fn bundle(to: &Path) -> Result<(), String> {
         return Err("no case was recorded: GPU kernels need NVRTC (cargo xtask setup)".into());
     }
     run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu", "-p", "fireq-sim-driver"]))?;
-    // In a folder of its own: a binary without LLVM is not the one that others expect in `target/release`.
-    let lean = release_dir().with_file_name("gpu-only");
-    let build = ["cargo", "build", "-q", "--release", "-p", "fireq", "--no-default-features", "--target-dir"];
-    run(command(&build).arg(&lean))?;
-    let fireq = lean.join("release/fireq");
-    let model = root().join("tests/models/tinystories-3m");
-    let compile =
-        command(&[&fireq.to_string_lossy(), "compile", "--recipe", "rtn", "--target", "sm_90a", "-o"])
-            .args([&to.join(DEMO), &model])
-            .output();
-    succeeded(compile, "the demo model does not compile")?;
+    let fireq = lean::build(&to.join(DEMO))?;
     rehearse(&to, &fireq)?;
     let scripts = root().join("tests/gpu");
     for (from, name) in [
@@ -106,18 +96,6 @@ fn rehearse(bundle: &Path, fireq: &Path) -> Result<(), String> {
         }
     }
     Ok(())
-}
-
-/// What a program said, or the reason why it failed.
-fn succeeded(output: std::io::Result<Output>, what: &str) -> Result<String, String> {
-    let output = output.map_err(|e| format!("{what}: {e}"))?;
-    let [said, errors] =
-        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
-    if output.status.success() {
-        Ok(format!("{said}{errors}"))
-    } else {
-        Err(format!("{what}:\n{said}{errors}"))
-    }
 }
 
 fn size(dir: &Path) -> std::io::Result<u64> {

@@ -5,6 +5,7 @@ mod accuracy;
 mod demo;
 mod fuzz;
 mod gpu;
+mod lean;
 mod new_pass;
 mod random_model;
 mod run;
@@ -79,6 +80,8 @@ enum Command {
         /// The folder that run.sh was given.
         results: PathBuf,
     },
+    /// Build the binary for machines with a GPU and nothing else, and check its size, what it links and how soon it starts.
+    Lean,
     /// Print what each part of recipe fireq is worth, on a model and on its twin with outliers: minutes.
     Ablation {
         /// A model directory with a tokenizer.
@@ -152,6 +155,7 @@ fn main() -> ExitCode {
         }
         Command::GpuBundle { folder } => gpu::bundle(&folder),
         Command::GpuReport { results } => gpu::report(&results),
+        Command::Lean => lean::lean(),
         Command::Outliers(options) => write_outliers(&options),
         Command::AttentionAccuracy => accuracy::attention_accuracy(),
         Command::Ablation { model, text, ctx, limit } => {

@@ -1,7 +1,7 @@
 //! Running other programs.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -25,6 +25,18 @@ pub fn run(command: &mut Command) -> Result<(), String> {
 /// True when a command runs and succeeds; its output is dropped.
 pub fn succeeds(words: &[&str]) -> bool {
     command(words).stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok_and(|status| status.success())
+}
+
+/// What a program said, or the reason why it failed.
+pub fn succeeded(output: std::io::Result<Output>, what: &str) -> Result<String, String> {
+    let output = output.map_err(|e| format!("{what}: {e}"))?;
+    let [said, errors] =
+        [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+    if output.status.success() {
+        Ok(format!("{said}{errors}"))
+    } else {
+        Err(format!("{what}:\n{said}{errors}"))
+    }
 }
 
 /// The command as one would type it.
