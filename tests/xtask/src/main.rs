@@ -6,6 +6,7 @@ mod demo;
 mod fuzz;
 mod gpu;
 mod lean;
+mod llama_cpp;
 mod new_pass;
 mod random_model;
 mod run;
@@ -97,6 +98,8 @@ enum Command {
         #[arg(long, default_value_t = 131072, value_name = "N")]
         limit: usize,
     },
+    /// Measure against llama.cpp on CPUs, side by side: prefill, decode and quantization of a Llama shape with random weights.
+    LlamaCpp(llama_cpp::Options),
     /// Print what FP8 probabilities and INT4 keys and values cost outputs of attention, with and without scales of keys.
     AttentionAccuracy,
 }
@@ -157,6 +160,7 @@ fn main() -> ExitCode {
         Command::GpuReport { results } => gpu::report(&results),
         Command::Lean => lean::lean(),
         Command::Outliers(options) => write_outliers(&options),
+        Command::LlamaCpp(options) => llama_cpp::compare(&options),
         Command::AttentionAccuracy => accuracy::attention_accuracy(),
         Command::Ablation { model, text, ctx, limit } => {
             ablation::ablation(&ablation::Ablation { model, text, ctx, limit })

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde_json::{Map, Value, json};
 
 /// A tensor to write: name and shape.
-type Tensor = (String, Vec<u64>);
+pub type Tensor = (String, Vec<u64>);
 
 /// Writes `config.json` and random bf16 weights for it into `output`, in shards of at most `shard_bytes` where tensors
 /// allow. Matrices are roughly normal with deviation 0.02, norms near 1. The same seed gives the same bytes.
@@ -36,7 +36,7 @@ fn bytes((_, shape): &Tensor) -> u64 {
 }
 
 /// Every tensor of a Llama, Mistral, Qwen2 or Qwen3 checkpoint.
-fn tensors(config: &Value) -> Result<Vec<Tensor>, String> {
+pub fn tensors(config: &Value) -> Result<Vec<Tensor>, String> {
     let number = |key: &str| config[key].as_u64().ok_or_else(|| format!("config.json has no number `{key}`"));
     let (hidden, heads) = (number("hidden_size")?, number("num_attention_heads")?);
     let head = config["head_dim"].as_u64().unwrap_or(hidden / heads);
@@ -113,7 +113,7 @@ fn write_shard(path: &Path, tensors: &[Tensor], seed: u64) -> std::io::Result<()
 }
 
 /// Numbers in pieces: vectors near 1, matrices around 0, each a sum of four uniform bytes.
-fn write_tensor(file: &mut impl Write, tensor: &Tensor, random: &mut ChaCha8Rng) -> std::io::Result<()> {
+pub fn write_tensor(file: &mut impl Write, tensor: &Tensor, random: &mut ChaCha8Rng) -> std::io::Result<()> {
     const PIECE: u64 = 1 << 18;
     let vector = tensor.1.len() == 1;
     let (mut noise, mut piece) = (vec![0u8; 4 * PIECE as usize], Vec::with_capacity(2 * PIECE as usize));
