@@ -11,17 +11,14 @@ pub const MIN_SUBNORMAL: f32 = 0.001953125;
 ///
 /// Source: FireQ's contract, section "Notation"; OCP 8-bit floating point specification.
 pub fn round(x: f32) -> f32 {
-    let magnitude = x.abs().min(MAX);
     if x.is_nan() {
         return x;
     }
-    let rounded = if magnitude < MIN_NORMAL {
-        (magnitude / MIN_SUBNORMAL).round_ties_even() * MIN_SUBNORMAL
-    } else {
-        let quantum = f32::from_bits((magnitude.to_bits() & 0x7f80_0000) - (3 << 23));
-        (magnitude / quantum).round_ties_even() * quantum
-    };
-    rounded.copysign(x)
+    let magnitude = x.abs().min(MAX);
+    let exponent = magnitude.max(MIN_NORMAL).to_bits() & 0x7f80_0000;
+    // One and a half times 2²³ quanta, an eighth of the exponent's power each: adding it leaves f32 no bits below a quantum.
+    let whole = f32::from_bits(exponent + (20 << 23) | 1 << 22);
+    ((magnitude + whole) - whole).copysign(x)
 }
 
 /// The byte of an E4M3 value: `round(x)` must equal `x`. Sign, four exponent bits (bias 7), three mantissa bits.
@@ -51,6 +48,21 @@ mod tests {
 
     fn finite_bytes() -> impl Iterator<Item = u8> {
         (0..=255).filter(|b| b & 0x7f != 0x7f)
+    }
+
+    #[test]
+    fn rounding_is_that_of_quanta() {
+        let by_division = |x: f32| {
+            let magnitude = x.abs().min(MAX);
+            let exponent = magnitude.max(MIN_NORMAL).log2().floor().exp2();
+            let quantum = exponent / 8.0;
+            ((magnitude / quantum).round_ties_even() * quantum).copysign(x)
+        };
+        for bits in (0..0x7f80_0000u32).step_by(4093).chain((0..0x7f80_0000 >> 16).map(|n| n << 16)) {
+            for x in [f32::from_bits(bits), -f32::from_bits(bits)] {
+                assert_eq!(round(x).to_bits(), by_division(x).to_bits(), "{x:e}");
+            }
+        }
     }
 
     #[test]
