@@ -140,6 +140,9 @@ pub enum CpuLevel {
     /// And AVX-512 F, BW, CD, DQ and VL.
     #[value(name = "x86-64-v4")]
     X86V4,
+    /// And AVX-512 BF16.
+    #[value(name = "x86-64-v4-bf16")]
+    X86V4Bf16,
 }
 
 /// Options of `opt`.

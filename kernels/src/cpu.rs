@@ -4,6 +4,8 @@
 pub const X86_V3: [&str; 8] = ["avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "lzcnt", "movbe"];
 /// What x86-64-v4 adds to x86-64-v3.
 pub const X86_V4: [&str; 5] = ["avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"];
+/// What the code for products of bf16 needs beside x86-64-v4.
+pub const X86_BF16: [&str; 1] = ["avx512bf16"];
 
 /// Whether this machine's CPU has a feature. Names that are in neither list count as missing.
 #[cfg(target_arch = "x86_64")]
@@ -17,7 +19,7 @@ pub fn has_feature(name: &str) -> bool {
         };
     }
     detect!("avx" "avx2" "bmi1" "bmi2" "f16c" "fma" "lzcnt" "movbe"
-        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl")
+        "avx512f" "avx512bw" "avx512cd" "avx512dq" "avx512vl" "avx512bf16")
 }
 
 /// Whether this machine's CPU has a feature: no other architecture has optional ones that code generators use.

@@ -11,4 +11,4 @@ mod tile;
 
 pub use fireq_ir::plan::records;
 pub use launch::{LaunchShape, Swizzle, TensorMapShape};
-pub use tile::{CpuTile, VectorRegisters};
+pub use tile::{CpuTile, VectorRegisters, linear_scratch};

@@ -34,6 +34,16 @@ impl VectorRegisters {
     }
 }
 
+/// Bytes of activations that are worked on together.
+const PACKED: usize = 512 << 10;
+/// Tokens that weights are decoded once for: decoding takes a twentieth of the time then.
+const TOGETHER: usize = 96;
+/// Bytes of scratch of a thread that a linear kernel with rows of `row_bytes` has room in: activations, weights, sums.
+pub const fn linear_scratch(row_bytes: usize) -> usize {
+    let rows = if row_bytes > PACKED { row_bytes } else { PACKED };
+    rows + (64 << 10)
+}
+
 /// Sums that a linear kernel keeps in registers: `rows` output channels × `tokens`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CpuTile {
@@ -52,6 +62,19 @@ impl CpuTile {
         let power = sums.ilog2();
         let rows = (1 << power.div_ceil(2)).min(most_rows.max(1));
         CpuTile { rows, tokens: (1 << power) / rows }
+    }
+
+    /// The tile of `rows` channels whose sums fill three quarters of the registers, one register each: its operands are in the
+    /// level-1 cache or take one register after the other.
+    pub fn of_registers(registers: VectorRegisters, rows: usize) -> Self {
+        CpuTile { rows, tokens: (registers.count * 3 / 4 / rows).max(1) }
+    }
+
+    /// Tokens that are worked on together, whole tiles of them if possible: their rows of `row_bytes` stay in a level-2 cache of
+    /// [`PACKED`] bytes.
+    pub fn together(&self, row_bytes: usize) -> usize {
+        let fit = (PACKED / row_bytes.max(1)).min(TOGETHER);
+        if fit >= self.tokens { fit / self.tokens * self.tokens } else { fit.max(1) }
     }
 
     /// One token, whose operand is shared by all `rows` channels: decoding, and what a prefill leaves over.

@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use fireq_ir::Dim;
 use fireq_ir::interp::Tensor;
-use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, verify_plan};
+use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, parts, verify_plan};
+use fireq_kernels::linear_scratch;
 use libloading::Library;
 
 use crate::buffers::{Addresses, Buffers};
@@ -88,8 +89,8 @@ impl Executor {
         let library = unsafe { Library::new(library) }?;
         let launches = plan.launches.iter().map(|launch| bind(&plan, launch, &library, &addresses));
         let launches = launches.collect::<Result<_, _>>()?;
-        let scores = limits.context.saturating_mul(4).saturating_add(SCRATCH_SLACK);
-        let scratch = (0..limits.threads).map(|_| Bytes::zeroed(scores, "scores"));
+        let bytes = scratch_bytes(&plan, limits);
+        let scratch = (0..limits.threads).map(|_| Bytes::zeroed(bytes, "scratch"));
         let scratch = scratch.collect::<Result<_, _>>()?;
         let threads = Threads::new(limits.threads)?;
         Ok(Executor {
@@ -236,6 +237,15 @@ impl Executor {
         }
         Ok(())
     }
+}
+
+/// Bytes of scratch that a thread needs: see the code generator's ABI.
+fn scratch_bytes(plan: &Plan, limits: Limits) -> usize {
+    let linears = plan.launches.iter().filter(|launch| launch.kernel == Kernel::Linear);
+    let weights = linears.filter_map(|launch| plan.buffers.get(*launch.inputs.get(1)?));
+    let cols = weights.filter_map(|weight| Some(parts(&weight.ty, weight.storage)?.first()?.cols)).max();
+    let packed = cols.map_or(0, |cols| linear_scratch(cols.saturating_mul(4)));
+    limits.context.saturating_mul(4).saturating_add(SCRATCH_SLACK).max(packed)
 }
 
 /// Roughly how many operations a launch takes.

@@ -32,7 +32,9 @@ fn cases() -> Vec<PathBuf> {
 
 fn levels() -> Vec<Cpu> {
     let mut levels = vec![Cpu::Baseline];
-    for (level, name) in [(Cpu::X86V3, "x86-64-v3"), (Cpu::X86V4, "x86-64-v4")] {
+    let levels_and_names =
+        [(Cpu::X86V3, "x86-64-v3"), (Cpu::X86V4, "x86-64-v4"), (Cpu::X86V4Bf16, "x86-64-v4-bf16")];
+    for (level, name) in levels_and_names {
         if Cpu::Host.includes(level) {
             levels.push(level);
         } else {

@@ -40,7 +40,7 @@ pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]:
         let max = if shape.p == DType::E4M3 { e.ceil(e.get(max)) } else { e.get(max) };
         softmax(e, shape.p, scores, keys, max, total);
         weighted_sum(e, v, kv_head, width, scores, keys, &sums);
-        let total = e.splat_wide(e.reduce_add_wide(e.get_wide(total)));
+        let total = e.splat_wide(e.reduce_wide(e.get_wide(total)));
         let row = out.row(e, 0, token);
         for_lanes(width, |n, have| {
             let offset = e.add(e.mul(head, width), e.index(n * LANES as usize));
@@ -103,7 +103,7 @@ fn dot<'c>(
     let pairs = load_head(e, k, key, kv_head, width).into_iter().zip(query);
     let sum =
         pairs.fold(None, |sum, (x, y)| Some(sum.map_or_else(|| e.fmul(x, *y), |sum| e.fma(x, *y, sum))));
-    e.reduce_add_wide(e.widen(sum.expect("a head has channels")))
+    e.reduce_wide(e.widen(sum.expect("a head has channels")))
 }
 
 /// One head of a row of the cache, as vectors.

@@ -1,6 +1,5 @@
 //! Quantization codes to numbers: the 16 values that codes can stand for under a scale, and blocks of codes looked up.
 
-use inkwell::module::Linkage;
 use inkwell::values::{IntValue, PointerValue, VectorValue};
 
 use fireq_ir::{DType, quant};
@@ -49,14 +48,18 @@ impl<'c> Emit<'c, '_> {
         let bytes = self.load(self.ctx.i8_type().vec_type(LANES), block, 1).into_vector_value();
         let bytes = ok(self.b.build_int_z_extend(bytes, self.ctx.i32_type().vec_type(LANES), ""));
         // `vpermps` on 16 lanes looks at the low four bits of an index only.
-        let low = if self.isa == Isa::Avx512 { bytes } else { self.and(bytes, 15) };
+        let low = if self.is_avx512() { bytes } else { self.and(bytes, 15) };
         [low, self.shr(bytes, 4)].map(|nibbles| self.lookup(table, nibbles))
+    }
+
+    fn is_avx512(&self) -> bool {
+        matches!(self.isa, Isa::Avx512 | Isa::Avx512Bf16)
     }
 
     fn lookup(&self, table: &Table<'c>, nibbles: VectorValue<'c>) -> VectorValue<'c> {
         match table {
             Table::Memory(address) => self.lookup_in_memory(*address, nibbles),
-            Table::Register(values) if self.isa == Isa::Avx512 => {
+            Table::Register(values) if self.is_avx512() => {
                 let args = [(*values).into(), nibbles.into()];
                 self.intrinsic("llvm.x86.avx512.permvar.sf.512", &[], &args).into_vector_value()
             }
@@ -94,27 +97,19 @@ impl<'c> Emit<'c, '_> {
         })
     }
 
-    /// The global with 256 tables of 16 f32, made when first needed. What the interpreter computes is what stands there.
+    /// The tables of all E4M3 scales.
     fn tables(&self) -> PointerValue<'c> {
-        if let Some(global) = self.module.get_global(TABLES) {
-            return global.as_pointer_value();
-        }
         let f32 = self.ctx.f32_type();
-        let value = |byte: u8, nibble| {
-            let scale = fireq_ir::e4m3::decode(byte);
-            let scale = if scale.is_nan() { 0.0 } else { scale };
-            self.f32(quant::element(code_of_nibble(nibble) as i8, scale, DType::I4, DType::E4M3))
-        };
-        let row = |byte| f32.const_array(&(0..16).map(|nibble| value(byte, nibble)).collect::<Vec<_>>());
-        let rows: Vec<_> = (0..=255).map(row).collect();
-        let ty = f32.array_type(16).array_type(256);
-        let global = self.module.add_global(ty, None, TABLES);
-        global.set_initializer(&f32.array_type(16).const_array(&rows));
-        global.set_constant(true);
-        global.set_linkage(Linkage::Private);
-        global.set_alignment(64);
-        global.as_pointer_value()
+        let row = |byte| f32.const_array(&(0..16).map(|n| self.f32(value(byte, n))).collect::<Vec<_>>());
+        self.rows_of_scales(TABLES, row)
     }
+}
+
+/// What a code stands for under an E4M3 scale: what the interpreter computes.
+pub(super) fn value(scale: u8, nibble: u8) -> f32 {
+    let scale = fireq_ir::e4m3::decode(scale);
+    let scale = if scale.is_nan() { 0.0 } else { scale };
+    quant::element(code_of_nibble(nibble) as i8, scale, DType::I4, DType::E4M3)
 }
 
 fn code_of_nibble(nibble: u8) -> f32 {

@@ -65,6 +65,14 @@ impl<'c, 'm> Emit<'c, 'm> {
         ok(self.b.build_int_add(a, b, ""))
     }
 
+    pub fn sub(&self, a: IntValue<'c>, b: IntValue<'c>) -> IntValue<'c> {
+        ok(self.b.build_int_sub(a, b, ""))
+    }
+
+    pub fn equal_int(&self, a: IntValue<'c>, n: usize) -> IntValue<'c> {
+        ok(self.b.build_int_compare(IntPredicate::EQ, a, self.index(n), ""))
+    }
+
     pub fn mul(&self, a: IntValue<'c>, n: usize) -> IntValue<'c> {
         ok(self.b.build_int_mul(a, self.index(n), ""))
     }
@@ -180,6 +188,20 @@ impl<'c, 'm> Emit<'c, 'm> {
         self.b.position_at_end(after);
     }
 
+    /// `if condition { yes() } else { no() }`.
+    pub fn if_else(&self, condition: IntValue<'c>, yes: impl FnOnce(), no: impl FnOnce()) {
+        let [then, other, after] =
+            ["then", "else", "after"].map(|n| self.ctx.append_basic_block(self.function, n));
+        ok(self.b.build_conditional_branch(condition, then, other));
+        self.b.position_at_end(then);
+        yes();
+        ok(self.b.build_unconditional_branch(after));
+        self.b.position_at_end(other);
+        no();
+        ok(self.b.build_unconditional_branch(after));
+        self.b.position_at_end(after);
+    }
+
     /// `for i in 0..n { body(i) }`.
     pub fn for_count(&self, n: usize, body: impl FnOnce(IntValue<'c>)) {
         match n {
@@ -212,6 +234,16 @@ impl<'c, 'm> Emit<'c, 'm> {
             .try_as_basic_value()
             .basic()
             .expect("an intrinsic with a result")
+    }
+
+    /// Asks for the cache line at an address, which need not be memory.
+    pub fn prefetch(&self, at: PointerValue<'c>) {
+        let number = |n| self.ctx.i32_type().const_int(n, false).into();
+        let pointer = self.ctx.ptr_type(AddressSpace::default()).into();
+        let prefetch = Intrinsic::find("llvm.prefetch").expect("an intrinsic of LLVM 19");
+        let prefetch = prefetch.get_declaration(self.module, &[pointer]).expect("an overload that exists");
+        // To read, to stay in all caches, as data.
+        ok(self.b.build_call(prefetch, &[at.into(), number(0), number(3), number(1)], ""));
     }
 
     /// Ends the function.

@@ -83,5 +83,5 @@ fn squared_errors<'c>(
             e.accumulate_wide(*sum, error, error);
         }
     });
-    sums.into_iter().map(|sum| e.reduce_add_wide(e.get_wide(sum))).collect()
+    sums.into_iter().map(|sum| e.reduce_wide(e.get_wide(sum))).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! One function for each symbol of the plan, specialized for its types: `fn(args, dims, begin, end, scratch)`, where
 //! `args` holds the addresses of the parts of the operands and of the result, `dims` the step's `T`, `P`, `L`,
-//! `begin..end` a range of [`Plan::units`] and `scratch` at least `4·(P+T) + 4096` bytes of the calling thread's own.
+//! `begin..end` a range of [`Plan::units`] and `scratch` memory of the calling thread's own: at least `4·(P+T) + 4096` bytes, and
+//! [`linear_scratch`](fireq_kernels::linear_scratch) of the longest row of activations as f32.
 
 mod attention;
 mod codes;
@@ -12,6 +13,7 @@ mod linear;
 mod operand;
 mod quantize;
 mod rows;
+mod shuffled;
 mod target;
 mod vector;
 mod wide;
@@ -244,7 +246,7 @@ mod tests {
         for text in [text, linear] {
             let graph = fireq_ir::text::parse_and_verify(text).unwrap();
             let plan = fireq_ir::plan::lower(&graph).unwrap().plan;
-            let machine = target::machine_for("aarch64-unknown-linux-gnu", "generic").unwrap();
+            let machine = target::machine_for("aarch64-unknown-linux-gnu", "generic", "").unwrap();
             let context = Context::create();
             let (module, _) = build(&context, &plan, Cpu::Baseline, &machine).unwrap();
             let object = machine.write_to_memory_buffer(&module, inkwell::targets::FileType::Object).unwrap();

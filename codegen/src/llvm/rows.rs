@@ -84,7 +84,7 @@ fn inverse_rms<'c>(
     eps: f32,
 ) -> inkwell::values::FloatValue<'c> {
     let f64 = e.ctx.f64_type();
-    let mean = ok(e.b.build_float_div(e.reduce_add_wide(squares), f64.const_float(n as f64), ""));
+    let mean = ok(e.b.build_float_div(e.reduce_wide(squares), f64.const_float(n as f64), ""));
     let sum = ok(e.b.build_float_add(mean, f64.const_float(f64::from(eps)), ""));
     let root = e.intrinsic("llvm.sqrt", &[f64.into()], &[sum.into()]).into_float_value();
     ok(e.b.build_float_div(f64.const_float(1.0), root, ""))

@@ -11,7 +11,7 @@ use inkwell::targets::{
 };
 
 use fireq_kernels::VectorRegisters;
-use fireq_kernels::cpu::{X86_V3, X86_V4, has_all};
+use fireq_kernels::cpu::{X86_BF16, X86_V3, X86_V4, has_all};
 
 use super::CompileError;
 
@@ -26,6 +26,8 @@ pub enum Cpu {
     X86V3,
     /// x86-64-v4: and AVX-512 F, BW, CD, DQ, VL.
     X86V4,
+    /// And products of bf16: AVX-512 BF16.
+    X86V4Bf16,
 }
 
 /// What the code generator may use beyond plain vectors.
@@ -34,6 +36,7 @@ pub(super) enum Isa {
     Generic,
     Avx2,
     Avx512,
+    Avx512Bf16,
 }
 
 impl Cpu {
@@ -54,12 +57,13 @@ impl Cpu {
 
     /// The features that a machine must have, as `is_x86_feature_detected!` spells them.
     pub fn features(self) -> Vec<String> {
-        let (v3, v4) = match self.resolve() {
-            Cpu::X86V3 => (&X86_V3[..], &[][..]),
-            Cpu::X86V4 => (&X86_V3[..], &X86_V4[..]),
-            _ => (&[][..], &[][..]),
+        let levels: &[&[&str]] = match self.resolve() {
+            Cpu::X86V3 => &[&X86_V3],
+            Cpu::X86V4 => &[&X86_V3, &X86_V4],
+            Cpu::X86V4Bf16 => &[&X86_V3, &X86_V4, &X86_BF16],
+            _ => &[],
         };
-        v3.iter().chain(v4).map(|f| (*f).to_string()).collect()
+        levels.iter().copied().flatten().map(|f| (*f).to_string()).collect()
     }
 
     pub(super) fn registers(self) -> VectorRegisters {
@@ -68,6 +72,7 @@ impl Cpu {
 
     pub(super) fn isa(self) -> Isa {
         match self.resolve() {
+            Cpu::X86V4Bf16 => Isa::Avx512Bf16,
             Cpu::X86V4 => Isa::Avx512,
             Cpu::X86V3 => Isa::Avx2,
             _ => Isa::Generic,
@@ -76,7 +81,7 @@ impl Cpu {
 
     fn llvm_name(self) -> &'static str {
         match self.resolve() {
-            Cpu::X86V4 => "x86-64-v4",
+            Cpu::X86V4 | Cpu::X86V4Bf16 => "x86-64-v4",
             Cpu::X86V3 => "x86-64-v3",
             _ if cfg!(target_arch = "x86_64") => "x86-64",
             _ => "generic",
@@ -85,27 +90,29 @@ impl Cpu {
 }
 
 fn host_level() -> Cpu {
-    match (has_all(&X86_V3), has_all(&X86_V4)) {
-        (true, true) => Cpu::X86V4,
-        (true, false) => Cpu::X86V3,
+    match [&X86_V3[..], &X86_V4, &X86_BF16].map(has_all) {
+        [true, true, true] => Cpu::X86V4Bf16,
+        [true, true, false] => Cpu::X86V4,
+        [true, false, _] => Cpu::X86V3,
         _ => Cpu::Baseline,
     }
 }
 
 /// The machine that `cpu` stands for on this architecture.
 pub(super) fn machine(cpu: Cpu) -> Result<TargetMachine, CompileError> {
-    machine_for(&TargetMachine::get_default_triple().as_str().to_string_lossy(), cpu.llvm_name())
+    let features = if cpu.isa() == Isa::Avx512Bf16 { "+avx512bf16" } else { "" };
+    machine_for(&TargetMachine::get_default_triple().as_str().to_string_lossy(), cpu.llvm_name(), features)
 }
 
 /// A machine by LLVM's names.
-pub(super) fn machine_for(triple: &str, cpu: &str) -> Result<TargetMachine, CompileError> {
+pub(super) fn machine_for(triple: &str, cpu: &str, features: &str) -> Result<TargetMachine, CompileError> {
     let fail = |reason: String| CompileError::Llvm { reason };
     Target::initialize_x86(&InitializationConfig::default());
     Target::initialize_aarch64(&InitializationConfig::default());
     let triple = TargetTriple::create(triple);
     let target = Target::from_triple(&triple).map_err(|e| fail(e.to_string()))?;
     let (level, relocation, model) = (OptimizationLevel::Aggressive, RelocMode::PIC, CodeModel::Default);
-    let machine = target.create_target_machine(&triple, cpu, "", level, relocation, model);
+    let machine = target.create_target_machine(&triple, cpu, features, level, relocation, model);
     machine.ok_or_else(|| fail(format!("no target machine for {triple}")))
 }
 

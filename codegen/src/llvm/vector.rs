@@ -179,6 +179,13 @@ impl<'c> Emit<'c, '_> {
         self.float_of_bits(self.and(self.iadd(self.iadd(bits, self.int(0x7fff)), odd), 0xffff_0000))
     }
 
+    /// The upper 16 bits of each lane as bf16: the number itself where it has no more bits.
+    pub fn top_halves(&self, x: V<'c>) -> V<'c> {
+        let bits = self.shr(self.bits(x), 16);
+        let halves = ok(self.b.build_int_truncate(bits, self.ctx.i16_type().vec_type(LANES), ""));
+        ok(self.b.build_bit_cast(halves, self.ctx.bf16_type().vec_type(LANES), "")).into_vector_value()
+    }
+
     /// Truncates to integers.
     pub fn to_int(&self, x: V<'c>) -> V<'c> {
         ok(self.b.build_float_to_signed_int(x, self.ctx.i32_type().vec_type(LANES), ""))

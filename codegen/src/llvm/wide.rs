@@ -65,9 +65,9 @@ impl<'c> Emit<'c, '_> {
     }
 
     /// The sum of a vector of f64.
-    pub fn reduce_add_wide(&self, v: V<'c>) -> FloatValue<'c> {
+    pub fn reduce_wide(&self, v: V<'c>) -> FloatValue<'c> {
         let start = self.ctx.f64_type().const_float(-0.0);
-        self.reduce("llvm.vector.reduce.fadd", self.wide_type(), start, v)
+        self.reduce("llvm.vector.reduce.fadd", v.get_type(), start, v)
     }
 
     /// `2^x` of f64 to about 1e-15; x is clamped to ±1000.

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use fireq_codegen::cuda::nvrtc::{NvrtcFailure, version};
 use fireq_codegen::cuda::toolkit::{self, HOW_TO_INSTALL};
-use fireq_kernels::cpu::{X86_V3, X86_V4, has_all, has_feature};
+use fireq_kernels::cpu::{X86_BF16, X86_V3, X86_V4, has_all, has_feature};
 use serde_json::json;
 
 use super::output::{emit, emit_json};
@@ -38,12 +38,14 @@ fn cpu() -> Finding {
 }
 
 fn cpu_features() -> (&'static str, Vec<&'static str>) {
-    let level = match (has_all(&X86_V3), has_all(&X86_V4)) {
-        (true, true) => "(x86-64-v4)",
-        (true, false) => "(x86-64-v3)",
+    let level = match [&X86_V3[..], &X86_V4, &X86_BF16].map(has_all) {
+        [true, true, true] => "(x86-64-v4-bf16)",
+        [true, true, false] => "(x86-64-v4)",
+        [true, false, _] => "(x86-64-v3)",
         _ => "(baseline)",
     };
-    (level, X86_V3.into_iter().chain(X86_V4).filter(|feature| has_feature(feature)).collect())
+    let all = X86_V3.into_iter().chain(X86_V4).chain(X86_BF16);
+    (level, all.filter(|feature| has_feature(feature)).collect())
 }
 
 fn threads() -> Finding {

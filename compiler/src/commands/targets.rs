@@ -63,5 +63,6 @@ fn cpu(level: CpuLevel) -> fireq_codegen::llvm::Cpu {
         CpuLevel::Baseline => Cpu::Baseline,
         CpuLevel::X86V3 => Cpu::X86V3,
         CpuLevel::X86V4 => Cpu::X86V4,
+        CpuLevel::X86V4Bf16 => Cpu::X86V4Bf16,
     }
 }
