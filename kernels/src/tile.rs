@@ -112,6 +112,23 @@ mod tests {
     }
 
     #[test]
+    fn blocks_of_tokens_are_whole_tiles_and_fit_the_scratch() {
+        for (registers, tokens) in [(VectorRegisters::AVX512, 6), (VectorRegisters::AVX2, 3)] {
+            let tile = CpuTile::of_registers(registers, 4);
+            assert_eq!(tile, CpuTile { rows: 4, tokens });
+            assert_eq!(tile.together(4096), 96);
+            for row_bytes in [1, 64, 8192, 57_344, 200_000, 1 << 20] {
+                let together = tile.together(row_bytes);
+                assert!(together.is_multiple_of(tokens) || together < tokens, "{row_bytes}: {together}");
+                let sums = 4 * together * 4 * registers.lanes;
+                let weights = 4 * registers.lanes * 128;
+                let taken = together * row_bytes + sums + weights;
+                assert!(taken <= linear_scratch(row_bytes), "{row_bytes}: {taken}");
+            }
+        }
+    }
+
+    #[test]
     fn features_name_the_registers() {
         let of = |features: &[&str]| {
             VectorRegisters::of("x86_64", &features.iter().map(ToString::to_string).collect::<Vec<_>>())
