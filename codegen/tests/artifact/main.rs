@@ -50,6 +50,7 @@ fn write_model(
 ) -> Result<Manifest, ArtifactError> {
     let model = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![2] };
     let build = Build {
+        weightless: false,
         graph,
         plans: vec![Stored::cpu(graph, lowered)],
         recipe: "test",
@@ -217,6 +218,7 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
     let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
     let missing = vec![dir.path().join("no tokenizer.json")];
     let build = Build {
+        weightless: false,
         graph: &graph,
         plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "test",
@@ -264,6 +266,7 @@ fn progress_ends_with_everything_done() {
     let (graph, lowered) = model();
     let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
     let build = Build {
+        weightless: false,
         graph: &graph,
         plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "test",

@@ -82,7 +82,7 @@ impl Opened {
 /// Opens what `options` name.
 pub fn open(options: &Executed) -> Outcome<Opened> {
     set_threads(options.threads)?;
-    open_path(&options.model, options)
+    open_path(options.path(), options)
 }
 
 /// Opens a model directory or an artifact in the way that `options` say.
