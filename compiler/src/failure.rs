@@ -137,7 +137,7 @@ impl From<ShapeError> for Failure {
     fn from(error: ShapeError) -> Self {
         match error {
             ShapeError::Import(error) => error.into(),
-            unknown => {
+            unknown @ ShapeError::Unknown { .. } => {
                 let hint = format!("shapes are {}, and files: a config.json", fireq::shapes::names());
                 Failure::from_error(&unknown).hint(hint)
             }

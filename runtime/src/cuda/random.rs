@@ -45,7 +45,6 @@ impl Kind {
         match (part.name, part.dtype) {
             (_, DType::I32) => Kind::Zeros,
             ("records", _) => Kind::Records { group: records::group(&buffer.ty).unwrap_or(records::COLS) },
-            ("codes", DType::I4) => Kind::Codes,
             (_, DType::I4) => Kind::Codes,
             ("scales", dtype) => Kind::Scales(dtype, under),
             ("outer", dtype) => Kind::Outer(dtype),
@@ -83,10 +82,12 @@ impl Kind {
             Kind::Scales(DType::E4M3, under) => {
                 random.fill(&mut bytes);
                 let scale = if under { large_scale } else { small_scale };
-                bytes.iter_mut().for_each(|byte| *byte = scale(*byte));
+                for byte in &mut bytes {
+                    *byte = scale(*byte);
+                }
             }
             Kind::Scales(dtype, under) => {
-                random.numbers(&mut bytes, dtype, if under { 20.0 } else { 0.004 }, 0.25)
+                random.numbers(&mut bytes, dtype, if under { 20.0 } else { 0.004 }, 0.25);
             }
             Kind::Outer(dtype) => random.numbers(&mut bytes, dtype, OUTER, 0.25),
             Kind::Vector(dtype) => random.numbers(&mut bytes, dtype, 1.0, 0.1),
@@ -144,7 +145,7 @@ impl Blocks {
     }
 }
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): good enough for numbers that only have to be many, and quick.
+/// `SplitMix64` (Steele, Lea and Flood, OOPSLA 2014): good enough for numbers that only have to be many, and quick.
 struct Random(u64);
 
 impl Random {

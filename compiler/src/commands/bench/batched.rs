@@ -101,13 +101,11 @@ fn fitting(
         return Ok((all, verdicts));
     }
     let least = cases.iter().map(|case| needs.footprint(room(case))).min_by_key(Footprint::total);
-    match least.filter(|least| least.total() > free) {
-        Some(wanted) => Err(RuntimeError::GpuMemory { wanted, free }.into()),
-        None => {
-            let message = format!("nothing fits the context of {context}");
-            Err(Failure::new(message).hint("lower --prefill, --after or --decode"))
-        }
+    if let Some(wanted) = least.filter(|least| least.total() > free) {
+        return Err(RuntimeError::GpuMemory { wanted, free }.into());
     }
+    let message = format!("nothing fits the context of {context}");
+    Err(Failure::new(message).hint("lower --prefill, --after or --decode"))
 }
 
 /// Measures what fits, and then, if asked to, each case once more by kernel.
