@@ -137,7 +137,7 @@ mod tests {
 
     #[test]
     fn blocks_have_every_byte_where_it_goes_and_none_is_too_long() {
-        let bytes: Vec<u8> = (0..40 << 20).map(|n: usize| (n * 2_654_435_761 >> 7) as u8).collect();
+        let bytes: Vec<u8> = (0..40 << 20).map(|n: usize| ((n * 2_654_435_761) >> 7) as u8).collect();
         let (mut stored, mut at) = (vec![], 0);
         let mut rest = &bytes[..];
         for len in [1, 300, 5 << 20, 0, 17 << 20, 256, 7, 9 << 20] {

@@ -5,6 +5,7 @@ mod accuracy;
 mod demo;
 mod fuzz;
 mod gpu;
+mod gpu_model;
 mod new_pass;
 mod random_model;
 mod run;
