@@ -1,4 +1,4 @@
-//! Whole models of real sizes in a bundle: kernels of a shape, which runs with random weights, beside the same in PyTorch.
+//! Whole models of real sizes in a bundle: kernels of a shape, which runs with random weights, beside the same in `PyTorch`.
 
 use std::path::Path;
 
@@ -68,7 +68,7 @@ fn title(case: &Value) -> String {
     }
 }
 
-/// The same case in PyTorch.
+/// The same case in `PyTorch`.
 fn other<'a>(torch: &'a Value, case: &Value) -> &'a Value {
     let same =
         |other: &&Value| ["kind", "sequences", "tokens", "after"].iter().all(|key| other[key] == case[key]);
