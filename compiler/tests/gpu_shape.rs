@@ -121,6 +121,8 @@ fn an_artifact_of_a_shape_is_measured_and_nothing_else() {
     let refused = "the artifact has no weights: it was compiled from a configuration alone";
     for args in [
         &["logits", artifact, "--device", "cuda", "--tokens", "1", "--compare-ops"][..],
+        &["run", artifact, "--device", "cuda", "--prompt", "Once"],
+        &["eval", artifact, "--device", "cuda", "--text", &demo.shape],
         &["bench", artifact, "--device", "cuda", "--prefill", "8", "--decode", "2"],
         &["bench", artifact, "--device", "cuda", "--batch", "1"],
     ] {

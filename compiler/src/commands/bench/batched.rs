@@ -81,6 +81,8 @@ fn fitting(
     free: usize,
 ) -> Outcome<(Room, Vec<Verdict>)> {
     let context = artifact.manifest.model.context;
+    // The driver keeps some for itself, for code and for rounding.
+    let free = free - free / 64;
     let room = |case: &Case| case.room(options.decode, options.step_tokens);
     let mut order: Vec<usize> = (0..cases.len()).collect();
     order.sort_by_key(|n| needs.footprint(room(&cases[*n])).total());
