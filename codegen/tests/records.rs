@@ -32,6 +32,7 @@ fn weights_of_products_are_records_of_what_was_quantized() {
     let graph = parse_graph(MODEL).unwrap();
     let lowered = lower_fused(&graph).unwrap();
     let build = Build {
+        weightless: false,
         graph: &graph,
         plans: vec![Stored::cuda(&graph, &lowered)],
         recipe: "test",

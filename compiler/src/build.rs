@@ -73,8 +73,7 @@ fn fused(graph: &Graph) -> Result<(Graph, Lowered), CompileError> {
     Ok((fused, lowered))
 }
 
-/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is
-/// told bytes of weights done and in all.
+/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is told bytes of weights done and in all.
 pub fn build(
     model: &Model,
     plans: &Plans,
@@ -90,8 +89,9 @@ pub fn build(
         graph: &model.graph,
         plans: cpu.into_iter().chain(cuda).collect(),
         recipe,
+        weightless: model.weightless,
         model: facts(model),
-        copies: kept_files(&model.dir),
+        copies: if model.weightless { vec![] } else { kept_files(&model.dir) },
         texts: texts(report, &options.tuning),
         threads: options.threads,
     };

@@ -8,6 +8,7 @@ pub mod recipe;
 
 use std::path::PathBuf;
 
+use clap::builder::ArgPredicate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fireq::import::ImportOptions;
 use fireq_ir::DType;
@@ -54,13 +55,22 @@ pub enum Command {
 #[derive(Debug, Args)]
 pub struct Compile {
     /// A Hugging Face directory with config.json and *.safetensors.
-    #[arg(required_unless_present = "print_recipe")]
+    #[arg(required_unless_present_any = ["print_recipe", "shape"])]
     pub model: Option<PathBuf>,
+    /// Instead of a MODEL, a shape, whose artifact has code for GPUs and no weights: for `fireq bench --random-weights`. A name
+    /// (one that is none lists them), or a config.json.
+    #[arg(long, value_name = "NAME|FILE.json", conflicts_with_all = ["model", "html"])]
+    pub shape: Option<String>,
     /// The artifact directory to write.
     #[arg(short, long, required_unless_present_any = ["dry_run", "stop_after", "print_recipe"])]
     pub output: Option<PathBuf>,
     /// What to compile for: `cpu`, `sm_90a` (Hopper GPUs), or both.
-    #[arg(long, default_value = "cpu", value_delimiter = ',')]
+    #[arg(
+        long,
+        default_value = "cpu",
+        default_value_if("shape", ArgPredicate::IsPresent, "sm_90a"),
+        value_delimiter = ','
+    )]
     pub target: Vec<String>,
     /// How to quantize.
     #[command(flatten)]

@@ -8,6 +8,7 @@ use fireq::by_site::BySiteError;
 use fireq::compile::CompileError;
 use fireq::engine::EngineError;
 use fireq::import::ImportError;
+use fireq::shapes::ShapeError;
 use fireq::source::SourceError;
 use fireq::tokens::TokensError;
 use fireq::tune::TuneError;
@@ -129,6 +130,18 @@ impl From<BySiteError> for Failure {
 impl From<CompileError> for Failure {
     fn from(error: CompileError) -> Self {
         Failure::from_error(&error).hint(error.hint())
+    }
+}
+
+impl From<ShapeError> for Failure {
+    fn from(error: ShapeError) -> Self {
+        match error {
+            ShapeError::Import(error) => error.into(),
+            unknown @ ShapeError::Unknown { .. } => {
+                let hint = format!("shapes are {}, and files: a config.json", fireq::shapes::names());
+                Failure::from_error(&unknown).hint(hint)
+            }
+        }
     }
 }
 

@@ -44,6 +44,27 @@ pub const RECIPES: [BuiltIn; 4] = [
     BuiltIn { name: "paper", text: include_str!("recipes/paper.toml") },
 ];
 
+impl Recipe {
+    /// The recipe whose graphs have the same operations and types, and that needs no data: the methods that look at data choose
+    /// other codes, and smoothing becomes part of weights and norms, but for what [`Recipe::scales_behind_rope`].
+    #[must_use]
+    pub fn structure(&self) -> Recipe {
+        let method = match self.weights.method {
+            Method::Search | Method::Gptq | Method::Paper => Method::Nearest,
+            kept => kept,
+        };
+        let weights = Weights { method, ..self.weights.clone() };
+        let fit = if method == self.weights.method { self.weights.fit } else { WeightFit::default() };
+        let weights = Weights { fit, ..weights };
+        Recipe { blocks: false, smooth: Smooth::default(), weights, ..self.clone() }
+    }
+
+    /// Whether smoothing can leave scales on queries and keys behind rope.
+    pub fn scales_behind_rope(&self) -> bool {
+        self.smooth.rope_post != Form::Off
+    }
+}
+
 impl BuiltIn {
     /// What the file says.
     pub fn recipe(&self) -> Recipe {

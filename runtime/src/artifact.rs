@@ -54,20 +54,40 @@ impl Artifact {
         for (file, hash) in &manifest.files {
             check_hash(dir, file, hash)?;
         }
-        let cuda = on_cuda.then(|| plan(dir, CUDA_PLAN, CUDA_WEIGHTS)).transpose()?;
-        let cpu = (on_cpu || !on_cuda).then(|| cpu_plan(dir)).transpose()?;
+        let some = manifest.weightless;
+        let cuda = on_cuda.then(|| plan(dir, CUDA_PLAN, CUDA_WEIGHTS, some)).transpose()?;
+        let cpu = (on_cpu || !on_cuda).then(|| cpu_plan(dir, some)).transpose()?;
         let plan = cpu.or(cuda).ok_or_else(|| RuntimeError::Unlisted(PLAN.into()))?;
         Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
     }
 
     /// The verified plan for GPUs.
     pub fn cuda_plan(&self) -> Result<Plan, RuntimeError> {
-        plan(&self.dir, CUDA_PLAN, CUDA_WEIGHTS)
+        plan(&self.dir, CUDA_PLAN, CUDA_WEIGHTS, self.manifest.weightless)
     }
 
-    /// Maps the weights.
+    /// Maps the weights for CPUs. An artifact of shapes has none.
     pub fn weights(&self) -> Result<Weights, RuntimeError> {
-        Weights::open(&self.dir.join(WEIGHTS))
+        self.mapped(WEIGHTS)
+    }
+
+    /// Maps the weights for GPUs. An artifact of shapes has none.
+    pub fn cuda_weights(&self) -> Result<Weights, RuntimeError> {
+        self.mapped(CUDA_WEIGHTS)
+    }
+
+    /// What the artifact has of its weights for GPUs, and for all others random numbers of this seed.
+    pub fn random_cuda_weights(&self, seed: u64) -> Result<Weights, RuntimeError> {
+        let known = Box::new(Weights::open(&self.dir.join(CUDA_WEIGHTS))?);
+        Ok(Weights::Random { known, seed })
+    }
+
+    fn mapped(&self, file: &str) -> Result<Weights, RuntimeError> {
+        if self.manifest.weightless {
+            Err(RuntimeError::Weightless)
+        } else {
+            Weights::open(&self.dir.join(file))
+        }
     }
 
     /// The shared library with the compiled kernels.
@@ -76,17 +96,17 @@ impl Artifact {
     }
 }
 
-/// A verified plan whose weights are all there.
-fn plan(dir: &Path, plan: &str, weights: &str) -> Result<Plan, RuntimeError> {
+/// A verified plan whose weights are all there, or as many as there are where `some` are enough.
+fn plan(dir: &Path, plan: &str, weights: &str, some: bool) -> Result<Plan, RuntimeError> {
     let plan = parse_plan(&read(&dir.join(plan))?).map_err(Box::new)?;
     verify_plan(&plan)?;
-    Weights::open(&dir.join(weights))?.check(&plan)?;
+    Weights::open(&dir.join(weights))?.check(&plan, some)?;
     Ok(plan)
 }
 
 /// The plan for CPUs, whose kernels read codes in blocks.
-fn cpu_plan(dir: &Path) -> Result<Plan, RuntimeError> {
-    let plan = plan(dir, PLAN, WEIGHTS)?;
+fn cpu_plan(dir: &Path, some: bool) -> Result<Plan, RuntimeError> {
+    let plan = plan(dir, PLAN, WEIGHTS, some)?;
     let plain = plan.buffers.iter().any(|b| b.ty.dtype.is_code() && b.storage != Storage::Blocked32);
     if plain { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
 }

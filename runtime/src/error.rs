@@ -50,6 +50,9 @@ pub enum RuntimeError {
         /// The architecture.
         arch: String,
     },
+    /// There are only shapes of weights.
+    #[error("the artifact has no weights: it was compiled from a configuration alone")]
+    Weightless,
     /// There is code for CPUs only.
     #[error("the artifact is compiled for CPUs only")]
     NoGpu,
@@ -85,6 +88,14 @@ pub enum RuntimeError {
     /// A step does not fit what the executor was made for.
     #[error("{0}")]
     Step(String),
+    /// The GPU has not enough memory.
+    #[error("{wanted} are more than the {free} bytes of GPU memory that are free")]
+    GpuMemory {
+        /// What it is for.
+        wanted: crate::cuda::Footprint,
+        /// What there is.
+        free: usize,
+    },
     /// There is not enough memory.
     #[error("cannot allocate {bytes} bytes for {what}")]
     Memory {
@@ -118,6 +129,12 @@ impl RuntimeError {
             RuntimeError::Machine { .. } => Some("compile the model on this machine, or with --cpu baseline"),
             RuntimeError::NoCpu { .. } => {
                 Some("use --device cuda, or compile the model with --target cpu,sm_90a")
+            }
+            RuntimeError::Weightless => Some(
+                "`fireq bench --device cuda --random-weights SEED` measures it; to run the model, compile its checkpoint",
+            ),
+            RuntimeError::GpuMemory { .. } => {
+                Some("ask for a shorter context, fewer sequences or smaller steps")
             }
             RuntimeError::NoGpu => Some("compile the model with --target cpu,sm_90a"),
             RuntimeError::Memory { .. } => Some("ask for a shorter context"),

@@ -24,6 +24,13 @@ pub enum Weights {
     },
     /// In memory, or mapped from a checkpoint that others share; unchecked but for their size.
     Memory(BTreeMap<String, ConstData>),
+    /// Made where they are wanted, on a GPU: random numbers that weights could have.
+    Random {
+        /// Those that are not made.
+        known: Box<Weights>,
+        /// The same seed gives the same weights.
+        seed: u64,
+    },
 }
 
 impl Weights {
@@ -52,11 +59,14 @@ impl Weights {
     }
 
     /// Checks that every weight of the plan is there, with the plan's dtypes, shapes and sizes, and that nothing else is.
-    pub(crate) fn check(&self, plan: &Plan) -> Result<(), RuntimeError> {
+    /// Where `some` are enough, what is there is checked.
+    pub(crate) fn check(&self, plan: &Plan, some: bool) -> Result<(), RuntimeError> {
         let mut wanted = BTreeSet::new();
         for buffer in &plan.buffers {
             let Place::Weight(name) = &buffer.place else { continue };
-            self.parts(name, buffer)?;
+            if !some || self.has(name, buffer) {
+                self.parts(name, buffer)?;
+            }
             wanted
                 .extend(parts(&buffer.ty, buffer.storage).iter().flatten().map(|part| part_name(name, part)));
         }
@@ -64,6 +74,13 @@ impl Weights {
             Some(extra) => Err(bad(extra, "is not a weight of the plan")),
             None => Ok(()),
         }
+    }
+
+    /// Whether any part of the weight `name` is there.
+    pub(crate) fn has(&self, name: &str, buffer: &Buffer) -> bool {
+        let list = parts(&buffer.ty, buffer.storage).unwrap_or_default();
+        let mut wanted = list.iter().map(|part| part_name(name, part));
+        wanted.any(|part| self.names().any(|there| *there == part))
     }
 
     /// The bytes of each part of the weight `name`, which the plan holds in `buffer`.
@@ -84,6 +101,7 @@ impl Weights {
         match self {
             Weights::File { tensors, .. } => Box::new(tensors.keys()),
             Weights::Memory(tensors) => Box::new(tensors.keys()),
+            Weights::Random { known, .. } => known.names(),
         }
     }
 
@@ -108,6 +126,7 @@ impl Weights {
                 &map[range.clone()]
             }
             Weights::Memory(tensors) => tensors.get(name).and_then(ConstData::bytes).ok_or_else(missing)?,
+            Weights::Random { known, .. } => return known.get(name, dtype, shape, bytes),
         };
         if found.len() == bytes {
             Ok(found)

@@ -24,4 +24,10 @@ many=$(awk 'BEGIN { for (i = 0; i < 200; i++) printf "%s%d", (i ? "," : ""), (i 
 } > "$out/demo.txt" 2>&1
 python3 "$here/bench.py" "$here/bench.json" "$out/torch.json"
 date -u +%Y-%m-%d > "$out/date"
+# A model of real size with random weights, made there; where the time goes; and the same model in PyTorch.
+shape="$cases/llama3-8b.fireq"
+"$here/fireq" bench "$shape" --device cuda --random-weights 1 --repeat 2 --json > "$out/model.json" 2> "$out/model.txt" || failed=1
+"$here/fireq" bench "$shape" --device cuda --random-weights 1 --repeat 1 --by-kernel \
+    --prefill 1024 --batch 1,64 --after 1024 >> "$out/model.txt" 2>&1 || failed=1
+python3 "$here/bench_model.py" "$here/llama3-8b.json" "$out/torch_model.json"
 exit $failed

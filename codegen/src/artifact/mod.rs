@@ -27,6 +27,8 @@ pub struct Build<'a> {
     pub plans: Vec<Stored<'a>>,
     /// The pipeline that made it, or a name of one.
     pub recipe: &'a str,
+    /// Whether weights without data are left out, and the artifact says so; they are an error otherwise.
+    pub weightless: bool,
     /// Limits and special tokens.
     pub model: ModelFacts,
     /// Files to copy, such as the tokenizer.
@@ -177,6 +179,7 @@ fn fill(
         recipe: build.recipe.into(),
         target: code.target,
         cuda: code.cuda,
+        weightless: build.weightless,
         model: build.model.clone(),
         kernels: code.kernels,
         files: hashes(dir, dir)?,

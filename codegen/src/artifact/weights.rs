@@ -48,6 +48,9 @@ pub(super) fn write(
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<(), ArtifactError> {
     let mut weights = collect(stored);
+    if build.weightless {
+        weights.retain(|weight| has_data(stored.graph, weight.value));
+    }
     let (header, total) = lay_out(&mut weights, build);
     let file = File::create(path).map_err(at(path))?;
     file.write_all_at(&header, 0).map_err(at(path))?;
@@ -196,6 +199,13 @@ fn packed<'a>(graph: &'a Graph, weight: &Weight<'_>) -> Result<Vec<PackedPart<'a
             Err(InterpError::Op { op: "const", reason }.into())
         }
     }
+}
+
+fn has_data(graph: &Graph, value: ValueId) -> bool {
+    leaves(graph, value).into_iter().all(|leaf| match graph.op(leaf) {
+        Op::Const { name } => graph.constants.get(name).is_some_and(|data| data.bytes().is_some()),
+        _ => true,
+    })
 }
 
 fn release(graph: &Graph, value: ValueId) {

@@ -48,17 +48,21 @@ fn write_model(
     out: &Path,
     threads: usize,
 ) -> Result<Manifest, ArtifactError> {
-    let model = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![2] };
-    let build = Build {
+    let texts = vec![("report.json", "{}\n".into())];
+    write(&Build { texts, threads, ..plain(graph, lowered) }, out, code, &|_, _| ())
+}
+
+fn plain<'a>(graph: &'a Graph, lowered: &'a Lowered) -> Build<'a> {
+    Build {
         graph,
         plans: vec![Stored::cpu(graph, lowered)],
         recipe: "test",
-        model,
+        weightless: false,
+        model: ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![2] },
         copies: vec![],
-        texts: vec![("report.json", "{}\n".into())],
-        threads,
-    };
-    write(&build, out, code, &|_, _| ())
+        texts: vec![],
+        threads: 1,
+    }
 }
 
 /// Every file below a directory with its bytes.
@@ -214,17 +218,8 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
         );
     }
     let (graph, lowered) = model();
-    let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
     let missing = vec![dir.path().join("no tokenizer.json")];
-    let build = Build {
-        graph: &graph,
-        plans: vec![Stored::cpu(&graph, &lowered)],
-        recipe: "test",
-        model: facts,
-        copies: missing,
-        texts: vec![],
-        threads: 1,
-    };
+    let build = Build { copies: missing, ..plain(&graph, &lowered) };
     let error = write(&build, &out, code, &|_, _| ()).unwrap_err();
     assert!(matches!(error, ArtifactError::Io { .. }));
     let failing = |_: &Path| Err(ArtifactError::Code("no compiler".into()));
@@ -262,16 +257,7 @@ fn data_of_the_wrong_size_is_an_error() {
 fn progress_ends_with_everything_done() {
     let dir = tempfile::tempdir().unwrap();
     let (graph, lowered) = model();
-    let facts = ModelFacts { context: 64, vocab: 19, bos: None, eos: vec![] };
-    let build = Build {
-        graph: &graph,
-        plans: vec![Stored::cpu(&graph, &lowered)],
-        recipe: "test",
-        model: facts,
-        copies: vec![],
-        texts: vec![],
-        threads: 1,
-    };
+    let build = plain(&graph, &lowered);
     let seen = std::sync::Mutex::new(vec![]);
     write(&build, &dir.path().join("m"), code, &|done, total| seen.lock().unwrap().push((done, total)))
         .unwrap();

@@ -45,6 +45,9 @@ pub struct Manifest {
     /// Its GPU code, if it has any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cuda: Option<CudaCode>,
+    /// True where only shapes of the weights are known: the file of weights has those that follow from the configuration.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub weightless: bool,
     /// What the model is made for.
     pub model: ModelFacts,
     /// For each CPU kernel of the plan, why it is compiled the way it is.
@@ -241,6 +244,7 @@ mod tests {
             recipe: "rtn".into(),
             target: Some(target),
             cuda: None,
+            weightless: false,
             model,
             kernels: BTreeMap::new(),
             files,

@@ -1,6 +1,6 @@
 //! Options of what executes a model: `run`, `logits`, `bench`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
@@ -19,7 +19,8 @@ pub enum Device {
 #[derive(Debug, Args)]
 pub struct Executed {
     /// An artifact, or a model directory: the unquantized reference.
-    pub model: PathBuf,
+    #[arg(required = true)]
+    model: Option<PathBuf>,
     /// Execute a model directory with the interpreter instead of compiling it first: slow, needs no LLVM.
     #[arg(long)]
     pub interpret: bool,
@@ -35,6 +36,11 @@ pub struct Executed {
 }
 
 impl Executed {
+    /// Where the model is; nowhere for what needs none.
+    pub fn path(&self) -> &Path {
+        self.model.as_deref().unwrap_or(Path::new(""))
+    }
+
     /// Threads to execute with.
     pub fn threads(&self) -> usize {
         self.threads.unwrap_or_else(rayon::current_num_threads).max(1)
@@ -102,13 +108,40 @@ pub struct Logits {
 
 /// Options of `bench`.
 #[derive(Debug, Args)]
+#[command(mut_arg("model", |arg| arg.required(false).required_unless_present("shape")))]
 pub struct Bench {
     /// The model.
     #[command(flatten)]
     pub model: Executed,
-    /// Tokens of the prompt to measure.
-    #[arg(long, default_value_t = 128)]
-    pub prefill: usize,
+    /// Instead of a MODEL, a shape: compiled for GPUs from its configuration alone and measured there with random weights, as
+    /// --batch does. A name (one that is none lists them), or a config.json.
+    #[arg(long, value_name = "NAME|FILE.json", conflicts_with = "model", requires = "random_weights")]
+    pub shape: Option<String>,
+    /// Make the weights that MODEL has none of on the GPU, from this seed.
+    #[arg(long, value_name = "SEED")]
+    pub random_weights: Option<u64>,
+    /// With --shape, the recipe whose operations are measured; without data it has no choices to make.
+    #[arg(long, default_value = "fireq", value_name = "NAME|FILE.toml")]
+    pub recipe: String,
+    /// Measure steps of several sequences on a GPU: decoding so many at once, 1,16,64,128 with --shape, and prompts of
+    /// --prefill-batch sequences. 0 leaves decoding out.
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub batch: Option<Vec<usize>>,
+    /// With --batch, tokens that each sequence has before it is decoded.
+    #[arg(long, value_delimiter = ',', value_name = "N,…", default_value = "1024,2048")]
+    pub after: Vec<usize>,
+    /// With --batch, sequences whose prompts are read at once; 0 leaves prompts out.
+    #[arg(long, value_name = "N", default_value_t = 16)]
+    pub prefill_batch: usize,
+    /// With --batch, the most tokens of a step in which prompts are read.
+    #[arg(long, value_name = "N", default_value_t = 8192)]
+    pub step_tokens: usize,
+    /// With --batch, what the GPU reads at most and multiplies at most: TB/s,TFLOP/s. By default what is known of its name.
+    #[arg(long, value_name = "TB/s,TFLOP/s", value_delimiter = ',', num_args = 1)]
+    pub peak: Option<Vec<f64>>,
+    /// Tokens of the prompt to measure; 128, with --batch 1024,2048,4096.
+    #[arg(long, value_delimiter = ',', value_name = "N,…")]
+    pub prefill: Option<Vec<usize>>,
     /// Tokens to decode one by one after it.
     #[arg(long, default_value_t = 64)]
     pub decode: usize,

@@ -28,7 +28,7 @@ pub fn by_site(options: &Eval) -> Outcome {
     let passes = options.passes.as_deref().unwrap_or(DEFAULT);
     let pipeline = pipeline(passes)?;
     let text = read_text(options)?;
-    let model = import_with(&options.model.model, options.model.import.options())?;
+    let model = import_with(options.model.path(), options.model.import.options())?;
     let facts = facts(&model);
     let parts = encode(&Tokens::load(&model.dir, facts.bos)?, &text, options)?;
     check_ctx(options.ctx, facts.context)?;
@@ -44,7 +44,7 @@ pub fn by_site(options: &Eval) -> Outcome {
 }
 
 fn check_source(options: &Eval) -> Outcome {
-    let path = &options.model.model;
+    let path = options.model.path();
     if classify(path)? == Source::ModelDir {
         return Ok(());
     }

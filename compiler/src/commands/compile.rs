@@ -8,6 +8,7 @@ use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
 use fireq::report::Report;
+use fireq::shapes::import_named;
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
 use fireq_codegen::artifact::check_output;
@@ -21,11 +22,11 @@ use serde_json::{Value, json};
 
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json, progress};
-use super::recipe::{Chosen, chosen, text};
+use super::recipe::{Chosen, chosen, structure, text};
 use super::targets::{build_options, targets};
 use super::{gpu_kernels, partial, quantized, tuning};
 use crate::cli::Compile;
-use crate::failure::Outcome;
+use crate::failure::{Failure, Outcome};
 
 /// Compiles, or with --dry-run says what would come out.
 pub fn compile(options: &Compile) -> Outcome {
@@ -35,8 +36,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let began = Instant::now();
     let (targets, recipe, tuning) = checked(options)?;
     set_threads(options.threads)?;
-    let dir = options.model.as_deref().expect("only --print-recipe goes without");
-    let mut model = import_with(dir, options.import.options())?;
+    let mut model = imported(options)?;
     let calibration = calibrated(options, &model, &recipe.pipeline)?;
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
@@ -45,7 +45,10 @@ pub fn compile(options: &Compile) -> Outcome {
         |watch: &Watch<'_>, graph: &Graph| if stopped { Ok(None) } else { lower_last(watch, graph, targets) };
     let (passes, plans) = super::pipeline::run(&options.run, &pipeline, &mut model.graph, last)?;
     let Some(plans) = plans else { return emit(&print_graph(&model.graph)) };
-    let report = quantized::report(options, &model, &recipe.label, &calibration)?;
+    let report = match options.shape {
+        Some(_) => None,
+        None => quantized::report(options, &model, &recipe.label, &calibration)?,
+    };
     let mut cuda = None;
     if !options.dry_run {
         cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref(), tuning)?;
@@ -75,7 +78,24 @@ fn checked(options: &Compile) -> Outcome<(Targets, Chosen, Tuning)> {
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
     }
-    Ok((targets, chosen(&options.recipe)?, tuning))
+    if options.shape.is_none() {
+        return Ok((targets, chosen(&options.recipe)?, tuning));
+    }
+    if targets.cpu {
+        let message = "a shape has no weights, and CPUs are measured with an artifact that has them";
+        return Err(Failure::new(message).hint("leave --target out, or give sm_90a"));
+    }
+    Ok((targets, structure(&options.recipe)?.0, tuning))
+}
+
+/// The model, or with --shape one whose weights are unknown.
+fn imported(options: &Compile) -> Outcome<Model> {
+    if let Some(shape) = &options.shape {
+        let (_, scaled) = structure(&options.recipe)?;
+        return Ok(import_named(shape, options.import.options(), scaled)?);
+    }
+    let dir = options.model.as_deref().expect("only --print-recipe and --shape go without");
+    Ok(import_with(dir, options.import.options())?)
 }
 
 /// The plans of the graph that passes left.
@@ -94,7 +114,7 @@ fn calibrated(options: &Compile, model: &Model, recipe: &str) -> Outcome<Arc<Cal
     let given = calibration_options(options);
     let calibration = calibration(&model.dir, &facts(model), given.clone());
     let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
-    let Some(out) = out else { return Ok(Arc::new(calibration)) };
+    let Some(out) = out.filter(|_| options.shape.is_none()) else { return Ok(Arc::new(calibration)) };
     let journal = partial::journal(options, out, model, recipe, &given)?;
     Ok(Arc::new(calibration.with_journal(Arc::new(journal))))
 }
@@ -159,6 +179,7 @@ impl Made<'_> {
             "parameters": self.parameters,
             "checkpoint_bytes": self.checkpoint_bytes,
             "weight_bytes": self.sizes.weights,
+            "weightless": self.model.weightless,
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
             "cuda": self.cuda,
@@ -172,7 +193,7 @@ impl Made<'_> {
         let verb = if options.dry_run { "would compile" } else { "compiled" };
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
-            "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter)\n  \
+            "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
              KV cache  {} per token, {} for {context} positions\n{}{}",
             self.model.config.name,
             self.recipe.label,
@@ -180,6 +201,7 @@ impl Made<'_> {
             bytes(self.sizes.weights),
             bytes(self.checkpoint_bytes),
             self.sizes.weights as f64 * 8.0 / self.parameters as f64,
+            if self.model.weightless { ", left out: only their shapes are known" } else { "" },
             bytes(self.sizes.cache_per_token),
             bytes(self.sizes.cache_per_token * context),
             self.cuda.as_ref().map(gpu_kernels::text).unwrap_or_default(),

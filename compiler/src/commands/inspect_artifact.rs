@@ -71,6 +71,7 @@ fn as_json(artifact: &Artifact) -> Value {
         "cuda": manifest.cuda,
         "model": manifest.model,
         "weight_bytes": sizes.weights,
+        "weightless": manifest.weightless,
         "cache_bytes_per_token": sizes.cache_per_token,
         "scratch_bytes_per_token": sizes.arena_per_token,
         "launches": artifact.plan.launches.len(),
@@ -84,12 +85,13 @@ fn as_text(artifact: &Artifact) -> String {
     let gpu = manifest.cuda.as_ref().map(super::gpu_kernels::text).unwrap_or_default();
     let kernels: String = manifest.kernels.iter().map(|(name, why)| format!("    {name}: {why}\n")).collect();
     format!(
-        "artifact `{}`, recipe {}\n  runs on   {}\n  weights   {}\n  KV cache  {} per token\n  context   {} tokens\n  \
+        "artifact `{}`, recipe {}\n  runs on   {}\n  weights   {}{}\n  KV cache  {} per token\n  context   {} tokens\n  \
          launches  {} of {} kernels\n{kernels}{gpu}",
         manifest.name,
         manifest.recipe,
         machines(manifest),
         bytes(sizes.weights),
+        if manifest.weightless { ", left out: only their shapes are known" } else { "" },
         bytes(sizes.cache_per_token),
         manifest.model.context,
         artifact.plan.launches.len(),

@@ -82,7 +82,7 @@ impl Opened {
 /// Opens what `options` name.
 pub fn open(options: &Executed) -> Outcome<Opened> {
     set_threads(options.threads)?;
-    open_path(&options.model, options)
+    open_path(options.path(), options)
 }
 
 /// Opens a model directory or an artifact in the way that `options` say.
@@ -108,6 +108,9 @@ pub fn open_path(path: &Path, options: &Executed) -> Outcome<Opened> {
 fn open_artifact(path: &Path, options: &Executed) -> Outcome<Opened> {
     let on_gpu = options.device == Device::Cuda;
     let artifact = if on_gpu { Artifact::open_for_gpu(path)? } else { Artifact::open(path)? };
+    if artifact.manifest.weightless {
+        return Err(RuntimeError::Weightless.into());
+    }
     let (name, facts) = (artifact.manifest.name.clone(), artifact.manifest.model.clone());
     let code = if on_gpu {
         Code::Cuda(Box::new(artifact), Gpu::open(0).map_err(RuntimeError::from)?)

@@ -30,6 +30,20 @@ pub fn chosen(options: &RecipeArgs) -> Outcome<Chosen> {
     Ok(Chosen { label, pipeline })
 }
 
+/// As [`chosen`], for what has no data: operations and types that the recipe leads to, and whether queries and keys can have
+/// scales behind rope.
+pub fn structure(options: &RecipeArgs) -> Outcome<(Chosen, bool)> {
+    let built_in = || RECIPES.iter().find(|recipe| recipe.name == options.recipe).map(BuiltIn::recipe);
+    let recipe = match &options.passes {
+        Some(_) => None,
+        None if is_file(&options.recipe) => Some(read(&options.recipe)?.1),
+        None => built_in(),
+    };
+    let Some(recipe) = recipe else { return Ok((chosen(options)?, false)) };
+    let chosen = Chosen { label: options.recipe.clone(), pipeline: recipe.structure().pipeline() };
+    Ok((chosen, recipe.scales_behind_rope()))
+}
+
 /// The recipe's file, as it is.
 pub fn text(options: &RecipeArgs) -> Outcome<String> {
     let name = &options.recipe;

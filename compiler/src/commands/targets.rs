@@ -21,12 +21,7 @@ pub fn targets(options: &Compile) -> Outcome<Targets> {
     }
     let targets = Targets { cpu: has("cpu"), cuda: has(ARCHITECTURE) };
     if targets.cuda && !options.dry_run {
-        version().map_err(|error| match error {
-            NvrtcFailure::Missing => {
-                Failure::new("NVRTC, which compiles GPU kernels, is not installed").hint(HOW_TO_INSTALL)
-            }
-            other => Failure::from_error(&other),
-        })?;
+        check_nvrtc()?;
     }
     if targets.cpu && !options.dry_run && !cfg!(feature = "llvm") {
         return Err(Failure::new("this build has no LLVM, which CPU artifacts need").hint(
@@ -34,6 +29,16 @@ pub fn targets(options: &Compile) -> Outcome<Targets> {
         ));
     }
     Ok(targets)
+}
+
+/// What compiles GPU kernels must be there.
+pub fn check_nvrtc() -> Outcome {
+    version().map(drop).map_err(|error| match error {
+        NvrtcFailure::Missing => {
+            Failure::new("NVRTC, which compiles GPU kernels, is not installed").hint(HOW_TO_INSTALL)
+        }
+        other => Failure::from_error(&other),
+    })
 }
 
 /// Build options as the command line gives them.

@@ -95,6 +95,19 @@ impl ModelConfig {
         Ok(config)
     }
 
+    /// The configuration that a text is, named after its file (a `config.json` after its directory), with the token ids that it gives.
+    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ImportError> {
+        let raw: Keys = parse_json(path, text)?;
+        let mut config = check(path, &raw)?;
+        config.name = match path.file_stem() {
+            Some(name) if name != "config" => name.to_string_lossy().into_owned(),
+            _ => directory_name(path.parent().unwrap_or(Path::new("."))),
+        };
+        config.bos = ids(raw.bos_token_id.as_ref()).first().copied();
+        config.eos = ids(raw.eos_token_id.as_ref());
+        Ok(config)
+    }
+
     /// Rows of the query projection.
     pub fn q_width(&self) -> usize {
         self.heads * self.head_dim
@@ -109,7 +122,11 @@ impl ModelConfig {
 /// Parses a JSON file of a model directory.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
     let text = fs::read(path).map_err(|source| ImportError::Read { path: path.into(), source })?;
-    serde_json::from_slice(&text).map_err(|source| ImportError::Json { path: path.into(), source })
+    parse_json(path, &text)
+}
+
+fn parse_json<T: DeserializeOwned>(path: &Path, text: &[u8]) -> Result<T, ImportError> {
+    serde_json::from_slice(text).map_err(|source| ImportError::Json { path: path.into(), source })
 }
 
 fn directory_name(dir: &Path) -> String {

@@ -11,10 +11,16 @@ use super::{ImportError, ModelConfig};
 /// Every tensor of a model by name: its type and its data.
 pub(super) type Tensors = BTreeMap<String, (Type, ConstData)>;
 
-/// Builds the graph; the tensors are those of the configuration's layout.
-pub(super) fn build(config: &ModelConfig, tensors: &Tensors, rope: DType) -> Result<Graph, ImportError> {
+/// Builds the graph; the tensors are those of the configuration's layout. `scaled` ones have unknown scales on queries and
+/// keys behind rope, which smoothing can leave there.
+pub(super) fn build(
+    config: &ModelConfig,
+    tensors: &Tensors,
+    rope: DType,
+    scaled: bool,
+) -> Result<Graph, ImportError> {
     let graph = Graph::new(&config.name);
-    let mut decoder = Decoder { graph, config, rope, tensors };
+    let mut decoder = Decoder { graph, config, rope, scaled, tensors };
     let output = decoder.logits()?;
     decoder.graph.outputs.push(output);
     Ok(decoder.graph)
@@ -24,6 +30,7 @@ struct Decoder<'a> {
     graph: Graph,
     config: &'a ModelConfig,
     rope: DType,
+    scaled: bool,
     tensors: &'a Tensors,
 }
 
@@ -67,13 +74,23 @@ impl Decoder<'_> {
             q = self.norm(&name("q_norm.weight"), q)?;
             k = self.norm(&name("k_norm.weight"), k)?;
         }
-        let q = self.graph.add(Op::Rope, &[q, table])?;
-        let k = self.graph.add(Op::Rope, &[k, table])?;
+        let q = self.turned(&format!("scale.q.{layer}"), q, table)?;
+        let k = self.turned(&format!("scale.k.{layer}"), k, table)?;
         let k = self.append(&format!("k.{layer}"), k)?;
         let v = self.append(&format!("v.{layer}"), v)?;
         let scale = (1.0 / (self.config.head_dim as f64).sqrt()) as f32;
         let (heads, kv_heads) = (self.config.heads, self.config.kv_heads);
         self.graph.add(Op::Attention { heads, kv_heads, scale, p: DType::F32 }, &[q, k, v])
+    }
+
+    fn turned(&mut self, scale: &str, x: ValueId, table: ValueId) -> Built {
+        let turned = self.graph.add(Op::Rope, &[x, table])?;
+        let Some(width) = self.graph.ty(turned).shape.cols().fixed().filter(|_| self.scaled) else {
+            return Ok(turned);
+        };
+        let ty = Type::plain(DType::F32, Shape::vector(width));
+        let scale = self.graph.constant(scale, ty, ConstData::Elided { hash: None });
+        self.graph.add(Op::Scale, &[turned, scale])
     }
 
     fn mlp(&mut self, layer: usize, x: ValueId) -> Built {

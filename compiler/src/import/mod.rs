@@ -32,6 +32,8 @@ pub struct Model {
     pub config: ModelConfig,
     /// Where it came from.
     pub dir: PathBuf,
+    /// True where only shapes of the weights are known.
+    pub weightless: bool,
 }
 
 /// What a configuration does not say.
@@ -61,19 +63,40 @@ pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportEr
     let tensors = checkpoint.tensors.iter().map(|(name, stored)| {
         (name.clone(), (Type::plain(dtype(stored.dtype), shape(&stored.shape)), stored.data()))
     });
-    let graph = graph::build(&config, &tensors.collect(), options.rope)?;
-    Ok(Model { graph, config, dir: dir.into() })
+    let graph = graph::build(&config, &tensors.collect(), options.rope, false)?;
+    Ok(Model { graph, config, dir: dir.into(), weightless: false })
 }
 
 /// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
 /// checkpoint.
 pub fn import_shape(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    let config = ModelConfig::read(dir)?;
+    shape_of(ModelConfig::read(dir)?, dir, options, false)
+}
+
+/// As [`import_shape`], of a configuration's text, which was read from `path` or goes by that name. Queries and keys that are
+/// `scaled` have scales of unknown numbers behind rope, as smoothing leaves them.
+pub fn import_config(
+    path: &Path,
+    text: &[u8],
+    options: ImportOptions,
+    scaled: bool,
+) -> Result<Model, ImportError> {
+    let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    shape_of(ModelConfig::parse(path, text)?, dir, options, scaled)
+}
+
+fn shape_of(
+    config: ModelConfig,
+    dir: &Path,
+    options: ImportOptions,
+    scaled: bool,
+) -> Result<Model, ImportError> {
     let elided = |(name, dims): (String, Vec<usize>)| {
         (name, (Type::plain(DType::BF16, shape(&dims)), ConstData::Elided { hash: None }))
     };
-    let graph = graph::build(&config, &layout(&config).into_iter().map(elided).collect(), options.rope)?;
-    Ok(Model { graph, config, dir: dir.into() })
+    let tensors = layout(&config).into_iter().map(elided).collect();
+    let graph = graph::build(&config, &tensors, options.rope, scaled)?;
+    Ok(Model { graph, config, dir: dir.into(), weightless: true })
 }
 
 fn shape(dims: &[usize]) -> Shape {

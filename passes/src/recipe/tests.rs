@@ -168,3 +168,16 @@ fn values_are_refused_with_their_places() {
     value("blocks = true\nblocks = true", 2, 1, "duplicate key");
     value(&" ".repeat((1 << 20) + 1), 1, 1, "1048577 bytes are no recipe");
 }
+
+#[test]
+fn without_data_a_recipe_has_the_same_operations_and_no_choices() {
+    let structure = |name: &str| {
+        let recipe = RECIPES.iter().find(|recipe| recipe.name == name).unwrap().recipe();
+        (recipe.structure().pipeline(), recipe.scales_behind_rope())
+    };
+    let rounded = "quantize-weights,quantize-activations,quantize-kv";
+    assert_eq!(structure("fireq"), (format!("{rounded}{{fit=clipped}}"), true));
+    assert_eq!(structure("paper"), (rounded.into(), true));
+    assert_eq!(structure("rtn"), (rounded.into(), false));
+    assert_eq!(structure("none"), (String::new(), false));
+}

@@ -7,6 +7,8 @@ use fireq_ir::plan::{Buffer, Place, Plan, parts};
 use fireq_kernels::cuda::params::{Draw, Params, Queries, Run};
 use fireq_kernels::cuda::program::{Program, Table};
 
+use super::footprint::Footprint;
+use super::upload::upload;
 use super::{CudaError, DeviceBytes, Gpu, Room};
 use crate::buffers::part_offsets;
 use crate::{RuntimeError, Weights};
@@ -24,9 +26,8 @@ pub(super) struct Memory {
     arena: DeviceBytes,
 }
 
-const TABLES: [Table; 5] = [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles, Table::Draws];
-/// Alignment of weights: that of allocations.
-const ALIGN: usize = 256;
+pub(super) const TABLES: [Table; 5] =
+    [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles, Table::Draws];
 
 impl Memory {
     /// The memory of a verified plan and program, with the weights in it and all else zero.
@@ -37,6 +38,7 @@ impl Memory {
         weights: &Weights,
         room: &Room,
     ) -> Result<Self, RuntimeError> {
+        Footprint::of(plan, program, room).check(gpu)?;
         let (held, places) = upload(gpu, plan, weights)?;
         let arena = zeroed(gpu, plan.arena_bytes_per_token, room.tokens)?;
         let (mut inputs, mut outputs, mut buffers) = (BTreeMap::new(), BTreeMap::new(), vec![]);
@@ -99,7 +101,7 @@ impl Memory {
 }
 
 /// Bytes of the most that a step writes.
-fn table_bytes(table: Table, room: &Room) -> usize {
+pub(super) fn table_bytes(table: Table, room: &Room) -> usize {
     match table {
         Table::Runs => room.tokens * Run::SIZE,
         Table::Pages => room.sequences * room.page_table() * 4,
@@ -122,28 +124,4 @@ fn zeroed(gpu: &Gpu, bytes: usize, times: usize) -> Result<DeviceBytes, RuntimeE
     let mut memory = gpu.allocate(bytes.saturating_mul(times))?;
     memory.fill(0)?;
     Ok(memory)
-}
-
-/// All weights in one piece of memory, and for each buffer where its parts are.
-fn upload(gpu: &Gpu, plan: &Plan, weights: &Weights) -> Result<(DeviceBytes, Vec<Vec<usize>>), RuntimeError> {
-    let mut end = 0;
-    let (mut places, mut copies) = (vec![], vec![]);
-    for buffer in &plan.buffers {
-        let Place::Weight(name) = &buffer.place else {
-            places.push(vec![]);
-            continue;
-        };
-        let mut of_buffer = vec![];
-        for bytes in weights.parts(name, buffer)? {
-            copies.push((end, bytes));
-            of_buffer.push(end);
-            end = (end + bytes.len()).next_multiple_of(ALIGN);
-        }
-        places.push(of_buffer);
-    }
-    let mut held = gpu.allocate(end)?;
-    for (at, bytes) in copies {
-        held.put(at, bytes)?;
-    }
-    Ok((held, places))
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use fireq_ir::Dim;
-use fireq_ir::artifact::{CUDA_KERNELS, CUDA_PROGRAM, CUDA_WEIGHTS};
+use fireq_ir::artifact::{CUDA_KERNELS, CUDA_PROGRAM};
 use fireq_ir::plan::{Kernel, Place, Plan};
 use fireq_kernels::cuda::params::{Draw, Params};
 use fireq_kernels::cuda::program::{Argument, Count, Launch, Program, Table};
@@ -41,10 +41,19 @@ struct Trace {
 impl Executor {
     /// Loads the artifact's GPU code and weights.
     pub fn new(gpu: &Gpu, artifact: &Artifact, room: Room) -> Result<Self, RuntimeError> {
+        Self::with_weights(gpu, artifact, &artifact.cuda_weights()?, room)
+    }
+
+    /// Loads the artifact's GPU code, and weights from elsewhere.
+    pub fn with_weights(
+        gpu: &Gpu,
+        artifact: &Artifact,
+        weights: &Weights,
+        room: Room,
+    ) -> Result<Self, RuntimeError> {
         let (plan, room) = (artifact.cuda_plan()?, room.rounded());
         let program = read(artifact, &plan)?;
-        let weights = Weights::open(&artifact.dir.join(CUDA_WEIGHTS))?;
-        let memory = Memory::new(gpu, &plan, &program, &weights, &room)?;
+        let memory = Memory::new(gpu, &plan, &program, weights, &room)?;
         let mut functions = BTreeMap::new();
         let mut ready = |launch: &Launch| {
             let name = &launch.function;
@@ -230,7 +239,7 @@ impl Executor {
 }
 
 /// The program of a verified plan.
-fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeError> {
+pub(super) fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeError> {
     let files = &artifact.manifest.files;
     if !files.contains_key(CUDA_PROGRAM) {
         let missing = artifact.manifest.cuda.iter().flat_map(fireq_ir::artifact::CudaCode::missing).next();

@@ -61,6 +61,21 @@ impl DeviceBytes {
             .map_err(CudaError::of("a copy to the GPU"))
     }
 
+    /// Sets the bytes from `at` on to the first `len` of other memory, in the stream's order.
+    pub fn copy(&mut self, at: usize, from: &DeviceBytes, len: usize) -> Result<(), CudaError> {
+        self.range(at, len)?;
+        from.range(0, len)?;
+        if len == 0 {
+            return Ok(());
+        }
+        self.gpu.bind()?;
+        let (to, stream) = (self.address + at as u64, self.gpu.stream.cu_stream());
+        // SAFETY: both ranges lie in memory that is ours, different memory since one is borrowed mutably, and the stream orders
+        // the copy before the memory is freed.
+        unsafe { result::memcpy_dtod_async(to, from.address, len, stream) }
+            .map_err(CudaError::of("a copy on the GPU"))
+    }
+
     /// `len` bytes from `at` on, when everything before is done.
     pub fn get(&self, at: usize, len: usize) -> Result<Vec<u8>, CudaError> {
         self.range(at, len)?;

@@ -9,13 +9,17 @@ mod batch;
 mod buffers;
 mod compare;
 mod executor;
+mod footprint;
 mod launch;
 mod memory;
 mod module;
+mod pinned;
+mod random;
 mod room;
 mod step;
 mod tensor_map;
 mod timer;
+mod upload;
 
 use std::sync::Arc;
 
@@ -26,6 +30,7 @@ use thiserror::Error;
 
 pub use batch::{Batch, End, Event, Request};
 pub use executor::Executor;
+pub use footprint::{Footprint, Needs};
 pub use memory::DeviceBytes;
 pub use module::{Function, Module, Resources};
 pub use room::{PAGE, Room};
@@ -138,6 +143,11 @@ impl Gpu {
             })
         };
         facts().map_err(CudaError::of("the GPU's attributes"))
+    }
+
+    /// Bytes of memory that are free.
+    pub fn free_memory(&self) -> Result<usize, CudaError> {
+        self.context.mem_get_info().map(|(free, _)| free).map_err(CudaError::of("the GPU's free memory"))
     }
 
     /// Waits for everything that was asked for, and says what went wrong in it.

@@ -33,6 +33,19 @@ impl Room {
         Room { tokens, selected: tokens, sequences: 1, context, positions: context, pages }
     }
 
+    /// Room for whatever either has room for.
+    #[must_use]
+    pub fn union(self, other: Room) -> Self {
+        Room {
+            tokens: self.tokens.max(other.tokens),
+            selected: self.selected.max(other.selected),
+            sequences: self.sequences.max(other.sequences),
+            context: self.context.max(other.context),
+            positions: self.positions.max(other.positions),
+            pages: self.pages.max(other.pages),
+        }
+    }
+
     /// At least one of everything, no more rows selected than there are tokens, and positions in whole sixteens.
     pub(super) fn rounded(self) -> Self {
         let tokens = self.tokens.max(1);

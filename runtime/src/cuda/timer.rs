@@ -59,6 +59,11 @@ impl Gpu {
 }
 
 impl Mark {
+    /// Waits until the stream is there.
+    pub fn wait(&self) -> Result<(), CudaError> {
+        self.0.synchronize().map_err(CudaError::of("kernels and copies before"))
+    }
+
     /// Seconds of work from another point to this one, for which it waits.
     pub fn since(&self, other: &Mark) -> Result<f64, CudaError> {
         let milliseconds = other.0.elapsed_ms(&self.0).map_err(CudaError::of("timed kernels"))?;

@@ -52,6 +52,7 @@ pub fn small() -> Option<Small> {
     let lowered = lower(&graph).unwrap();
     let model = ModelFacts { context: CONTEXT, vocab: VOCAB, bos: None, eos: vec![] };
     let build = Build {
+        weightless: false,
         graph: &graph,
         plans: vec![Stored::cpu(&graph, &lowered)],
         recipe: "none",

@@ -4,6 +4,7 @@
 #![cfg(feature = "llvm")]
 
 mod batch;
+mod shape;
 
 use std::path::Path;
 use std::process::Command;
@@ -54,14 +55,17 @@ fn compile(out: &Path) {
     let mut model = import(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tinystories-3m")).unwrap();
     fireq_passes::pipeline("full").unwrap().run(&mut model.graph).unwrap();
     let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: true }).unwrap();
-    let options = BuildOptions {
+    build(&model, &plans, "full", None, &options(), out, &|_, _| ()).unwrap();
+}
+
+fn options() -> BuildOptions {
+    BuildOptions {
         cpu: Cpu::Host,
         threads: 2,
         emit_llvm: false,
         cache: Cache::of_user(),
         tuning: Tuning::default(),
-    };
-    build(&model, &plans, "full", None, &options, out, &|_, _| ()).unwrap();
+    }
 }
 
 /// How far a sequence may be from itself alone: sums are in another order.

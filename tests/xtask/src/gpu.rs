@@ -5,12 +5,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::gpu_model::{self, ARTIFACT};
 use crate::lean;
 use crate::run::{command, release_dir, root, run, succeeded};
 
 /// The file with the folders of a bundle, as `run.sh` knows it.
 const PACKED: &str = "cases.txz";
-const PARTS: [&str; 3] = ["cases", "kernels", DEMO];
+const PARTS: [&str; 4] = ["cases", "kernels", DEMO, ARTIFACT];
 /// The demo model for GPUs.
 const DEMO: &str = "demo.fireq";
 
@@ -33,6 +34,7 @@ pub fn bundle(to: &Path) -> Result<(), String> {
     }
     run(&mut command(&["cargo", "build", "-q", "--release", "-p", "fireq-gpu", "-p", "fireq-sim-driver"]))?;
     let fireq = lean::build(&to.join(DEMO))?;
+    gpu_model::add(&to, &fireq)?;
     rehearse(&to, &fireq)?;
     let scripts = root().join("tests/gpu");
     for (from, name) in [
@@ -40,6 +42,7 @@ pub fn bundle(to: &Path) -> Result<(), String> {
         (fireq, "fireq"),
         (scripts.join("run.sh"), "run.sh"),
         (scripts.join("bench.py"), "bench.py"),
+        (scripts.join("bench_model.py"), "bench_model.py"),
     ] {
         fs::copy(&from, to.join(name)).map_err(|e| format!("{}: {e}", from.display()))?;
     }
@@ -120,13 +123,16 @@ pub fn report(results: &Path) -> Result<(), String> {
     if kernels["gpu"]["name"].as_str().is_some_and(|name| name.starts_with("simulated")) {
         return Err("these are results of the simulator, whose times say nothing about a GPU".into());
     }
+    let optional = |name: &str| json(name).unwrap_or(Value::Null);
+    let model = gpu_model::table(&optional("model.json"), &optional("torch_model.json"));
+    let model = model.map(|table| format!("\n{table}")).unwrap_or_default();
     let date = read(&results.join("date"))?;
     let demo = read(&results.join("demo.txt")).unwrap_or_else(|_| "not run".into());
     let clocks = read(&results.join("gpu.csv"))?;
     let text = read(&path)?;
     let kept = text.find(HEADING).map_or(&*text, |at| &text[..at]);
     let tables = tables(&kernels, &torch, date.trim(), &clocks)?;
-    let new = format!("{kept}{HEADING}\n{tables}\nThe demo model:\n\n```text\n{}\n```\n", demo.trim());
+    let new = format!("{kept}{HEADING}\n{tables}{model}\nThe demo model:\n\n```text\n{}\n```\n", demo.trim());
     fs::write(&path, new).map_err(|e| format!("{}: {e}", path.display()))
 }
 

@@ -5,6 +5,7 @@ mod accuracy;
 mod demo;
 mod fuzz;
 mod gpu;
+mod gpu_model;
 mod lean;
 mod llama_cpp;
 mod new_pass;

@@ -1,5 +1,6 @@
 //! The simulated GPU: memory, modules and launches, with the driver's error codes.
 
+use std::collections::BTreeMap;
 use std::sync::{LazyLock, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -40,6 +41,7 @@ pub struct Device {
     modules: Vec<Option<Module>>,
     functions: Vec<Function>,
     events: Vec<Option<Instant>>,
+    pinned: BTreeMap<usize, Box<[u8]>>,
     failed: bool,
 }
 
@@ -86,6 +88,21 @@ impl Device {
     pub fn read(&self, address: u64, bytes: usize) -> Result<&[u8], Status> {
         self.check()?;
         self.memory.read(address, bytes).map_err(|fault| said(&fault, Status::InvalidValue))
+    }
+
+    /// Memory of the host, which copies may read after they return.
+    pub fn pin(&mut self, bytes: usize) -> Result<*mut u8, Status> {
+        if bytes == 0 {
+            return Err(Status::InvalidValue);
+        }
+        let mut memory = vec![0; bytes].into_boxed_slice();
+        let address = memory.as_mut_ptr();
+        self.pinned.insert(address as usize, memory);
+        Ok(address)
+    }
+
+    pub fn unpin(&mut self, address: usize) -> Result<(), Status> {
+        self.pinned.remove(&address).map(drop).ok_or(Status::InvalidValue)
     }
 
     /// A handle of the module that an image stands for.

@@ -3,7 +3,7 @@
 mod launch;
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_uint};
+use std::ffi::{c_char, c_int, c_uint, c_void};
 
 use crate::device::{Device, NAME, Status};
 
@@ -121,6 +121,31 @@ unsafe extern "C" fn cuMemAlloc_v2(to: *mut u64, bytes: usize) -> c_int {
 #[unsafe(no_mangle)]
 extern "C" fn cuMemFree_v2(address: u64) -> c_int {
     code(Device::the().free(address))
+}
+
+/// Nothing else is allocated, as far as programs can tell.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
+    // SAFETY: the caller passes places for both.
+    unsafe { give(total, Ok(MEMORY)) + give(free, Ok(MEMORY)) }
+}
+
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuMemHostAlloc(to: *mut *mut c_void, bytes: usize, _: c_uint) -> c_int {
+    // SAFETY: the caller passes a place for the address.
+    unsafe { give(to, Device::the().pin(bytes).map(<*mut u8>::cast)) }
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemFreeHost(address: *mut c_void) -> c_int {
+    code(Device::the().unpin(address as usize))
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, _: Handle) -> c_int {
+    let mut device = Device::the();
+    let read = device.read(from, bytes).map(<[u8]>::to_vec);
+    code(read.and_then(|read| device.write(to, &read)))
 }
 
 #[unsafe(no_mangle)]

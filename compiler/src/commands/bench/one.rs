@@ -1,17 +1,17 @@
-//! `fireq bench`: tokens per second, prompt and continuation apart.
+//! One sequence: tokens per second, prompt and continuation apart.
 
 use std::time::Instant;
 
 use fireq::engine::Engine;
 use fireq::generate::prefill;
 use fireq_runtime::Ran;
-use serde::Serialize;
 use serde_json::json;
 
-use super::open::open;
-use super::output::{emit, emit_json, progress, table};
-use super::run::write_trace;
+use super::by_kernel::{kernels, table_of};
 use crate::cli::{Bench, Device};
+use crate::commands::open::open;
+use crate::commands::output::{emit, emit_json, progress};
+use crate::commands::run::write_trace;
 use crate::failure::{Failure, Outcome};
 
 /// Tokens per second of one repetition.
@@ -24,16 +24,16 @@ struct Speed {
 /// Prints the medians of all repetitions.
 pub fn bench(options: &Bench) -> Outcome {
     let opened = open(&options.model)?;
-    check(options, opened.context)?;
-    let mut engine = opened.engine(options.prefill + options.decode)?;
+    let prompt = check(options, opened.context)?;
+    let mut engine = opened.engine(prompt + options.decode)?;
     let bar = progress("measuring", options.repeat);
     let mut speeds = vec![];
     for _ in 0..options.repeat {
-        speeds.push(measure(&mut engine, options)?);
+        speeds.push(measure(&mut engine, prompt, options)?);
         bar.inc(1);
     }
     bar.finish_and_clear();
-    let ran = traced(&mut engine, options)?;
+    let ran = traced(&mut engine, prompt, options)?;
     let (prefill, decode) = (median(&speeds, |s| s.prefill), median(&speeds, |s| s.decode));
     let threads = opened.threads;
     let on = match options.model.device {
@@ -46,25 +46,25 @@ pub fn bench(options: &Bench) -> Outcome {
             "device": if options.model.device == Device::Cpu { "cpu" } else { "cuda" },
             "threads": threads,
             "repeat": options.repeat,
-            "prefill": { "tokens": options.prefill, "tokens_per_second": prefill },
+            "prefill": { "tokens": prompt, "tokens_per_second": prefill },
             "decode": { "tokens": options.decode, "tokens_per_second": decode },
             "kernels": options.by_kernel.then(|| kernels(&ran)),
         }));
     }
     emit(&format!(
         "{}, {on}, median of {}\n  prefill  {prefill:10.1} tokens/s  ({} tokens)\n  decode   {decode:10.1} tokens/s  ({} tokens after them)\n",
-        opened.name, options.repeat, options.prefill, options.decode,
+        opened.name, options.repeat, prompt, options.decode,
     ))?;
-    if options.by_kernel { emit(&by_kernel(&kernels(&ran))) } else { Ok(()) }
+    if options.by_kernel { emit(&table_of(&kernels(&ran))) } else { Ok(()) }
 }
 
 /// Launches of one repetition more, where they are wanted.
-fn traced(engine: &mut Engine, options: &Bench) -> Outcome<Vec<Ran>> {
+fn traced(engine: &mut Engine, prompt: usize, options: &Bench) -> Outcome<Vec<Ran>> {
     if !options.by_kernel && options.traced.trace.is_none() {
         return Ok(vec![]);
     }
     engine.trace()?;
-    measure(engine, options)?;
+    measure(engine, prompt, options)?;
     let ran = engine.trace()?;
     if let Some(path) = &options.traced.trace {
         write_trace(path, &ran)?;
@@ -72,56 +72,34 @@ fn traced(engine: &mut Engine, options: &Bench) -> Outcome<Vec<Ran>> {
     Ok(ran)
 }
 
-/// A kernel's launches.
-#[derive(Serialize)]
-struct Timed<'a> {
-    kernel: &'a str,
-    launches: usize,
-    seconds: f64,
-}
-
-/// All launches by kernel, those that take longest first.
-fn kernels(ran: &[Ran]) -> Vec<Timed<'_>> {
-    let mut kernels: Vec<Timed<'_>> = vec![];
-    for Ran { kernel, seconds, .. } in ran {
-        match kernels.iter_mut().find(|known| known.kernel == kernel) {
-            Some(known) => (known.launches, known.seconds) = (known.launches + 1, known.seconds + seconds),
-            None => kernels.push(Timed { kernel, launches: 1, seconds: *seconds }),
+/// Tokens of the prompt, where all that is to be measured fits.
+fn check(options: &Bench, context: usize) -> Outcome<usize> {
+    let prompt = match options.prefill.as_deref() {
+        None => 128,
+        Some([prompt]) => *prompt,
+        Some(_) => {
+            let hint = "give one number, or measure steps of several sequences with --batch";
+            return Err(Failure::new("several prompts are read with --batch").hint(hint));
         }
-    }
-    kernels.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
-    kernels
-}
-
-fn by_kernel(kernels: &[Timed<'_>]) -> String {
-    let total: f64 = kernels.iter().map(|kernel| kernel.seconds).sum();
-    let line = |Timed { kernel, launches, seconds }: &Timed<'_>| {
-        let share = format!("{:.1} %", 100.0 * seconds / total.max(f64::MIN_POSITIVE));
-        [format!("{:.2}", 1e3 * seconds), share, launches.to_string(), (*kernel).to_string()]
     };
-    let head = ["ms", "share", "launches", "kernel"].map(String::from);
-    table(&std::iter::once(head).chain(kernels.iter().map(line)).collect::<Vec<_>>(), 3)
-}
-
-fn check(options: &Bench, context: usize) -> Outcome {
-    if options.prefill == 0 || options.decode == 0 || options.repeat == 0 {
+    if prompt == 0 || options.decode == 0 || options.repeat == 0 {
         return Err(Failure::new("there is nothing to measure").hint("give positive counts"));
     }
-    let wanted = options.prefill.saturating_add(options.decode);
+    let wanted = prompt.saturating_add(options.decode);
     if wanted > context {
         let message = format!("{wanted} tokens do not fit the context of {context}");
         return Err(Failure::new(message).hint("lower --prefill or --decode"));
     }
-    Ok(())
+    Ok(prompt)
 }
 
-fn measure(engine: &mut Engine, options: &Bench) -> Outcome<Speed> {
+fn measure(engine: &mut Engine, prompt: usize, options: &Bench) -> Outcome<Speed> {
     let token = |n: usize| (n.wrapping_mul(7919) % engine.vocab()) as u32;
-    let prompt: Vec<u32> = (0..options.prefill).map(token).collect();
-    let steps: Vec<u32> = (options.prefill..options.prefill + options.decode).map(token).collect();
+    let tokens: Vec<u32> = (0..prompt).map(token).collect();
+    let steps: Vec<u32> = (prompt..prompt + options.decode).map(token).collect();
     engine.reset();
     let began = Instant::now();
-    prefill(engine, &prompt)?;
+    prefill(engine, &tokens)?;
     let prefilled = began.elapsed();
     let began = Instant::now();
     for step in steps {
@@ -129,7 +107,7 @@ fn measure(engine: &mut Engine, options: &Bench) -> Outcome<Speed> {
     }
     let decoded = began.elapsed();
     Ok(Speed {
-        prefill: options.prefill as f64 / prefilled.as_secs_f64(),
+        prefill: prompt as f64 / prefilled.as_secs_f64(),
         decode: options.decode as f64 / decoded.as_secs_f64(),
     })
 }
