@@ -114,6 +114,13 @@ impl Session {
         Ok(compared)
     }
 
+    /// Whether graphs start steps of one token on a GPU, as they do at first, or every launch by itself.
+    pub fn use_graphs(&mut self, graphs: bool) {
+        if let (Device::Cuda(executor, _), false) = (&mut self.device, graphs) {
+            executor.keep_graphs(0);
+        }
+    }
+
     /// Notes from now on when launches run, and gives what was noted before.
     pub fn trace(&mut self) -> Result<Vec<Ran>, RuntimeError> {
         match &mut self.device {

@@ -161,16 +161,17 @@ fn tokens_are_chosen_on_the_gpu_as_on_the_host() {
     };
     let mut executor = Executor::new(&gpu, &artifact, ROOM).unwrap();
     let pair = Pair::new((&artifact, &gpu), 0, 12);
-    executor.run(&[pair.piece(12, 6)]).unwrap();
     let random = |step, top_p| Sampling::Random { temperature: 0.9, top_p, seed: 5 }.draw(step);
     let draws = [0, 1, 2, 3, 4, 5].map(|n| match n {
         0 => Sampling::Greedy.draw(0),
         n => random(n, if n % 2 == 0 { 0.8 } else { 1.0 }),
     });
+    let found = executor.choose(&[pair.piece(12, 6)], &draws).unwrap();
     let logits = executor.logits().unwrap();
     let wanted: Vec<u32> = logits.chunks(1024).zip(&draws).map(|(row, draw)| pick(row, draw)).collect();
-    assert_eq!(executor.sample(&draws).unwrap(), wanted);
-    assert!(executor.sample(&draws[1..]).unwrap_err().to_string().contains("5 draws for 6 rows"));
+    assert_eq!(found, wanted);
+    let refused = executor.choose(&[pair.piece(12, 6)], &draws[1..]).unwrap_err().to_string();
+    assert!(refused.contains("5 draws for 6 rows"));
 }
 
 #[test]
