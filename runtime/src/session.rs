@@ -114,9 +114,9 @@ impl Session {
         Ok(compared)
     }
 
-    /// Whether graphs start steps of one token on a GPU, as they do at first, or every launch by itself.
-    pub fn use_graphs(&mut self, graphs: bool) {
-        if let (Device::Cuda(executor, _), false) = (&mut self.device, graphs) {
+    /// On a GPU, starts the launches of every step one by one from now on, and no graphs.
+    pub fn without_graphs(&mut self) {
+        if let Device::Cuda(executor, _) = &mut self.device {
             executor.keep_graphs(0);
         }
     }

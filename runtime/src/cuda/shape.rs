@@ -153,6 +153,56 @@ fn coarse(tiles: usize) -> usize {
 mod tests {
     use super::*;
 
+    const LLAMA: DecodeAttention = DecodeAttention { heads: 32, kv_heads: 8, head: 128, page: 64 };
+    const ROOM: Room =
+        Room { tokens: 2048, selected: 64, sequences: 64, context: 65536, positions: 8192, pages: 65536 };
+
+    fn shapes() -> Shapes {
+        let readers = vec![When { longest: Some(Between(1, Some(4))), ..When::default() }];
+        Shapes { room: ROOM, bounds: vec![9, 100], attention: Some(LLAMA), readers, last: None }
+    }
+
+    fn shape(shapes: &mut Shapes, pasts: impl Iterator<Item = usize>, tokens: usize) -> Shape {
+        let sequences: Vec<Sequence> =
+            pasts.map(|past| Sequence { tokens, past, ..Sequence::default() }).collect();
+        shapes.of(&sequences, Counts { selected: 0, draws: 0, runs: 0, tiles: 0 })
+    }
+
+    /// Batches of 1 to 64 sequences, the first with so many keys and each with so many more than the one before, for 1024 steps.
+    #[test]
+    fn shapes_change_rarely_and_splits_stay_near_the_best() {
+        for (count, from, more) in
+            [(1, 100, 0), (1, 30000, 0), (2, 500, 913), (4, 3000, 2013), (16, 1000, 513), (64, 1000, 113)]
+        {
+            let (mut shapes, mut last, mut changes) = (shapes(), None, 0);
+            for step in 0..1024 {
+                let pasts = (0..count).map(|n| from + n * more + step);
+                let found = shape(&mut shapes, pasts.clone(), 1);
+                let keys: Vec<usize> = pasts.map(|past| past + 1).collect();
+                let best = LLAMA.cycles(LLAMA.split(&keys), &keys);
+                // CTAs stop where keys do.
+                let tiles = found.split.tiles.min(keys[count - 1].div_ceil(TILE));
+                let slower = LLAMA.cycles(Split { tiles, ..found.split }, &keys) / best;
+                assert!(slower < 1.1, "{keys:?}: {slower}");
+                changes += usize::from(last.as_ref() != Some(&found));
+                last = Some(found);
+            }
+            assert!(changes <= 16, "{count} from {from}: {changes} changes");
+        }
+    }
+
+    #[test]
+    fn keys_count_where_launches_differ_and_are_split_where_that_is_read() {
+        let mut shapes = shapes();
+        let keys = [7, 8, 98, 99, 5000].map(|past| shape(&mut shapes, [past, 3].into_iter(), 1).keys);
+        assert_eq!(keys, [0, 9, 9, 100, 100]);
+        assert_eq!(shape(&mut shapes, [60000].into_iter(), 5).split, shapes.whole());
+        assert!(shapes.last.as_ref().is_some_and(|(of, _)| of.len() == 2), "a longer step has no split");
+        assert!(shape(&mut shapes, [60000].into_iter(), 4).split.parts > 4);
+        // Parts of 1024 tokens and more have no room.
+        assert_eq!(shape(&mut shapes, (0..2000).map(|_| 6000), 1).split, shapes.whole());
+    }
+
     #[test]
     fn numbers_of_tiles_are_rounded_up_by_no_more_than_a_sixteenth() {
         assert_eq!([1, 15, 16, 17, 31, 33, 100, 129].map(coarse), [1, 15, 16, 17, 31, 34, 100, 136]);
