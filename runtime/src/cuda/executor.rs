@@ -136,8 +136,7 @@ impl Executor {
             )));
         }
         pieces.iter().try_for_each(|piece| self.check_tokens(piece.tokens))?;
-        let layout = Layout::of(&step.shape, &self.room);
-        self.memory.inbox.send(layout, |item, to| step.write(item, to))?;
+        self.memory.inbox.send(step.layout.clone(), |item, to| step.write(item, to))?;
         Ok(step)
     }
 
@@ -153,8 +152,7 @@ impl Executor {
             }
         }
         (0..self.launches()).try_for_each(|n| self.run_launch(n, step))?;
-        let layout = Layout::of(&step.shape, &self.room);
-        let at = Places { memory: &self.memory, layout: &layout, room: &self.room };
+        let at = Places { memory: &self.memory, layout: &step.layout, room: &self.room };
         match self.sample.as_mut().filter(|_| step.shape.draws > 0) {
             Some(sample) => sample.run(&step.shape, &at),
             None => Ok(()),
@@ -174,8 +172,7 @@ impl Executor {
 
     /// Starts one of them, if the step has it.
     pub(super) fn run_launch(&mut self, n: usize, step: &Step<'_>) -> Result<(), RuntimeError> {
-        let layout = Layout::of(&step.shape, &self.room);
-        let at = Places { memory: &self.memory, layout: &layout, room: &self.room };
+        let at = Places { memory: &self.memory, layout: &step.layout, room: &self.room };
         let ready = &mut self.launches[n];
         let run = |ready: &mut Ready| match ready.launch.rows {
             Count::Past => ready.run_each(&step.sequences, &step.shape, &at),

@@ -159,7 +159,7 @@ impl Function {
         let launched = unsafe {
             cuLaunchKernelEx(&raw const config, self.handle, parameters.as_mut_ptr(), std::ptr::null_mut())
         };
-        launched.result().map_err(CudaError::of(format!("launch of `{}`", self.name)))
+        launched.result().map_err(|error| CudaError::of(format!("launch of `{}`", self.name))(error))
     }
 }
 

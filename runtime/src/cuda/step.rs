@@ -5,7 +5,7 @@ use std::ops::Range;
 use fireq_kernels::cuda::params::{Draw, Params, Queries, Run};
 use fireq_kernels::cuda::{BLOCK, Sequence, prefill_tiles, runs};
 
-use super::inbox::Item;
+use super::inbox::{Item, Layout};
 use super::room::{PAGE, Room};
 use super::shape::{Counts, Shape, Shapes};
 use crate::RuntimeError;
@@ -26,6 +26,8 @@ pub struct Piece<'a> {
 /// Pieces with their draws.
 pub(super) struct Step<'a> {
     pub shape: Shape,
+    /// That of its shape.
+    pub layout: Layout,
     pub sequences: Vec<Sequence>,
     pieces: &'a [Piece<'a>],
     draws: &'a [Draw],
@@ -63,7 +65,8 @@ impl<'a> Step<'a> {
         let (runs, tiles) = (runs(&sequences), prefill_tiles(&sequences));
         let counts = Counts { selected, draws: draws.len(), runs: runs.len(), tiles: tiles.len() };
         let shape = shapes.of(&sequences, counts);
-        Ok(Step { shape, sequences, pieces, draws, runs, tiles })
+        let layout = Layout::of(&shape, room);
+        Ok(Step { shape, layout, sequences, pieces, draws, runs, tiles })
     }
 
     /// Positions of workspaces that its sequences take.
@@ -71,7 +74,7 @@ impl<'a> Step<'a> {
         self.sequences.last().map_or(0, |s| s.key + s.past + s.tokens)
     }
 
-    /// Writes one of its items, which has as many bytes as [`Layout::of`](super::inbox::Layout::of) gives its shape.
+    /// Writes one of its items, which has as many bytes as its layout says.
     pub fn write(&self, item: Item, to: &mut [u8]) {
         let sequences = || self.sequences.iter();
         let of_pieces = || self.pieces.iter().zip(sequences());
