@@ -32,8 +32,14 @@ impl Demo {
 
     /// A command on the artifact, on a device.
     fn on(&self, device: &str, command: &str, more: &[&str]) -> Output {
+        self.with(&[], device, command, more)
+    }
+
+    /// The same, with variables that the simulated driver reads.
+    fn with(&self, variables: &[(&str, &str)], device: &str, command: &str, more: &[&str]) -> Output {
         let mut program = fireq();
         simulated::on(&mut program, &self.driver, &self.artifact.join("kernels"));
+        program.envs(variables.iter().copied());
         program.arg(command).arg(&self.artifact).args(["--device", device]).args(more).output().unwrap()
     }
 
@@ -80,8 +86,8 @@ fn a_batch_is_what_its_prompts_are_alone_however_many_at_once() {
     assert_eq!([expected.lines().count(), on_cpu.lines().count()], [3, 3]);
     let text = succeeded(&demo.on("cuda", "run", &["--prompt", "Once upon a time", "-n", "6"]));
     assert_eq!(text.trim_end(), format!("Once upon a time{}", first["text"].as_str().unwrap()));
-    for sequences in ["2", "64"] {
-        let found = succeeded(&demo.on("cuda", "run", &["--batch", file, "--sequences", sequences]));
+    for more in [["--sequences", "2"], ["--sequences", "64"], ["--no-graphs", "--sequences=64"]] {
+        let found = succeeded(&demo.on("cuda", "run", &[["--batch", file], more].concat()));
         assert_eq!(found, expected);
     }
     fs::write(file, "{\"prompt\": \"a\"}\n{\"prompt\": \"b\", \"n\": 1}\n").unwrap();
@@ -149,6 +155,45 @@ fn what_cannot_run_on_a_device_is_refused_with_what_would_help() {
     let Some(demo) = Demo::new("cpu") else { return };
     let said = failed(&demo.on("cuda", "logits", &tokens));
     assert!(said.contains("for CPUs only") && said.contains("--target cpu,sm_90a"), "{said}");
+}
+
+#[test]
+fn faults_of_a_gpu_end_a_command_with_what_happened_and_no_output() {
+    let Some(demo) = Demo::new("sm_90a") else { return };
+    let out = demo.temp.path().join("logits.safetensors");
+    let logits = ["--tokens", "3,2,1", "-o", out.to_str().unwrap()];
+    // Less than the weights, and less than what is beside them.
+    for bytes in ["1000000", "3600000"] {
+        let said = failed(&demo.with(&[("FIREQ_SIM_MEMORY", bytes)], "cuda", "logits", &logits));
+        let free = format!("more than the {bytes} bytes of GPU memory that are free");
+        assert!(said.contains(" of weights, ") && said.contains(&free), "{said}");
+        assert!(said.contains("ask for a shorter context"), "{said}");
+    }
+    let said = failed(&demo.with(&[("FIREQ_SIM_PTX", "/nowhere")], "cuda", "logits", &logits));
+    assert!(said.contains("no kernel image") && said.contains("for Hopper GPUs (sm_90a)"), "{said}");
+
+    // The first norm reads from an address that nothing has.
+    let program = fs::read_to_string(demo.artifact.join("kernels/program.json")).unwrap();
+    let norm = program.lines().find(|line| line.contains("norm_quantize")).unwrap();
+    let buffer = &norm[norm.find("{\"buffer\"").unwrap()..];
+    let buffer = &buffer[..=buffer.find("}}").unwrap() + 1];
+    demo.replace(
+        "kernels/program.json",
+        &program.replacen(norm, &norm.replacen(buffer, "\"nothing\"", 1), 1),
+    );
+    let prompt = ["--prompt", "Once upon", "-n", "9"];
+    for (command, more) in
+        [("logits", &logits[..]), ("run", &prompt), ("bench", &["--prefill=2", "--decode=2"])]
+    {
+        let said = failed(&demo.on("cuda", command, more));
+        assert!(said.contains("kernels launched before: unspecified launch failure"), "{said}");
+        assert!(said.contains("`fireq logits --compare-ops` runs one after the other"), "{said}");
+    }
+    assert!(!out.exists(), "no output");
+    let said = failed(&demo.on("cuda", "logits", &["--tokens", "3,2,1", "--compare-ops"]));
+    let symbol = &norm[norm.find("\"symbol\":\"").unwrap() + 10..];
+    let symbol = &symbol[..symbol.find('"').unwrap()];
+    assert!(said.contains(&format!("`{symbol}` (")) && said.contains("unspecified launch failure"), "{said}");
 }
 
 #[test]

@@ -82,6 +82,14 @@ pub enum RuntimeError {
     /// The GPU does not do what it is asked to.
     #[error(transparent)]
     Cuda(#[from] CudaError),
+    /// The same, with what for.
+    #[error("{what}: {source}")]
+    Within {
+        /// What was to be done.
+        what: String,
+        /// Why it is not.
+        source: Box<RuntimeError>,
+    },
     /// The plan is not that of a language model.
     #[error("the plan is not a language model's: {0}")]
     NotALanguageModel(String),
@@ -107,6 +115,11 @@ pub enum RuntimeError {
 }
 
 impl RuntimeError {
+    /// The same, with what for.
+    pub(crate) fn of(self, what: &str) -> Self {
+        RuntimeError::Within { what: what.into(), source: Box::new(self) }
+    }
+
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
@@ -121,6 +134,7 @@ impl RuntimeError {
             | RuntimeError::Io { .. }
             | RuntimeError::Weight { .. } => Some("copy the artifact again, or compile the model again"),
             RuntimeError::Cuda(error) => error.hint(),
+            RuntimeError::Within { source, .. } => source.hint(),
             RuntimeError::Program(_)
             | RuntimeError::PlanText(_)
             | RuntimeError::Plan(_)

@@ -114,6 +114,13 @@ impl Session {
         Ok(compared)
     }
 
+    /// On a GPU, starts the launches of every step one by one from now on, and no graphs.
+    pub fn without_graphs(&mut self) {
+        if let Device::Cuda(executor, _) = &mut self.device {
+            executor.keep_graphs(0);
+        }
+    }
+
     /// Notes from now on when launches run, and gives what was noted before.
     pub fn trace(&mut self) -> Result<Vec<Ran>, RuntimeError> {
         match &mut self.device {

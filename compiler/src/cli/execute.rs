@@ -30,6 +30,9 @@ pub struct Executed {
     /// Threads to execute with; all of the machine's by default.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Start every kernel of a GPU's step by itself, instead of by graphs where every sequence has one token.
+    #[arg(long)]
+    pub no_graphs: bool,
     /// How a model directory is read.
     #[command(flatten)]
     pub import: Import,

@@ -29,6 +29,8 @@ pub struct Opened {
     pub eos: Vec<u32>,
     /// Threads that run it.
     pub threads: usize,
+    /// Whether a GPU starts steps by graphs.
+    graphs: bool,
     bos: Option<u32>,
     dir: PathBuf,
     code: Code,
@@ -64,7 +66,11 @@ impl Opened {
             }
             Code::Cuda(artifact, gpu) => {
                 let limits = Limits { tokens: context.min(STEP), context, threads: self.threads };
-                Backend::Compiled(Box::new(Session::open_on(gpu, artifact, limits)?))
+                let mut session = Session::open_on(gpu, artifact, limits)?;
+                if !self.graphs {
+                    session.without_graphs();
+                }
+                Backend::Compiled(Box::new(session))
             }
         };
         Ok(Engine::new(backend, self.vocab, context))
@@ -73,7 +79,13 @@ impl Opened {
     /// The artifact on its GPU, for steps of several sequences.
     pub fn executor(&self, room: Room) -> Outcome<Executor> {
         match &self.code {
-            Code::Cuda(artifact, gpu) => Ok(Executor::new(gpu, artifact, room)?),
+            Code::Cuda(artifact, gpu) => {
+                let mut executor = Executor::new(gpu, artifact, room)?;
+                if !self.graphs {
+                    executor.keep_graphs(0);
+                }
+                Ok(executor)
+            }
             _ => Err(Failure::new("this runs on GPUs").hint("use --device cuda")),
         }
     }
@@ -131,6 +143,7 @@ fn opened(name: String, facts: ModelFacts, dir: &Path, code: Code, options: &Exe
         vocab: facts.vocab,
         eos: facts.eos,
         threads: options.threads(),
+        graphs: !options.no_graphs,
         bos: facts.bos,
         dir: dir.into(),
         code,

@@ -90,6 +90,11 @@ impl Batch {
         Ok(())
     }
 
+    /// What runs them.
+    pub fn executor(&self) -> &Executor {
+        &self.executor
+    }
+
     /// Whether every request is done.
     pub fn is_done(&self) -> bool {
         self.waiting.is_empty() && self.running.is_empty()
@@ -186,8 +191,11 @@ impl Batch {
         if pieces.is_empty() {
             return Ok(vec![]);
         }
-        self.executor.run(&pieces)?;
-        if draws.is_empty() { Ok(vec![]) } else { self.executor.sample(&draws) }
+        if draws.is_empty() {
+            self.executor.run(&pieces).map(|()| vec![])
+        } else {
+            self.executor.choose(&pieces, &draws)
+        }
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use fireq_ir::Dim;
 use fireq_ir::plan::{Buffer, Place, Plan, parts};
-use fireq_kernels::cuda::params::{Draw, Params, Queries, Run};
-use fireq_kernels::cuda::program::{Program, Table};
+use fireq_kernels::cuda::program::Program;
 
 use super::footprint::Footprint;
+use super::inbox::{Inbox, Item};
+use super::pinned::Pinned;
 use super::upload::upload;
 use super::{CudaError, DeviceBytes, Gpu, Room};
 use crate::buffers::part_offsets;
@@ -15,19 +16,23 @@ use crate::{RuntimeError, Weights};
 
 /// Everything that kernels read and write.
 pub(super) struct Memory {
-    /// For each buffer of the plan the addresses of its parts; none for caches, whose pages are regions.
+    /// For each buffer of the plan the addresses of its parts; none for caches, whose pages are regions, and for inputs, whose
+    /// places are those of a step.
     pub buffers: Vec<Vec<u64>>,
+    /// For each buffer of the plan what it is of that which the host writes for a step.
+    pub sent: Vec<Option<Item>>,
     pub regions: Vec<DeviceBytes>,
-    pub inputs: BTreeMap<String, DeviceBytes>,
+    pub inbox: Inbox,
+    /// Where results go on their way to the host.
+    pub outbox: Pinned,
     /// Each with its elements per row.
     pub outputs: BTreeMap<String, (DeviceBytes, usize)>,
-    tables: [DeviceBytes; TABLES.len()],
     weights: DeviceBytes,
     arena: DeviceBytes,
 }
 
-pub(super) const TABLES: [Table; 5] =
-    [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles, Table::Draws];
+/// Bytes of the host for results: rows of logits of which a step seldom has as many; more go one after the other.
+const OUTBOX: usize = 4 << 20;
 
 impl Memory {
     /// The memory of a verified plan and program, with the weights in it and all else zero.
@@ -41,9 +46,9 @@ impl Memory {
         Footprint::of(plan, program, room).check(gpu)?;
         let (held, places) = upload(gpu, plan, weights)?;
         let arena = zeroed(gpu, plan.arena_bytes_per_token, room.tokens)?;
-        let (mut inputs, mut outputs, mut buffers) = (BTreeMap::new(), BTreeMap::new(), vec![]);
+        let (mut outputs, mut buffers, mut sent) = (BTreeMap::new(), vec![], vec![]);
         for (buffer, places) in plan.buffers.iter().zip(places) {
-            let bytes = row_bytes(buffer);
+            sent.push(item(buffer)?);
             buffers.push(match &buffer.place {
                 Place::Weight(_) => places.into_iter().map(|at| held.address() + at as u64).collect(),
                 Place::Arena { offset } => {
@@ -51,17 +56,11 @@ impl Memory {
                     let offsets = part_offsets(&list, *offset);
                     offsets.map(|at| arena.address() + (at * room.tokens) as u64).collect()
                 }
-                Place::Cache(_) => vec![],
-                Place::Input(name) => {
-                    let memory = zeroed(gpu, bytes.iter().sum(), room.tokens)?;
-                    let address = memory.address();
-                    inputs.insert(name.to_string(), memory);
-                    vec![address]
-                }
+                Place::Cache(_) | Place::Input(_) => vec![],
                 Place::Output(name) => {
                     let selected = buffer.ty.shape.rows() == Dim::sym("L");
                     let rows = if selected { room.selected } else { room.tokens };
-                    let memory = zeroed(gpu, bytes.iter().sum(), rows)?;
+                    let memory = zeroed(gpu, row_bytes(buffer).iter().sum(), rows)?;
                     let address = memory.address();
                     outputs.insert(name.to_string(), (memory, buffer.ty.shape.cols().fixed().unwrap_or(0)));
                     vec![address]
@@ -70,17 +69,18 @@ impl Memory {
         }
         let regions = program.regions.iter().map(|region| zeroed(gpu, region.bytes, room.of(region.per)));
         let regions = regions.collect::<Result<_, _>>()?;
-        let sizes = TABLES.map(|table| table_bytes(table, room));
-        let tables = sizes.into_iter().map(|bytes| zeroed(gpu, bytes, 1)).collect::<Result<Vec<_>, _>>()?;
-        let tables = tables.try_into().expect("there are as many as sizes");
-        Ok(Memory { buffers, regions, inputs, outputs, tables, weights: held, arena })
+        let (inbox, outbox) = (Inbox::new(gpu, &room.largest(), room)?, Pinned::new(gpu, OUTBOX)?);
+        Ok(Memory { buffers, sent, regions, inbox, outbox, outputs, weights: held, arena })
     }
 
     /// The first bytes of a part of a buffer, when everything before is done.
     pub fn read(&self, buffer: usize, part: usize, len: usize) -> Result<Vec<u8>, CudaError> {
+        if let Some(item) = self.sent[buffer] {
+            return self.inbox.read(item, len);
+        }
         let address = self.buffers[buffer][part];
         let outputs = self.outputs.values().map(|(memory, _)| memory);
-        let all = self.inputs.values().chain(outputs).chain([&self.weights, &self.arena]);
+        let all = outputs.chain([&self.weights, &self.arena]);
         let holds = |memory: &&DeviceBytes| {
             (memory.address()..memory.address() + memory.len() as u64).contains(&address)
         };
@@ -88,27 +88,13 @@ impl Memory {
         let memory = memory.ok_or_else(|| CudaError::Size(format!("buffer {buffer} has no memory")))?;
         memory.get((address - memory.address()) as usize, len)
     }
-
-    /// What the host writes for a step.
-    pub fn table(&mut self, table: Table) -> &mut DeviceBytes {
-        &mut self.tables[table as usize]
-    }
-
-    /// Where that is.
-    pub fn table_address(&self, table: Table) -> u64 {
-        self.tables[table as usize].address()
-    }
 }
 
-/// Bytes of the most that a step writes.
-pub(super) fn table_bytes(table: Table, room: &Room) -> usize {
-    match table {
-        Table::Runs => room.tokens * Run::SIZE,
-        Table::Pages => room.sequences * room.page_table() * 4,
-        Table::Sequences => room.tokens * 4,
-        Table::Tiles => room.tokens * Queries::SIZE,
-        Table::Draws => room.selected * Draw::SIZE,
-    }
+/// What a buffer is of that which the host writes; nothing where it is no input.
+fn item(buffer: &Buffer) -> Result<Option<Item>, RuntimeError> {
+    let Place::Input(name) = &buffer.place else { return Ok(None) };
+    let unset = || RuntimeError::Step(format!("input `{name}` is not set"));
+    Item::input(name).ok_or_else(unset).map(Some)
 }
 
 /// Bytes of a row of each part.

@@ -9,7 +9,7 @@ use fireq_kernels::pages::{At, Part};
 
 use super::executor::Executor;
 use super::room::PAGE;
-use super::step::Piece;
+use super::step::{Piece, Step};
 use crate::RuntimeError;
 use crate::compare::{Compared, columns, compare, tensor, type_in};
 
@@ -18,12 +18,12 @@ impl Executor {
     /// that it had.
     pub fn compare(&mut self, piece: &Piece<'_>) -> Result<Vec<Compared>, RuntimeError> {
         let pieces = std::slice::from_ref(piece);
-        let step = self.prepare(pieces)?;
+        let step = self.prepare(pieces, &[])?;
         let sizes = Sizes { tokens: piece.tokens.len(), past: piece.past, selected: piece.selected.len() };
         let (mut compared, mut next) = (vec![], 0);
         for n in 0..self.launches() {
-            self.run_launch(n, &step)?;
-            let result = |n: usize| self.result(n);
+            self.run_alone(n, &step)?;
+            let result = |n: usize| self.launch(n).result;
             // The plan's launch is done with the last of those that leave its result.
             if n + 1 < self.launches() && result(n) == result(n + 1) {
                 continue;
@@ -39,8 +39,16 @@ impl Executor {
             }
             next = next.max(done.map_or(0, |done| done + 1));
         }
-        self.finish(&step);
         Ok(compared)
+    }
+
+    /// Runs one of a step's launches to its end.
+    fn run_alone(&mut self, n: usize, step: &Step<'_>) -> Result<(), RuntimeError> {
+        let ran = self.run_launch(n, step).and_then(|()| self.synchronize());
+        ran.map_err(|error| {
+            let launch = self.launch(n);
+            error.of(&format!("`{}` ({})", launch.symbol, launch.function))
+        })
     }
 
     /// What a buffer holds; slices are read where they are, caches from their pages.

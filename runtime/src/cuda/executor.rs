@@ -1,17 +1,19 @@
 //! Runs a plan's program on a GPU, step by step.
 
 use std::collections::BTreeMap;
-use std::fs;
 
 use fireq_ir::Dim;
-use fireq_ir::artifact::{CUDA_KERNELS, CUDA_PROGRAM};
 use fireq_ir::plan::{Kernel, Place, Plan};
-use fireq_kernels::cuda::params::{Draw, Params};
-use fireq_kernels::cuda::program::{Argument, Count, Launch, Program, Table};
-use fireq_kernels::cuda::{DecodeAttention, Grid};
+use fireq_kernels::cuda::DecodeAttention;
+use fireq_kernels::cuda::params::Draw;
+use fireq_kernels::cuda::program::{Argument, Count, Launch};
 
-use super::buffers::{Memory, row_bytes};
-use super::launch::Ready;
+use super::buffers::Memory;
+use super::graph::{Graphed, Graphs};
+use super::inbox::Layout;
+use super::launch::{Places, Ready};
+use super::program::{load, read};
+use super::shape::{Shape, Shapes};
 use super::step::{Piece, Step};
 use super::{Gpu, Mark, Room};
 use crate::{Artifact, Ran, RuntimeError, Weights};
@@ -23,7 +25,9 @@ pub struct Executor {
     room: Room,
     launches: Vec<Ready>,
     sample: Option<Ready>,
-    attention: Option<DecodeAttention>,
+    shapes: Shapes,
+    // Before the memory that they use, as fields are dropped in order.
+    graphs: Graphs,
     memory: Memory,
     /// Names of its regions.
     regions: Vec<String>,
@@ -64,10 +68,7 @@ impl Executor {
         };
         let launches = program.launches.iter().map(&mut ready).collect::<Result<_, _>>()?;
         let sample = program.sample.as_ref().map(&mut ready).transpose()?;
-        let attention = program.launches.iter().find_map(|launch| match launch.grid {
-            Grid::Splits(of) => Some(of),
-            _ => None,
-        });
+        let shapes = Shapes::new(&program, room);
         gpu.synchronize()?;
         let regions = program.regions.into_iter().map(|region| region.name).collect();
         Ok(Executor {
@@ -76,12 +77,23 @@ impl Executor {
             room,
             launches,
             sample,
-            attention,
+            shapes,
+            graphs: Graphs::new(),
             memory,
             regions,
             selected: 0,
             trace: None,
         })
+    }
+
+    /// Keeps graphs of no more shapes of steps than this, those that came last; with 0 every step starts its launches one by one.
+    pub fn keep_graphs(&mut self, most: usize) {
+        self.graphs.keep(most);
+    }
+
+    /// How many steps graphs started so far.
+    pub fn graphed(&self) -> Graphed {
+        self.graphs.counts()
     }
 
     /// The plan.
@@ -96,20 +108,34 @@ impl Executor {
 
     /// Starts every launch of a step of these pieces, whose keys and values go to their pages.
     pub fn run(&mut self, pieces: &[Piece<'_>]) -> Result<(), RuntimeError> {
-        let step = self.prepare(pieces)?;
-        for n in 0..self.launches() {
-            self.run_launch(n, &step)?;
-        }
-        self.finish(&step);
-        Ok(())
+        let step = self.prepare(pieces, &[])?;
+        self.start(&step)
+    }
+
+    /// Runs a step, and gives the tokens that draws take from the logits of its selected rows, one for each, when it is done.
+    pub fn choose(&mut self, pieces: &[Piece<'_>], draws: &[Draw]) -> Result<Vec<u32>, RuntimeError> {
+        let sample = self.sample.as_ref().ok_or_else(|| RuntimeError::Kernel("sample".into()))?;
+        let Some(Argument::Region { region, .. }) = sample.launch.arguments.last() else {
+            return Err(RuntimeError::Program("`sample` leaves its tokens to no region".into()));
+        };
+        let region = *region;
+        let step = self.prepare(pieces, draws)?;
+        self.start(&step)?;
+        let Memory { outbox, regions, .. } = &mut self.memory;
+        let bytes = outbox.read(&regions[region], 0, 4 * draws.len())?;
+        Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
     }
 
     /// The step of these pieces, with inputs and tables written for it.
-    pub(super) fn prepare(&mut self, pieces: &[Piece<'_>]) -> Result<Step, RuntimeError> {
-        let step = Step::new(pieces, &self.room, self.attention.as_ref())?;
+    pub(super) fn prepare<'a>(
+        &mut self,
+        pieces: &'a [Piece<'a>],
+        draws: &'a [Draw],
+    ) -> Result<Step<'a>, RuntimeError> {
+        let step = Step::new(pieces, draws, &self.room, &mut self.shapes)?;
         let mut launches = self.launches.iter();
         let queries =
-            launches.any(|ready| ready.launch.rows == Count::Queries && ready.runs(&step, &self.room));
+            launches.any(|ready| ready.launch.rows == Count::Queries && ready.runs(&step.shape, &self.room));
         if queries && step.positions() > self.room.positions {
             return Err(RuntimeError::Step(format!(
                 "sequences of {} positions: a step has room for {}",
@@ -118,14 +144,33 @@ impl Executor {
             )));
         }
         pieces.iter().try_for_each(|piece| self.check_tokens(piece.tokens))?;
-        for (name, memory) in &mut self.memory.inputs {
-            let bytes = step.input(name, pieces);
-            memory.put(0, &bytes.ok_or_else(|| RuntimeError::Step(format!("input `{name}` is not set")))?)?;
-        }
-        for table in [Table::Runs, Table::Pages, Table::Sequences, Table::Tiles] {
-            self.memory.table(table).put(0, &step.table(table, pieces, &self.room))?;
-        }
+        self.memory.inbox.send(step.layout.clone(), |item, to| step.write(item, to))?;
         Ok(step)
+    }
+
+    /// Starts everything of a step: of one that may come again, by a graph.
+    fn start(&mut self, step: &Step<'_>) -> Result<(), RuntimeError> {
+        self.selected = step.shape.selected;
+        if self.trace.is_none() && self.repeats(&step.shape) {
+            let Executor { gpu, launches, sample, graphs, memory, room, .. } = self;
+            let capture = || gpu.capture(|| launch_all(launches, sample.as_mut(), &step.shape, memory, room));
+            if let Some(graph) = graphs.of(&step.shape, capture)? {
+                // SAFETY: what was captured are launches on this memory, which outlives graphs.
+                return Ok(unsafe { graph.launch() }?);
+            }
+        }
+        (0..self.launches()).try_for_each(|n| self.run_launch(n, step))?;
+        let at = Places { memory: &self.memory, layout: &step.layout, room: &self.room };
+        match self.sample.as_mut().filter(|_| step.shape.draws > 0) {
+            Some(sample) => sample.run(&step.shape, &at),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether steps of a shape come again and again, and launch the same.
+    fn repeats(&self, shape: &Shape) -> bool {
+        let of_past = |ready: &Ready| ready.launch.rows == Count::Past && ready.runs(shape, &self.room);
+        shape.longest == 1 && !self.launches.iter().any(of_past)
     }
 
     /// Launches of a step.
@@ -134,13 +179,18 @@ impl Executor {
     }
 
     /// Starts one of them, if the step has it.
-    pub(super) fn run_launch(&mut self, n: usize, step: &Step) -> Result<(), RuntimeError> {
+    pub(super) fn run_launch(&mut self, n: usize, step: &Step<'_>) -> Result<(), RuntimeError> {
+        let at = Places { memory: &self.memory, layout: &step.layout, room: &self.room };
         let ready = &mut self.launches[n];
-        let Some(trace) = self.trace.as_mut().filter(|_| ready.runs(step, &self.room)) else {
-            return ready.run(step, &self.memory, &self.room);
+        let run = |ready: &mut Ready| match ready.launch.rows {
+            Count::Past => ready.run_each(&step.sequences, &step.shape, &at),
+            _ => ready.run(&step.shape, &at),
+        };
+        let Some(trace) = self.trace.as_mut().filter(|_| ready.runs(&step.shape, &self.room)) else {
+            return run(ready);
         };
         let before = self.gpu.mark()?;
-        ready.run(step, &self.memory, &self.room)?;
+        run(ready)?;
         trace.launches.push((n, before, self.gpu.mark()?));
         Ok(())
     }
@@ -161,19 +211,14 @@ impl Executor {
         launches.into_iter().map(ran).collect()
     }
 
-    /// Notes what the last launch leaves.
-    pub(super) fn finish(&mut self, step: &Step) {
-        self.selected = step.count(Count::Selected, None, &self.room);
-    }
-
-    /// The buffer that a launch leaves to others.
-    pub(super) fn result(&self, n: usize) -> Option<usize> {
-        self.launches[n].launch.result
+    /// One of them.
+    pub(super) fn launch(&self, n: usize) -> &Launch {
+        &self.launches[n].launch
     }
 
     /// The attention that reads the cache.
     pub(super) fn attention(&self) -> Option<DecodeAttention> {
-        self.attention
+        self.shapes.attention
     }
 
     /// The region of this name.
@@ -192,29 +237,11 @@ impl Executor {
     }
 
     /// The logits of the last step's selected rows, when it is done.
-    pub fn logits(&self) -> Result<Vec<f32>, RuntimeError> {
-        let Some((memory, cols)) = self.memory.outputs.get("logits") else { return Ok(vec![]) };
-        let bytes = memory.get(0, 4 * cols * self.selected)?;
+    pub fn logits(&mut self) -> Result<Vec<f32>, RuntimeError> {
+        let Memory { outbox, outputs, .. } = &mut self.memory;
+        let Some((memory, cols)) = outputs.get("logits") else { return Ok(vec![]) };
+        let bytes = outbox.read(memory, 0, 4 * cols * self.selected)?;
         Ok(bytes.as_chunks().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect())
-    }
-
-    /// The tokens that draws take from the logits of the last step's selected rows, one for each, when it is done.
-    pub fn sample(&mut self, draws: &[Draw]) -> Result<Vec<u32>, RuntimeError> {
-        let sample = self.sample.as_mut().ok_or_else(|| RuntimeError::Kernel("sample".into()))?;
-        if draws.len() != self.selected {
-            return Err(RuntimeError::Step(format!("{} draws for {} rows", draws.len(), self.selected)));
-        }
-        let Some(Argument::Region { region, .. }) = sample.launch.arguments.last() else {
-            return Err(RuntimeError::Program("`sample` leaves its tokens to no region".into()));
-        };
-        let (region, rows) = (*region, draws.len());
-        if rows > 0 {
-            let bytes: Vec<u8> = draws.iter().flat_map(Params::bytes).collect();
-            self.memory.table(Table::Draws).put(0, &bytes)?;
-            sample.launch(sample.launch.grid.ctas(rows, 0))?;
-        }
-        let bytes = self.memory.regions[region].get(0, 4 * rows)?;
-        Ok(bytes.as_chunks().0.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
     }
 
     /// Waits until everything is done, and says what went wrong in it.
@@ -238,34 +265,16 @@ impl Executor {
     }
 }
 
-/// The program of a verified plan.
-pub(super) fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeError> {
-    let files = &artifact.manifest.files;
-    if !files.contains_key(CUDA_PROGRAM) {
-        let missing = artifact.manifest.cuda.iter().flat_map(fireq_ir::artifact::CudaCode::missing).next();
-        let reason =
-            missing.map_or_else(|| "there is none".into(), |m| format!("`{}`: {}", m.name, m.reason));
-        return Err(RuntimeError::Program(reason));
-    }
-    let path = artifact.dir.join(CUDA_PROGRAM);
-    let text = fs::read_to_string(&path).map_err(|source| RuntimeError::Io { path, source })?;
-    let program: Program = serde_json::from_str(&text).map_err(|e| RuntimeError::Program(e.to_string()))?;
-    let rows: Vec<Vec<usize>> = plan.buffers.iter().map(rows_of).collect();
-    program.verify(&rows).map_err(RuntimeError::Program)?;
-    Ok(program)
-}
-
-/// Bytes of a row of each part that has an address.
-fn rows_of(buffer: &fireq_ir::plan::Buffer) -> Vec<usize> {
-    if matches!(buffer.place, Place::Cache(_)) { vec![] } else { row_bytes(buffer) }
-}
-
-fn load(gpu: &Gpu, artifact: &Artifact, name: &str) -> Result<super::Function, RuntimeError> {
-    let file = format!("{CUDA_KERNELS}/{name}.cubin");
-    if !artifact.manifest.files.contains_key(&file) {
-        return Err(RuntimeError::Unlisted(file));
-    }
-    let path = artifact.dir.join(file);
-    let cubin = fs::read(&path).map_err(|source| RuntimeError::Io { path, source })?;
-    Ok(gpu.load(&cubin)?.function(name)?)
+/// Starts all launches of steps of a shape, which is all that they may depend on.
+fn launch_all(
+    launches: &mut [Ready],
+    sample: Option<&mut Ready>,
+    shape: &Shape,
+    memory: &Memory,
+    room: &Room,
+) -> Result<(), RuntimeError> {
+    let layout = Layout::of(shape, room);
+    let at = Places { memory, layout: &layout, room };
+    let sample = sample.filter(|_| shape.draws > 0);
+    launches.iter_mut().chain(sample).try_for_each(|ready| ready.run(shape, &at))
 }

@@ -7,8 +7,9 @@ use fireq_ir::plan::{Place, Plan, parts};
 use fireq_kernels::cuda::program::{Extent, Program};
 use serde::Serialize;
 
-use super::buffers::{TABLES, row_bytes, table_bytes};
-use super::executor::read;
+use super::buffers::row_bytes;
+use super::inbox::Layout;
+use super::program::read;
 use super::{Gpu, Room};
 use crate::{Artifact, RuntimeError};
 
@@ -63,19 +64,18 @@ impl Footprint {
                     let stored = list.iter().filter_map(|part| part.stored(rows));
                     bytes.weights += stored.map(|(_, bytes)| aligned(bytes)).sum::<usize>();
                 }
-                Place::Input(_) => bytes.workspace += row.saturating_mul(room.tokens),
                 Place::Output(_) => {
                     let selected = buffer.ty.shape.rows() == Dim::sym("L");
                     bytes.workspace += row.saturating_mul(if selected { room.selected } else { room.tokens });
                 }
-                Place::Cache(_) | Place::Arena { .. } => {}
+                Place::Input(_) | Place::Cache(_) | Place::Arena { .. } => {}
             }
         }
         for region in &program.regions {
             let of = if region.per == Extent::Pages { &mut bytes.cache } else { &mut bytes.workspace };
             *of = of.saturating_add(region.bytes.saturating_mul(room.of(region.per)));
         }
-        bytes.workspace += TABLES.map(|table| table_bytes(table, room)).iter().sum::<usize>();
+        bytes.workspace = bytes.workspace.saturating_add(Layout::of(&room.largest(), room).bytes());
         bytes
     }
 

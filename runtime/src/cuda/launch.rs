@@ -5,7 +5,8 @@ use fireq_kernels::cuda::program::{Argument, Count, Launch, Table, parameters};
 use fireq_kernels::cuda::{Grid, Sequence};
 
 use super::buffers::Memory;
-use super::step::Step;
+use super::inbox::{Item, Layout};
+use super::shape::Shape;
 use super::{Function, Room, encode};
 use crate::RuntimeError;
 
@@ -15,6 +16,15 @@ pub(super) struct Ready {
     function: Function,
     parameters: Vec<u8>,
     places: Vec<usize>,
+    /// Those of its arguments that depend on a step.
+    varying: Vec<usize>,
+}
+
+/// Where everything is in a step.
+pub(super) struct Places<'a> {
+    pub memory: &'a Memory,
+    pub layout: &'a Layout,
+    pub room: &'a Room,
 }
 
 impl Ready {
@@ -25,86 +35,101 @@ impl Ready {
         memory: &Memory,
         room: &Room,
     ) -> Result<Self, RuntimeError> {
+        function.allow_shared(launch.cta.dynamic_shared as u32)?;
         let (size, places) = parameters(&launch.arguments);
-        let mut ready = Ready { function, parameters: vec![0; size], places, launch };
+        let mut ready = Ready { function, parameters: vec![0; size], places, varying: vec![], launch };
         for n in 0..ready.places.len() {
             let bytes = match &ready.launch.arguments[n] {
                 Argument::Map { of, shape } => {
-                    let extent = room.of(shape.per);
-                    encode(&shape.at(extent), address(of, memory))?.to_vec()
+                    let at = address(of, memory).ok_or_else(|| {
+                        RuntimeError::Program(format!("`{}`: a descriptor of an input", ready.launch.symbol))
+                    })?;
+                    encode(&shape.at(room.of(shape.per)), at)?.to_vec()
                 }
                 Argument::U32(number) => number.to_le_bytes().to_vec(),
                 Argument::F32(number) => number.to_le_bytes().to_vec(),
-                Argument::Count(_) | Argument::Elements(_) => continue,
-                other => address(other, memory).to_le_bytes().to_vec(),
+                other => match address(other, memory) {
+                    Some(at) if !ready.follows_sequence(other) => at.to_le_bytes().to_vec(),
+                    _ => {
+                        ready.varying.push(n);
+                        continue;
+                    }
+                },
             };
             ready.set(n, &bytes);
         }
         Ok(ready)
     }
 
+    /// Whether an argument is another for each sequence.
+    fn follows_sequence(&self, argument: &Argument) -> bool {
+        self.launch.rows == Count::Past && matches!(argument, Argument::Region { .. })
+    }
+
     fn set(&mut self, field: usize, bytes: &[u8]) {
         self.parameters[self.places[field]..][..bytes.len()].copy_from_slice(bytes);
     }
 
-    /// Whether it runs in a step at all.
-    pub fn runs(&self, step: &Step, room: &Room) -> bool {
-        let rows = step.count(self.launch.rows, None, room);
-        self.launch.when.holds(rows, step.longest, step.keys)
+    /// Whether it runs in steps of a shape at all.
+    pub fn runs(&self, shape: &Shape, room: &Room) -> bool {
+        let rows = shape.count(self.launch.rows, None, room);
+        self.launch.when.holds(rows, shape.longest, shape.keys)
     }
 
-    /// Its launch in a step; one for each sequence that has a past, where rows are that.
-    pub fn run(&mut self, step: &Step, memory: &Memory, room: &Room) -> Result<(), RuntimeError> {
-        if !self.runs(step, room) {
+    /// Its launch in steps of a shape; none where its rows are those of a sequence.
+    pub fn run(&mut self, shape: &Shape, at: &Places<'_>) -> Result<(), RuntimeError> {
+        if self.runs(shape, at.room) { self.run_for(None, shape, at) } else { Ok(()) }
+    }
+
+    /// Its launches for sequences that have a past, where its rows are that.
+    pub fn run_each(
+        &mut self,
+        sequences: &[Sequence],
+        shape: &Shape,
+        at: &Places<'_>,
+    ) -> Result<(), RuntimeError> {
+        if !self.runs(shape, at.room) {
             return Ok(());
         }
-        if self.launch.rows != Count::Past {
-            return self.run_for(None, step, memory, room);
-        }
-        let with_past = step.sequences.iter().enumerate().filter(|(_, sequence)| sequence.past > 0);
-        with_past.into_iter().try_for_each(|of| self.run_for(Some(of), step, memory, room))
+        let mut with_past = sequences.iter().enumerate().filter(|(_, sequence)| sequence.past > 0);
+        with_past.try_for_each(|of| self.run_for(Some(of), shape, at))
     }
 
     fn run_for(
         &mut self,
         of: Option<(usize, &Sequence)>,
-        step: &Step,
-        memory: &Memory,
-        room: &Room,
+        shape: &Shape,
+        at: &Places<'_>,
     ) -> Result<(), RuntimeError> {
         let sequence = of.map(|(_, sequence)| sequence);
-        let rows = step.count(self.launch.rows, sequence, room);
+        let rows = shape.count(self.launch.rows, sequence, at.room);
         if rows == 0 {
             return Ok(());
         }
-        for n in 0..self.places.len() {
-            let bytes = match (&self.launch.arguments[n], of) {
-                (Argument::Count(count), _) => {
-                    (step.count(*count, sequence, room) as u32).to_le_bytes().to_vec()
-                }
-                (Argument::Elements(cols), _) => ((rows * cols) as u64).to_le_bytes().to_vec(),
+        for n in 0..self.varying.len() {
+            let field = self.varying[n];
+            let (value, bytes) = match (&self.launch.arguments[field], of) {
+                (Argument::Count(count), _) => (shape.count(*count, sequence, at.room) as u64, 4),
+                (Argument::Elements(cols), _) => ((rows * cols) as u64, 8),
                 (Argument::Table(Table::Pages), Some((n, _))) => {
-                    let row = n * room.page_table() * 4;
-                    (memory.table_address(Table::Pages) + row as u64).to_le_bytes().to_vec()
+                    (at.item(Item::Pages) + (n * at.room.page_table() * 4) as u64, 8)
                 }
                 (Argument::Region { region, by_key }, Some((_, sequence))) => {
-                    (memory.regions[*region].address() + (by_key * sequence.key) as u64)
-                        .to_le_bytes()
-                        .to_vec()
+                    (at.memory.regions[*region].address() + (by_key * sequence.key) as u64, 8)
                 }
-                _ => continue,
+                (argument, _) => (at.address(argument), 8),
             };
-            self.set(n, &bytes);
+            self.set(field, &value.to_le_bytes()[..bytes]);
         }
         let grid = match self.launch.grid {
-            Grid::Splits(of) => [of.kv_heads, rows, step.count(Count::Parts, None, room)].map(|n| n as u32),
+            Grid::Splits(of) => [of.kv_heads, rows, shape.split.parts].map(|n| n as u32),
             grid => grid.ctas(if sequence.is_some() { 1 } else { rows }, sequence.map_or(0, |s| s.past)),
         };
         self.launch(grid)
     }
 
     /// Starts it with the parameters that it has.
-    pub fn launch(&self, grid: [u32; 3]) -> Result<(), RuntimeError> {
+    fn launch(&self, grid: [u32; 3]) -> Result<(), RuntimeError> {
         let cta = self.launch.cta;
         let shape = LaunchShape {
             grid,
@@ -114,16 +139,36 @@ impl Ready {
         };
         // SAFETY: the program is verified against the plan, whose memory has the room that steps are checked against; it and the
         // kernels are what one code generator made, as the artifact's hashes say.
-        Ok(unsafe { self.function.launch(&shape, &self.parameters) }?)
+        Ok(unsafe { self.function.launch_as(&shape, &self.parameters, self.launch.overlaps) }?)
     }
 }
 
-/// Where an argument's memory is; 0 where it has none.
-fn address(argument: &Argument, memory: &Memory) -> u64 {
+impl Places<'_> {
+    fn item(&self, item: Item) -> u64 {
+        self.memory.inbox.address(item, self.layout)
+    }
+
+    /// Where an argument's memory is in a step; 0 where it has none.
+    fn address(&self, argument: &Argument) -> u64 {
+        match argument {
+            Argument::Table(table) => self.item(Item::table(*table)),
+            Argument::Buffer { buffer, offset, .. } => match self.memory.sent[*buffer] {
+                Some(item) => self.item(item) + *offset as u64,
+                None => address(argument, self.memory).unwrap_or(0),
+            },
+            _ => address(argument, self.memory).unwrap_or(0),
+        }
+    }
+}
+
+/// Where an argument's memory is, in all steps; 0 where it has none.
+fn address(argument: &Argument, memory: &Memory) -> Option<u64> {
     match argument {
-        Argument::Buffer { buffer, part, offset } => memory.buffers[*buffer][*part] + *offset as u64,
-        Argument::Region { region, .. } => memory.regions[*region].address(),
-        Argument::Table(table) => memory.table_address(*table),
-        _ => 0,
+        Argument::Nothing => Some(0),
+        Argument::Buffer { buffer, part, offset } => {
+            memory.buffers[*buffer].get(*part).map(|at| at + *offset as u64)
+        }
+        Argument::Region { region, .. } => Some(memory.regions[*region].address()),
+        _ => None,
     }
 }

@@ -1,7 +1,7 @@
 //! Memory of a GPU.
 
-use cudarc::driver::result;
-use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::result::{self, DriverError};
+use cudarc::driver::sys::{CUdeviceptr, CUresult};
 
 use super::{CudaError, Gpu};
 
@@ -19,8 +19,18 @@ impl Gpu {
         self.bind()?;
         // SAFETY: the context is current; the driver refuses what it cannot give. It has no allocations of no bytes.
         let address = unsafe { result::malloc_sync(len.max(1)) };
-        let address = address.map_err(CudaError::of(format!("{len} bytes of GPU memory")))?;
+        let address = address.map_err(|error| Self::refused(len, error))?;
         Ok(DeviceBytes { gpu: self.clone(), address, len })
+    }
+
+    fn refused(bytes: usize, error: DriverError) -> CudaError {
+        let room = result::mem_get_info();
+        match (error, room) {
+            (DriverError(CUresult::CUDA_ERROR_OUT_OF_MEMORY), Ok((free, total))) => {
+                CudaError::Full { bytes, free, total }
+            }
+            _ => CudaError::of(format!("{bytes} bytes of GPU memory"))(error),
+        }
     }
 
     /// A copy of `bytes`.
@@ -47,7 +57,8 @@ impl DeviceBytes {
         self.len == 0
     }
 
-    /// Sets the bytes from `at` on, in the stream's order; `bytes` may be used again at once.
+    /// Sets the bytes from `at` on, in the stream's order; `bytes` may be used again at once, but for those of page-locked memory,
+    /// which may be copied any time until the stream is.
     pub fn put(&mut self, at: usize, bytes: &[u8]) -> Result<(), CudaError> {
         self.range(at, bytes.len())?;
         if bytes.is_empty() {
@@ -56,7 +67,7 @@ impl DeviceBytes {
         self.gpu.bind()?;
         let stream = self.gpu.stream.cu_stream();
         // SAFETY: the bytes lie in memory that is ours, and the stream orders the write. The driver has copied pageable memory
-        // when it returns.
+        // when it returns; page-locked memory lives until the stream was synchronized.
         unsafe { result::memcpy_htod_async(self.address + at as u64, bytes, stream) }
             .map_err(CudaError::of("a copy to the GPU"))
     }
@@ -88,6 +99,15 @@ impl DeviceBytes {
                 .map_err(CudaError::of("a copy from the GPU"))?;
         }
         Ok(bytes)
+    }
+
+    /// Copies bytes from `at` on to page-locked memory, in the stream's order.
+    pub(super) fn copy_to(&self, at: usize, to: &mut [u8]) -> Result<(), CudaError> {
+        self.range(at, to.len())?;
+        self.gpu.bind()?;
+        // SAFETY: the bytes lie in memory that is ours, and so does what they are copied to, until the stream was synchronized.
+        unsafe { result::memcpy_dtoh_async(to, self.address + at as u64, self.gpu.stream.cu_stream()) }
+            .map_err(CudaError::of("a copy from the GPU"))
     }
 
     fn range(&self, at: usize, len: usize) -> Result<(), CudaError> {

@@ -4,18 +4,25 @@
 //! [`Executor`] runs an artifact's program, of steps that have [`Piece`]s of several sequences, in memory that [`Room`] says
 //! the size of. It knows of no kernel what it does: the [program](fireq_kernels::cuda::program) has all launches with all
 //! parameters, but for addresses and the numbers of a step.
+//!
+//! The host does little for a step in which every sequence has one token: it writes inputs and tables to page-locked memory, has
+//! them copied at once, starts a graph of all launches, and waits for the tokens that were chosen.
 
 mod batch;
 mod buffers;
 mod compare;
 mod executor;
 mod footprint;
+mod graph;
+mod inbox;
 mod launch;
 mod memory;
 mod module;
 mod pinned;
+mod program;
 mod random;
 mod room;
+mod shape;
 mod step;
 mod tensor_map;
 mod timer;
@@ -31,6 +38,7 @@ use thiserror::Error;
 pub use batch::{Batch, End, Event, Request};
 pub use executor::Executor;
 pub use footprint::{Footprint, Needs};
+pub use graph::{Graph, Graphed};
 pub use memory::DeviceBytes;
 pub use module::{Function, Module, Resources};
 pub use room::{PAGE, Room};
@@ -52,6 +60,16 @@ pub enum CudaError {
         /// The driver's code.
         source: DriverError,
     },
+    /// There is not as much memory.
+    #[error("{} of GPU memory are not to be had: of {} are {} free", mebibytes(*.bytes), mebibytes(*.total), mebibytes(*.free))]
+    Full {
+        /// What was asked for.
+        bytes: usize,
+        /// What there was then.
+        free: usize,
+        /// What the GPU has.
+        total: usize,
+    },
     /// The caller asks for something that does not fit.
     #[error("{0}")]
     Size(String),
@@ -66,9 +84,31 @@ impl CudaError {
             CudaError::Driver { source: DriverError(Code::CUDA_ERROR_NO_DEVICE), .. } => {
                 Some("the driver finds no GPU: use --device cpu")
             }
-            CudaError::Driver { source: DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY), .. } => {
+            CudaError::Full { .. }
+            | CudaError::Driver { source: DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY), .. } => {
                 Some("ask for a shorter context or fewer sequences")
             }
+            CudaError::Driver {
+                source:
+                    DriverError(
+                        Code::CUDA_ERROR_LAUNCH_FAILED
+                        | Code::CUDA_ERROR_ILLEGAL_ADDRESS
+                        | Code::CUDA_ERROR_ILLEGAL_INSTRUCTION
+                        | Code::CUDA_ERROR_MISALIGNED_ADDRESS
+                        | Code::CUDA_ERROR_INVALID_ADDRESS_SPACE
+                        | Code::CUDA_ERROR_INVALID_PC
+                        | Code::CUDA_ERROR_HARDWARE_STACK_ERROR,
+                    ),
+                ..
+            } => Some("a kernel failed: `fireq logits --compare-ops` runs one after the other and names it"),
+            CudaError::Driver {
+                source:
+                    DriverError(
+                        Code::CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED
+                        | Code::CUDA_ERROR_STREAM_CAPTURE_INVALIDATED,
+                    ),
+                ..
+            } => Some("try --no-graphs"),
             CudaError::Driver { source: DriverError(Code::CUDA_ERROR_NO_BINARY_FOR_GPU), .. } => {
                 Some("the kernels are for Hopper GPUs (sm_90a)")
             }
@@ -80,6 +120,11 @@ impl CudaError {
         let what = what.into();
         move |source| CudaError::Driver { what, source }
     }
+}
+
+/// Of bytes.
+fn mebibytes(bytes: usize) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
 /// The driver's words for an error.

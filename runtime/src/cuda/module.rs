@@ -2,9 +2,13 @@
 
 use std::ffi::{CString, c_void};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::result;
-use cudarc::driver::sys::{CUfunction, CUfunction_attribute as Attribute, CUmodule};
+use cudarc::driver::sys::{
+    CUfunction, CUfunction_attribute as Attribute, CUlaunchAttribute, CUlaunchAttributeID,
+    CUlaunchAttributeValue, CUlaunchConfig, CUmodule, cuLaunchKernelEx,
+};
 use fireq_kernels::LaunchShape;
 use serde::Serialize;
 
@@ -31,6 +35,8 @@ pub struct Function {
     module: Module,
     handle: CUfunction,
     name: String,
+    /// The most dynamic shared memory that it was allowed.
+    shared: Arc<AtomicU32>,
 }
 
 // SAFETY: as for modules.
@@ -69,7 +75,7 @@ impl Module {
         // SAFETY: the module is loaded and stays so as long as the function.
         let handle = unsafe { result::module::get_function(self.0.module, symbol) };
         let handle = handle.map_err(CudaError::of(format!("kernel `{name}`")))?;
-        Ok(Function { module: self.clone(), handle, name: name.into() })
+        Ok(Function { module: self.clone(), handle, name: name.into(), shared: Arc::default() })
     }
 }
 
@@ -89,6 +95,18 @@ impl Function {
         resources().map_err(CudaError::of(format!("attributes of `{}`", self.name)))
     }
 
+    /// Allows launches so much dynamic shared memory; of several numbers the largest counts.
+    pub fn allow_shared(&self, bytes: u32) -> Result<(), CudaError> {
+        if self.shared.fetch_max(bytes, Ordering::Relaxed) >= bytes {
+            return Ok(());
+        }
+        self.module.0.gpu.bind()?;
+        let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: the function is loaded; the driver refuses sizes that it does not have.
+        unsafe { result::function::set_function_attribute(self.handle, most, bytes as i32) }
+            .map_err(CudaError::of(format!("{bytes} bytes of shared memory for `{}`", self.name)))
+    }
+
     /// Launches the kernel, which takes one parameter, a structure of these bytes. Errors of its execution show when the
     /// GPU is synchronized.
     ///
@@ -97,29 +115,51 @@ impl Function {
     /// `params` must be the structure that the kernel declares, and addresses in it must be those of memory as large as the
     /// kernel uses, alive until the GPU is synchronized.
     pub unsafe fn launch(&self, shape: &LaunchShape, params: &[u8]) -> Result<(), CudaError> {
+        self.allow_shared(shape.dynamic_shared)?;
+        // SAFETY: as the caller promises; the kernel begins when all before is done.
+        unsafe { self.launch_as(shape, params, false) }
+    }
+
+    /// Launches the kernel with shared memory that it was allowed. One that overlaps may begin when CTAs of a kernel in front of it
+    /// have ended or said that it may; what is not a kernel is always waited for (CUDA C++ Programming Guide, "Programmatic
+    /// Dependent Launch").
+    ///
+    /// # Safety
+    ///
+    /// As for [`Function::launch`]; a kernel that overlaps waits for those in front of it before it touches what they do.
+    pub unsafe fn launch_as(
+        &self,
+        shape: &LaunchShape,
+        params: &[u8],
+        overlaps: bool,
+    ) -> Result<(), CudaError> {
         let gpu = &self.module.0.gpu;
         gpu.bind()?;
-        let failed = || CudaError::of(format!("launch of `{}`", self.name));
-        if shape.dynamic_shared > 0 {
-            let bytes = shape.dynamic_shared as i32;
-            let most = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            // SAFETY: the function is loaded; the driver refuses sizes that it does not have.
-            unsafe { result::function::set_function_attribute(self.handle, most, bytes) }.map_err(failed())?;
-        }
-        let [grid, block] = [shape.grid, shape.block].map(|[x, y, z]| (x, y, z));
+        let mut attribute = CUlaunchAttribute {
+            id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+            pad: [0; 4],
+            value: CUlaunchAttributeValue { pad: [0; 64] },
+        };
+        attribute.value.programmaticStreamSerializationAllowed = 1;
+        let ([x, y, z], block) = (shape.grid, shape.block);
+        let config = CUlaunchConfig {
+            gridDimX: x,
+            gridDimY: y,
+            gridDimZ: z,
+            blockDimX: block[0],
+            blockDimY: block[1],
+            blockDimZ: block[2],
+            sharedMemBytes: shape.dynamic_shared,
+            hStream: gpu.stream.cu_stream(),
+            attrs: &raw mut attribute,
+            numAttrs: u32::from(overlaps),
+        };
         let mut parameters = [params.as_ptr().cast_mut().cast::<c_void>()];
-        // SAFETY: the driver copies the parameter before it returns; the caller answers for what it points to.
-        unsafe {
-            result::launch_kernel(
-                self.handle,
-                grid,
-                block,
-                shape.dynamic_shared,
-                gpu.stream.cu_stream(),
-                &mut parameters,
-            )
-        }
-        .map_err(failed())
+        // SAFETY: the driver copies configuration and parameter before it returns; the caller answers for what the latter points to.
+        let launched = unsafe {
+            cuLaunchKernelEx(&raw const config, self.handle, parameters.as_mut_ptr(), std::ptr::null_mut())
+        };
+        launched.result().map_err(|error| CudaError::of(format!("launch of `{}`", self.name))(error))
     }
 }
 

@@ -1,47 +1,88 @@
-//! Memory of the host that a GPU copies from by itself, while the host goes on.
+//! Memory of the host that a GPU copies from and to by itself.
 
-use cudarc::driver::result;
+use std::ffi::c_void;
+use std::slice;
 
-use super::{CudaError, DeviceBytes, Gpu, Mark};
+use cudarc::driver::{CudaEvent, result};
 
-/// Page-locked memory to copy from.
+use super::{CudaError, DeviceBytes, Gpu};
+
+/// Page-locked bytes, zeros at first.
+#[derive(Debug)]
 pub(super) struct Pinned {
     gpu: Gpu,
-    address: *mut u8,
+    memory: *mut u8,
     len: usize,
-    /// Behind the last copy from it.
-    used: Option<Mark>,
 }
 
-impl Gpu {
-    /// `len` bytes, at least one.
-    pub(super) fn pinned(&self, len: usize) -> Result<Pinned, CudaError> {
-        self.bind()?;
-        // SAFETY: the context is current; the driver refuses what it cannot give.
-        let address = unsafe { result::malloc_host(len, 0) };
-        let address =
-            address.map_err(CudaError::of(format!("{len} bytes of page-locked memory")))?.cast::<u8>();
-        // SAFETY: the memory is ours and so long.
-        unsafe { address.write_bytes(0, len) };
-        Ok(Pinned { gpu: self.clone(), address, len, used: None })
-    }
-}
+// SAFETY: the memory is the host's, and only this refers to it.
+unsafe impl Send for Pinned {}
+// SAFETY: as above.
+unsafe impl Sync for Pinned {}
 
 impl Pinned {
-    /// The bytes, when no copy reads them any more.
-    pub fn bytes(&mut self) -> Result<&mut [u8], CudaError> {
-        if let Some(used) = self.used.take() {
-            used.wait()?;
-        }
-        // SAFETY: the memory is ours, initialized and so long; the last copy from it is done, and none starts while it is borrowed.
-        Ok(unsafe { std::slice::from_raw_parts_mut(self.address, self.len) })
+    /// At least one byte.
+    pub fn new(gpu: &Gpu, len: usize) -> Result<Self, CudaError> {
+        gpu.bind()?;
+        let len = len.max(1);
+        // SAFETY: the context is current; the driver refuses what it cannot give.
+        let memory = unsafe { result::malloc_host(len, 0) };
+        let memory =
+            memory.map_err(CudaError::of(format!("{len} bytes of page-locked memory")))?.cast::<u8>();
+        // SAFETY: the memory is ours, and has so many bytes.
+        unsafe { memory.write_bytes(0, len) };
+        Ok(Pinned { gpu: gpu.clone(), memory, len })
     }
 
-    /// Starts to copy the first `len` bytes to a GPU's memory, behind what is there before `at`.
-    pub fn send(&mut self, to: &mut DeviceBytes, at: usize, len: usize) -> Result<(), CudaError> {
-        to.put(at, &self.bytes()?[..len])?;
-        self.used = Some(self.gpu.mark()?);
-        Ok(())
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        // SAFETY: the memory is ours, as long, and written.
+        unsafe { slice::from_raw_parts(self.memory, self.len) }
+    }
+
+    /// The bytes, to be changed when no copy of them is under way.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        // SAFETY: as above.
+        unsafe { slice::from_raw_parts_mut(self.memory, self.len) }
+    }
+
+    /// `len` bytes of the GPU's memory from `at` on, when everything before is done.
+    pub fn read(&mut self, from: &DeviceBytes, at: usize, len: usize) -> Result<Vec<u8>, CudaError> {
+        let mut all = Vec::with_capacity(len);
+        while all.len() < len {
+            let next = (len - all.len()).min(self.len);
+            from.copy_to(at + all.len(), &mut self.bytes_mut()[..next])?;
+            self.gpu.synchronize()?;
+            all.extend_from_slice(&self.bytes()[..next]);
+        }
+        Ok(all)
+    }
+}
+
+/// Memory that is written and sent again and again.
+pub(super) struct Stage {
+    pinned: Pinned,
+    /// Behind the last copy from it.
+    sent: CudaEvent,
+}
+
+impl Stage {
+    /// At least one byte.
+    pub fn new(gpu: &Gpu, len: usize) -> Result<Self, CudaError> {
+        Ok(Stage { pinned: Pinned::new(gpu, len)?, sent: gpu.event()? })
+    }
+
+    /// The bytes, when no copy reads them any more.
+    pub fn bytes(&mut self) -> Result<&mut [u8], CudaError> {
+        // An event that was never recorded is one that nothing waits for.
+        self.sent.synchronize().map_err(CudaError::of("a copy to the GPU"))?;
+        Ok(self.pinned.bytes_mut())
+    }
+
+    /// Copies the first `len` bytes to a GPU's memory from `at` on, in the stream's order.
+    pub fn send(&self, to: &mut DeviceBytes, at: usize, len: usize) -> Result<(), CudaError> {
+        to.put(at, &self.pinned.bytes()[..len])?;
+        self.pinned.gpu.record(&self.sent)
     }
 }
 
@@ -49,7 +90,7 @@ impl Drop for Pinned {
     fn drop(&mut self) {
         // What fails here failed before, where it was reported.
         let _ = self.gpu.synchronize();
-        // SAFETY: the memory is ours, and nothing runs that reads it.
-        let _ = unsafe { result::free_host(self.address.cast()) };
+        // SAFETY: the memory is ours, and no copy is under way.
+        let _ = unsafe { result::free_host(self.memory.cast::<c_void>()) };
     }
 }

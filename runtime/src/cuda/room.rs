@@ -1,7 +1,10 @@
 //! What a GPU's memory has room for.
 
 use fireq_kernels::cuda::program::Extent;
+use fireq_kernels::cuda::splits::Split;
 use fireq_kernels::pages::TILE;
+
+use super::shape::Shape;
 
 /// The largest steps that an executor runs, and what its cache holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +70,22 @@ impl Room {
     /// Parts of all tokens' keys.
     pub(super) fn parts(&self) -> usize {
         self.tokens.max(PARTS)
+    }
+
+    /// No step has more of anything that the host writes.
+    pub(super) fn largest(&self) -> Shape {
+        Shape {
+            tokens: self.tokens,
+            sequences: self.sequences,
+            longest: self.tokens,
+            selected: self.selected,
+            draws: self.selected,
+            // Each has a token at least.
+            runs: self.tokens,
+            tiles: self.tokens,
+            keys: self.context,
+            split: Split { tiles: self.page_table(), parts: 1 },
+        }
     }
 
     pub(super) fn of(&self, extent: Extent) -> usize {

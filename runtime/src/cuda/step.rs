@@ -1,14 +1,13 @@
-//! A step of several sequences: its sizes, and what the host writes for it.
+//! A step of several sequences: its shape, and what the host writes for it.
 
 use std::ops::Range;
 
-use fireq_kernels::cuda::params::{Params, Queries, Run};
-use fireq_kernels::cuda::program::{Count, Table};
-use fireq_kernels::cuda::splits::Split;
-use fireq_kernels::cuda::{BLOCK, DecodeAttention, QUERIES, Sequence, prefill_tiles, runs};
-use fireq_kernels::pages::TILE;
+use fireq_kernels::cuda::params::{Draw, Params, Queries, Run};
+use fireq_kernels::cuda::{BLOCK, Sequence, prefill_tiles, runs};
 
+use super::inbox::{Item, Layout};
 use super::room::{PAGE, Room};
+use super::shape::{Counts, Shape, Shapes};
 use crate::RuntimeError;
 
 /// The tokens of a sequence in a step.
@@ -24,27 +23,25 @@ pub struct Piece<'a> {
     pub selected: Range<usize>,
 }
 
-/// The sizes of a step.
-#[derive(Clone, Debug)]
-pub(super) struct Step {
+/// Pieces with their draws.
+pub(super) struct Step<'a> {
+    pub shape: Shape,
+    /// That of its shape.
+    pub layout: Layout,
     pub sequences: Vec<Sequence>,
-    /// The most tokens of a sequence.
-    pub longest: usize,
-    /// The most keys of a sequence.
-    pub keys: usize,
+    pieces: &'a [Piece<'a>],
+    draws: &'a [Draw],
     runs: Vec<Run>,
     tiles: Vec<Queries>,
-    tokens: usize,
-    selected: usize,
-    split: Split,
 }
 
-impl Step {
-    /// The step of these pieces, where there is room for it. Keys are split as `attention` has it.
+impl<'a> Step<'a> {
+    /// The step of these pieces, where there is room for it, and of draws for its selected rows or none.
     pub fn new(
-        pieces: &[Piece<'_>],
+        pieces: &'a [Piece<'a>],
+        draws: &'a [Draw],
         room: &Room,
-        attention: Option<&DecodeAttention>,
+        shapes: &mut Shapes,
     ) -> Result<Self, RuntimeError> {
         let (mut sequences, mut query, mut key) = (vec![], 0, 0);
         for piece in pieces {
@@ -62,17 +59,14 @@ impl Step {
         if let Some((wanted, most, what)) = fits.into_iter().find(|(wanted, most, _)| wanted > most) {
             return Err(too_large(&format!("{wanted} {what}"), most));
         }
-        let keys: Vec<usize> = sequences.iter().flat_map(|s| (1..=s.tokens).map(|n| s.past + n)).collect();
-        Ok(Step {
-            longest: sequences.iter().map(|s| s.tokens).max().unwrap_or(0),
-            keys: keys.iter().copied().max().unwrap_or(0),
-            runs: runs(&sequences),
-            tiles: prefill_tiles(&sequences),
-            tokens: query,
-            selected,
-            split: split(attention, &keys, room.parts()),
-            sequences,
-        })
+        if !draws.is_empty() && draws.len() != selected {
+            return Err(RuntimeError::Step(format!("{} draws for {selected} rows", draws.len())));
+        }
+        let (runs, tiles) = (runs(&sequences), prefill_tiles(&sequences));
+        let counts = Counts { selected, draws: draws.len(), runs: runs.len(), tiles: tiles.len() };
+        let shape = shapes.of(&sequences, counts);
+        let layout = Layout::of(&shape, room);
+        Ok(Step { shape, layout, sequences, pieces, draws, runs, tiles })
     }
 
     /// Positions of workspaces that its sequences take.
@@ -80,63 +74,45 @@ impl Step {
         self.sequences.last().map_or(0, |s| s.key + s.past + s.tokens)
     }
 
-    /// A number of the step, for launches for one sequence that sequence's.
-    pub fn count(&self, count: Count, of: Option<&Sequence>, room: &Room) -> usize {
-        match count {
-            Count::Tokens => self.tokens,
-            Count::Parted => {
-                if self.split.parts > 1 {
-                    self.tokens
-                } else {
-                    0
+    /// Writes one of its items, which has as many bytes as its layout says.
+    pub fn write(&self, item: Item, to: &mut [u8]) {
+        let sequences = || self.sequences.iter();
+        let of_pieces = || self.pieces.iter().zip(sequences());
+        match item {
+            Item::Tokens => words(self.pieces.iter().flat_map(|piece| piece.tokens.iter().copied()), to),
+            Item::Positions => {
+                words(sequences().flat_map(|s| (s.past..s.past + s.tokens).map(|p| p as u32)), to);
+            }
+            Item::Select => {
+                words(of_pieces().flat_map(|(p, s)| p.selected.clone().map(|n| (s.query + n) as u32)), to);
+            }
+            Item::Sequences => {
+                words(sequences().zip(0..).flat_map(|(s, n)| std::iter::repeat_n(n, s.tokens)), to);
+            }
+            Item::Runs => structures(&self.runs, to),
+            Item::Tiles => structures(&self.tiles, to),
+            Item::Draws => structures(self.draws, to),
+            Item::Pages => {
+                let row = to.len() / self.pieces.len().max(1);
+                for (piece, row) in self.pieces.iter().zip(to.chunks_mut(row.max(1))) {
+                    words(piece.pages.iter().copied(), row);
+                    row[4 * piece.pages.len()..].fill(0);
                 }
             }
-            Count::Selected => self.selected,
-            Count::Runs => self.runs.len(),
-            Count::Queries => self.tiles.len() * QUERIES,
-            Count::Parts => self.split.parts,
-            Count::PartTiles => self.split.tiles,
-            Count::PartKeys => self.split.tiles * TILE,
-            Count::Past => of.map_or(0, |sequence| sequence.past),
-            Count::PageTable => room.page_table(),
-            Count::Positions => room.positions,
         }
-    }
-
-    /// What a table holds; draws are another's.
-    pub fn table(&self, table: Table, pieces: &[Piece<'_>], room: &Room) -> Vec<u8> {
-        match table {
-            Table::Runs => self.runs.iter().flat_map(Params::bytes).collect(),
-            Table::Tiles => self.tiles.iter().flat_map(Params::bytes).collect(),
-            Table::Sequences => words(self.sequences.iter().zip(0..).flat_map(|(s, n)| vec![n; s.tokens])),
-            Table::Pages => {
-                let row = |piece: &Piece<'_>| {
-                    let mut row = piece.pages.to_vec();
-                    row.resize(room.page_table(), 0);
-                    row
-                };
-                words(pieces.iter().flat_map(row))
-            }
-            Table::Draws => vec![],
-        }
-    }
-
-    /// An input of the plan: token ids, their positions, and which of them are selected.
-    pub fn input(&self, name: &str, pieces: &[Piece<'_>]) -> Option<Vec<u8>> {
-        let each = || pieces.iter().zip(&self.sequences);
-        Some(match name {
-            "tokens" => words(pieces.iter().flat_map(|piece| piece.tokens.iter().copied())),
-            "positions" => {
-                words(self.sequences.iter().flat_map(|s| (s.past..s.past + s.tokens).map(|p| p as u32)))
-            }
-            "select" => words(each().flat_map(|(p, s)| p.selected.clone().map(|n| (s.query + n) as u32))),
-            _ => return None,
-        })
     }
 }
 
-fn words(numbers: impl Iterator<Item = u32>) -> Vec<u8> {
-    numbers.flat_map(u32::to_le_bytes).collect()
+fn words(numbers: impl Iterator<Item = u32>, to: &mut [u8]) {
+    for (number, to) in numbers.zip(to.chunks_exact_mut(4)) {
+        to.copy_from_slice(&number.to_le_bytes());
+    }
+}
+
+fn structures<T: Params>(all: &[T], to: &mut [u8]) {
+    for (one, to) in all.iter().zip(to.chunks_exact_mut(T::SIZE)) {
+        to.copy_from_slice(&one.bytes());
+    }
 }
 
 fn too_large(what: &str, most: usize) -> RuntimeError {
@@ -161,16 +137,4 @@ fn check(piece: &Piece<'_>, room: &Room) -> Result<(), RuntimeError> {
         Some(page) => Err(too_large(&format!("page {page}"), room.pages)),
         None => Ok(()),
     }
-}
-
-/// How keys are split, into no more parts than there is room for.
-fn split(attention: Option<&DecodeAttention>, keys: &[usize], room: usize) -> Split {
-    let most = keys.iter().map(|keys| keys.div_ceil(TILE)).max().unwrap_or(1);
-    let found = attention.map_or(Split { tiles: most, parts: 1 }, |attention| attention.split(keys));
-    let parts = (room / keys.len().max(1)).max(1);
-    if found.parts <= parts {
-        return found;
-    }
-    let tiles = most.div_ceil(parts);
-    Split { tiles, parts: most.div_ceil(tiles) }
 }

@@ -44,6 +44,18 @@ impl Gpu {
     }
 }
 
+impl Gpu {
+    /// An event without a time.
+    pub(super) fn event(&self) -> Result<CudaEvent, CudaError> {
+        self.context.new_event(None).map_err(CudaError::of("an event"))
+    }
+
+    /// Has an event happen when everything before is done.
+    pub(super) fn record(&self, event: &CudaEvent) -> Result<(), CudaError> {
+        event.record(&self.stream).map_err(CudaError::of("an event"))
+    }
+}
+
 /// A point of a stream's work.
 #[derive(Debug)]
 pub struct Mark(CudaEvent);
@@ -53,17 +65,12 @@ impl Gpu {
     pub fn mark(&self) -> Result<Mark, CudaError> {
         let event = self.context.new_event(Some(CUevent_flags::CU_EVENT_DEFAULT));
         let event = event.map_err(CudaError::of("an event"))?;
-        event.record(&self.stream).map_err(CudaError::of("an event"))?;
+        self.record(&event)?;
         Ok(Mark(event))
     }
 }
 
 impl Mark {
-    /// Waits until the stream is there.
-    pub fn wait(&self) -> Result<(), CudaError> {
-        self.0.synchronize().map_err(CudaError::of("kernels and copies before"))
-    }
-
     /// Seconds of work from another point to this one, for which it waits.
     pub fn since(&self, other: &Mark) -> Result<f64, CudaError> {
         let milliseconds = other.0.elapsed_ms(&self.0).map_err(CudaError::of("timed kernels"))?;
@@ -74,12 +81,12 @@ impl Mark {
 impl Timer {
     /// The work behind this point counts.
     pub fn start(&self) -> Result<(), CudaError> {
-        self.start.record(&self.gpu.stream).map_err(CudaError::of("an event"))
+        self.gpu.record(&self.start)
     }
 
     /// Seconds from the start until all work before this point is done, for which it waits.
     pub fn stop(&self) -> Result<f64, CudaError> {
-        self.end.record(&self.gpu.stream).map_err(CudaError::of("an event"))?;
+        self.gpu.record(&self.end)?;
         let milliseconds = self.start.elapsed_ms(&self.end).map_err(CudaError::of("timed kernels"))?;
         Ok(f64::from(milliseconds) / 1e3)
     }

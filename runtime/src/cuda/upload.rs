@@ -7,7 +7,7 @@ use fireq_ir::plan::{Buffer, Place, Plan, parts};
 use rayon::prelude::*;
 
 use super::footprint::aligned;
-use super::pinned::Pinned;
+use super::pinned::Stage;
 use super::random::{Blocks, Kind};
 use super::{DeviceBytes, Gpu};
 use crate::{RuntimeError, Weights};
@@ -80,9 +80,9 @@ fn send(gpu: &Gpu, held: &mut DeviceBytes, stored: &[(usize, &[u8])]) -> Result<
     if longest == 0 {
         return Ok(());
     }
-    let mut stages = [gpu.pinned(longest)?, gpu.pinned(longest)?];
+    let mut stages = [Stage::new(gpu, longest)?, Stage::new(gpu, longest)?];
     for (n, block) in blocks.iter().enumerate() {
-        let stage: &mut Pinned = &mut stages[n % 2];
+        let stage = &mut stages[n % 2];
         block.gather(stage.bytes()?);
         stage.send(held, block.to.start, block.to.len())?;
     }

@@ -4,68 +4,24 @@
 #![cfg(feature = "llvm")]
 
 mod batch;
+mod graphs;
 mod shape;
+mod simulated;
+mod tiny;
 
 use std::path::Path;
-use std::process::Command;
 
-use fireq::build::{BuildOptions, Plans, Targets, build};
-use fireq::import::import;
 use fireq::tokens::Tokens;
-use fireq_codegen::cuda::cache::Cache;
-use fireq_codegen::cuda::nvrtc::version;
-use fireq_codegen::llvm::Cpu;
-use fireq_kernels::cuda::tuning::Tuning;
 use fireq_runtime::cuda::{Executor, Gpu, PAGE, Piece, Room};
 use fireq_runtime::{Artifact, Limits, Sampling, Select, Session, pick};
 use fireq_tests::relative_error;
 
-/// Where the artifact is, for a test that runs on the simulated driver.
-const ARTIFACT: &str = "FIREQ_TEST_ARTIFACT";
 const ROOM: Room = Room { tokens: 160, selected: 8, sequences: 3, context: 200, positions: 320, pages: 11 };
 
-/// The demo model's artifact and a simulated GPU. The driver is found by the name that programs look for when they start,
-/// so that the test is started again as a program of its own, in which alone this gives something.
+/// The demo model's artifact and a simulated GPU, where it is the test's turn.
 fn on_the_simulator(test: &str) -> Option<(Artifact, Gpu)> {
-    if let Ok(dir) = std::env::var(ARTIFACT) {
-        return Some((Artifact::open(Path::new(&dir)).unwrap(), Gpu::open(0).unwrap()));
-    }
-    if version().is_err() {
-        eprintln!("skipped: the runtime on a simulated GPU: no NVRTC (cargo xtask setup)");
-        return None;
-    }
-    let temp = tempfile::tempdir().unwrap();
-    let artifact = temp.path().join("m.fireq");
-    compile(&artifact);
-    let executable = std::env::current_exe().unwrap();
-    let library = executable.with_file_name("libsimcuda.so");
-    std::os::unix::fs::symlink(library, temp.path().join("libcuda.so")).unwrap();
-    let output = Command::new(executable)
-        .args([test, "--exact", "--nocapture"])
-        .env(ARTIFACT, &artifact)
-        .env("LD_LIBRARY_PATH", temp.path())
-        .env("FIREQ_SIM_PTX", artifact.join("kernels"))
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    None
-}
-
-fn compile(out: &Path) {
-    let mut model = import(&Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tinystories-3m")).unwrap();
-    fireq_passes::pipeline("full").unwrap().run(&mut model.graph).unwrap();
-    let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: true }).unwrap();
-    build(&model, &plans, "full", None, &options(), out, &|_, _| ()).unwrap();
-}
-
-fn options() -> BuildOptions {
-    BuildOptions {
-        cpu: Cpu::Host,
-        threads: 2,
-        emit_llvm: false,
-        cache: Cache::of_user(),
-        tuning: Tuning::default(),
-    }
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tinystories-3m");
+    simulated::with_model(test, |_| demo)
 }
 
 /// How far a sequence may be from itself alone: sums are in another order.
@@ -165,16 +121,17 @@ fn tokens_are_chosen_on_the_gpu_as_on_the_host() {
     };
     let mut executor = Executor::new(&gpu, &artifact, ROOM).unwrap();
     let pair = Pair::new((&artifact, &gpu), 0, 12);
-    executor.run(&[pair.piece(12, 6)]).unwrap();
     let random = |step, top_p| Sampling::Random { temperature: 0.9, top_p, seed: 5 }.draw(step);
     let draws = [0, 1, 2, 3, 4, 5].map(|n| match n {
         0 => Sampling::Greedy.draw(0),
         n => random(n, if n % 2 == 0 { 0.8 } else { 1.0 }),
     });
+    let found = executor.choose(&[pair.piece(12, 6)], &draws).unwrap();
     let logits = executor.logits().unwrap();
     let wanted: Vec<u32> = logits.chunks(1024).zip(&draws).map(|(row, draw)| pick(row, draw)).collect();
-    assert_eq!(executor.sample(&draws).unwrap(), wanted);
-    assert!(executor.sample(&draws[1..]).unwrap_err().to_string().contains("5 draws for 6 rows"));
+    assert_eq!(found, wanted);
+    let refused = executor.choose(&[pair.piece(12, 6)], &draws[1..]).unwrap_err().to_string();
+    assert!(refused.contains("5 draws for 6 rows"));
 }
 
 #[test]

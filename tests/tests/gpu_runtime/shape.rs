@@ -7,7 +7,8 @@ use fireq::import::{ImportOptions, import_shape};
 use fireq_runtime::cuda::{Executor, Needs, Piece};
 use fireq_runtime::{Artifact, RuntimeError};
 
-use super::{ROOM, on_the_simulator, options, tokens};
+use super::simulated::options;
+use super::{ROOM, on_the_simulator, tokens};
 
 #[test]
 fn random_weights_are_what_weights_could_be() {

@@ -160,9 +160,7 @@ impl<'a> Runner<'a> {
                     selected: tokens - selected..*tokens,
                 })
                 .collect();
-            self.executor.run(&pieces)?;
-            let selected = step.iter().map(|chunk| chunk.tokens.selected).sum();
-            self.next(selected)?;
+            self.run(&pieces)?;
         }
         Ok(())
     }
@@ -175,20 +173,22 @@ impl<'a> Runner<'a> {
             .zip(&pages)
             .map(|(token, pages)| Piece { tokens: token, past, pages, selected: 0..1 })
             .collect();
-        self.executor.run(&pieces)?;
-        self.next(tokens.len())
+        self.run(&pieces)
     }
 
-    /// The likeliest successors of the selected tokens of a step.
-    fn next(&mut self, selected: usize) -> Outcome<Vec<u32>> {
+    /// Runs a step, and gives the likeliest successors of its selected tokens.
+    fn run(&mut self, pieces: &[Piece<'_>]) -> Outcome<Vec<u32>> {
+        let selected = pieces.iter().map(|piece| piece.selected.len()).sum();
         if selected == 0 {
+            self.executor.run(pieces)?;
             return Ok(vec![]);
         }
+        let chosen = self.executor.choose(pieces, &vec![Sampling::Greedy.draw(0); selected])?;
         if !self.checked {
             check(&self.executor.logits()?)?;
             self.checked = true;
         }
-        Ok(self.executor.sample(&vec![Sampling::Greedy.draw(0); selected])?)
+        Ok(chosen)
     }
 
     /// Tokens of a part of a prompt, which is another for each sequence.

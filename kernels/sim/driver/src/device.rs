@@ -6,7 +6,9 @@ use std::time::Instant;
 
 use fireq_sim::{Launch, Memory, Module, Options, run};
 
+use crate::host::Locked;
 use crate::image;
+use crate::stream::Stream;
 
 /// What the GPU calls itself.
 pub const NAME: &str = "simulated sm_90a";
@@ -16,33 +18,53 @@ pub const NAME: &str = "simulated sm_90a";
 pub enum Status {
     /// What was passed makes no sense.
     InvalidValue = 1,
+    /// There is less memory than that.
+    OutOfMemory = 2,
     /// Nothing is a device, a context, or a handle like this.
     InvalidHandle = 400,
     /// A module is no image that can be run.
     InvalidImage = 200,
     /// A module has no PTX here.
     NoBinary = 209,
+    /// A capture begins in a capture, or ends outside of one.
+    IllegalState = 401,
     /// A module has no such kernel.
     NotFound = 500,
     /// A kernel did something wrong.
     LaunchFailed = 719,
     /// What this driver does not do.
     NotSupported = 801,
+    /// A call that is not allowed while work is captured.
+    CaptureUnsupported = 900,
+    /// What is captured was made useless by such a call.
+    CaptureInvalidated = 901,
 }
 
 /// Shared memory that a kernel has without asking for more, and the most that it can ask for.
 const SHARED: usize = 48 << 10;
 const MOST_SHARED: usize = 227 << 10;
 
+/// The variable with the bytes of memory that there are, for tests of what happens when they do not suffice.
+const MEMORY: &str = "FIREQ_SIM_MEMORY";
+/// Memory that there is otherwise.
+const MEMORY_BYTES: usize = 64 << 30;
+/// The variable that, when it is set, leaves kernels out: what remains is what the host does.
+const SKIP: &str = "FIREQ_SIM_SKIP_KERNELS";
+
 /// All state of the driver.
-#[derive(Default)]
 pub struct Device {
     memory: Memory,
+    /// Bytes of each allocation.
+    allocated: BTreeMap<u64, usize>,
+    bytes: usize,
+    skips: bool,
     modules: Vec<Option<Module>>,
     functions: Vec<Function>,
     events: Vec<Option<Instant>>,
-    pinned: BTreeMap<usize, Box<[u8]>>,
     failed: bool,
+    pub(crate) host: Locked,
+    pub(crate) stream: Stream,
+    calls: BTreeMap<&'static str, u64>,
 }
 
 struct Function {
@@ -53,6 +75,7 @@ struct Function {
 }
 
 /// Sizes of a launch.
+#[derive(Clone)]
 pub struct Shape {
     pub grid: [u32; 3],
     pub block: [u32; 3],
@@ -60,10 +83,39 @@ pub struct Shape {
 }
 
 impl Device {
+    fn new() -> Self {
+        let limit = std::env::var(MEMORY).ok().and_then(|bytes| bytes.parse().ok());
+        Device {
+            memory: Memory::default(),
+            allocated: BTreeMap::new(),
+            bytes: limit.unwrap_or(MEMORY_BYTES),
+            skips: std::env::var_os(SKIP).is_some(),
+            modules: vec![],
+            functions: vec![],
+            events: vec![],
+            failed: false,
+            host: Locked::default(),
+            stream: Stream::default(),
+            calls: BTreeMap::new(),
+        }
+    }
+
     /// The one device.
     pub fn the() -> MutexGuard<'static, Device> {
-        static DEVICE: LazyLock<Mutex<Device>> = LazyLock::new(Mutex::default);
+        static DEVICE: LazyLock<Mutex<Device>> = LazyLock::new(|| Mutex::new(Device::new()));
         DEVICE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one device, for a function of this name, whose calls are counted.
+    pub fn called(name: &'static str) -> MutexGuard<'static, Device> {
+        let mut device = Device::the();
+        *device.calls.entry(name).or_default() += 1;
+        device
+    }
+
+    /// How often a function was called, of those that are counted.
+    pub fn calls(&self, name: &str) -> u64 {
+        self.calls.get(name).copied().unwrap_or(0)
     }
 
     /// An error once a kernel has failed.
@@ -71,43 +123,50 @@ impl Device {
         if self.failed { Err(Status::LaunchFailed) } else { Ok(()) }
     }
 
+    /// What goes wrong in work shows from the next call on.
+    pub fn fail_where(&mut self, failed: bool) {
+        self.failed |= failed;
+    }
+
+    /// Bytes that are free, and all.
+    pub fn room(&self) -> (usize, usize) {
+        (self.bytes - self.allocated.values().sum::<usize>(), self.bytes)
+    }
+
     pub fn allocate(&mut self, bytes: usize) -> Result<u64, Status> {
         self.check()?;
-        Ok(self.memory.alloc("memory", bytes))
+        self.outside_capture()?;
+        if bytes == 0 {
+            return Err(Status::InvalidValue);
+        }
+        if bytes > self.room().0 {
+            return Err(Status::OutOfMemory);
+        }
+        let address = self.memory.alloc("memory", bytes);
+        self.allocated.insert(address, bytes);
+        Ok(address)
     }
 
     pub fn free(&mut self, address: u64) -> Result<(), Status> {
+        self.outside_capture()?;
+        self.allocated.remove(&address);
         self.memory.free(address).map_err(|fault| said(&fault, Status::InvalidValue))
     }
 
-    pub fn write(&mut self, address: u64, bytes: &[u8]) -> Result<(), Status> {
+    pub fn put(&mut self, address: u64, bytes: &[u8]) -> Result<(), Status> {
         self.check()?;
         self.memory.write(address, bytes).map_err(|fault| said(&fault, Status::InvalidValue))
     }
 
-    pub fn read(&self, address: u64, bytes: usize) -> Result<&[u8], Status> {
+    pub fn get(&self, address: u64, bytes: usize) -> Result<&[u8], Status> {
         self.check()?;
         self.memory.read(address, bytes).map_err(|fault| said(&fault, Status::InvalidValue))
-    }
-
-    /// Memory of the host, which copies may read after they return.
-    pub fn pin(&mut self, bytes: usize) -> Result<*mut u8, Status> {
-        if bytes == 0 {
-            return Err(Status::InvalidValue);
-        }
-        let mut memory = vec![0; bytes].into_boxed_slice();
-        let address = memory.as_mut_ptr();
-        self.pinned.insert(address as usize, memory);
-        Ok(address)
-    }
-
-    pub fn unpin(&mut self, address: usize) -> Result<(), Status> {
-        self.pinned.remove(&address).map(drop).ok_or(Status::InvalidValue)
     }
 
     /// A handle of the module that an image stands for.
     pub fn load(&mut self, image: &[u8]) -> Result<usize, Status> {
         self.check()?;
+        self.outside_capture()?;
         let ptx = image::ptx(image).ok_or(Status::NoBinary)?;
         let module = Module::parse(&ptx).map_err(|e| said(&e, Status::InvalidImage))?;
         self.modules.push(Some(module));
@@ -152,24 +211,25 @@ impl Device {
         Ok(())
     }
 
-    /// Runs a kernel to its end; what goes wrong in it shows from the next call on.
-    pub fn launch(&mut self, function: usize, shape: &Shape, params: Vec<u8>) -> Result<(), Status> {
-        self.check()?;
+    /// A launch has CTAs, and no more shared memory than its kernel was allowed.
+    pub fn check_shape(&self, function: usize, shape: &Shape) -> Result<(), Status> {
         let (found, _) = self.find(function)?;
         let empty = shape.grid.iter().chain(&shape.block).any(|n| *n == 0);
-        if empty || shape.dynamic_shared > found.shared {
-            return Err(Status::InvalidValue);
+        if empty || shape.dynamic_shared > found.shared { Err(Status::InvalidValue) } else { Ok(()) }
+    }
+
+    /// Runs a kernel to its end.
+    pub fn execute(&mut self, function: usize, shape: &Shape, params: Vec<u8>) {
+        if self.skips {
+            return;
         }
+        let Ok((found, _)) = self.find(function) else { return self.fail_where(true) };
         let Shape { grid, block, dynamic_shared } = *shape;
         let launch =
             Launch { kernel: found.kernel.clone(), grid, block, cluster: [1; 3], dynamic_shared, params };
-        let module = self.modules[found.module - 1].as_ref().ok_or(Status::InvalidHandle)?;
+        let Some(module) = &self.modules[found.module - 1] else { return };
         let ran = run(module, &launch, &mut self.memory, &Options::default());
-        if let Err(fault) = ran {
-            self.failed = true;
-            said(&fault, Status::LaunchFailed);
-        }
-        Ok(())
+        self.fail_where(ran.map_err(|fault| said(&fault, Status::LaunchFailed)).is_err());
     }
 
     pub fn event(&mut self) -> usize {
@@ -177,10 +237,10 @@ impl Device {
         self.events.len()
     }
 
-    pub fn record(&mut self, event: usize) -> Result<(), Status> {
-        *event.checked_sub(1).and_then(|n| self.events.get_mut(n)).ok_or(Status::InvalidHandle)? =
-            Some(Instant::now());
-        Ok(())
+    pub fn now(&mut self, event: usize) {
+        if let Some(place) = event.checked_sub(1).and_then(|n| self.events.get_mut(n)) {
+            *place = Some(Instant::now());
+        }
     }
 
     /// Milliseconds between two events.

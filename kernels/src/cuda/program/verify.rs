@@ -104,6 +104,7 @@ mod tests {
             rows: Count::Tokens,
             cta: Cta::of(32),
             grid: Grid::Rows,
+            overlaps: false,
             arguments: vec![Argument::Buffer { buffer: 0, part: 0, offset: 4 }, Argument::Table(Table::Runs)],
         };
         change(&mut launch);

@@ -7,6 +7,7 @@ use fireq_sim::{Swizzle, TensorMap};
 use super::{Handle, code, give};
 use crate::device::{Device, Shape, Status};
 use crate::image;
+use crate::stream::Work;
 
 #[unsafe(no_mangle)]
 unsafe extern "C" fn cuModuleLoadData(module: *mut Handle, image: *const u8) -> c_int {
@@ -48,33 +49,63 @@ extern "C" fn cuFuncSetAttribute(function: Handle, attribute: c_int, value: c_in
     const MOST_DYNAMIC_SHARED: c_int = 8;
     let wanted = usize::try_from(value).map_err(|_| Status::InvalidValue);
     code(match attribute {
-        MOST_DYNAMIC_SHARED => wanted.and_then(|bytes| Device::the().allow_shared(function, bytes)),
+        MOST_DYNAMIC_SHARED => {
+            wanted.and_then(|bytes| Device::called("cuFuncSetAttribute").allow_shared(function, bytes))
+        }
         _ => Err(Status::NotSupported),
     })
 }
 
-/// Kernels take one parameter, a structure.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuLaunchKernel(
-    function: Handle,
-    grid_x: c_uint,
-    grid_y: c_uint,
-    grid_z: c_uint,
-    block_x: c_uint,
-    block_y: c_uint,
-    block_z: c_uint,
+/// `CUlaunchConfig`.
+#[repr(C)]
+struct Config {
+    grid: [c_uint; 3],
+    block: [c_uint; 3],
     dynamic_shared: c_uint,
-    _: Handle,
+    stream: Handle,
+    attributes: *const Attribute,
+    count: c_uint,
+}
+
+/// `CUlaunchAttribute`: a number, and a value of 64 bytes at a multiple of eight.
+#[repr(C)]
+struct Attribute {
+    id: c_uint,
+    pad: u32,
+    value: [u64; 8],
+}
+
+/// The name of the attribute by which a kernel may begin before those in front of it are done, which is counted.
+const OVERLAPS: &str = "CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION";
+const OVERLAPS_ID: c_uint = 6;
+
+/// Kernels take one parameter, a structure. That one may begin early has no effect: kernels run one after the other.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn cuLaunchKernelEx(
+    config: *const Config,
+    function: Handle,
     parameters: *const *const u8,
     _: *const c_void,
 ) -> c_int {
-    let (grid, block) = ([grid_x, grid_y, grid_z], [block_x, block_y, block_z]);
+    // SAFETY: the caller passes a configuration with as many attributes as it says.
+    let (config, attributes) = unsafe {
+        let config = &*config;
+        let count = config.count as usize;
+        (config, if count > 0 { std::slice::from_raw_parts(config.attributes, count) } else { &[] })
+    };
+    for attribute in attributes {
+        if attribute.id != OVERLAPS_ID || attribute.value[0] as c_uint > 1 {
+            return Status::NotSupported as c_int;
+        }
+        drop(Device::called(OVERLAPS));
+    }
+    let Config { grid, block, dynamic_shared, .. } = *config;
     let shape = Shape { grid, block, dynamic_shared: dynamic_shared as usize };
-    let mut device = Device::the();
+    let mut device = Device::called("cuLaunchKernelEx");
     code(device.sizes(function).and_then(|[bytes, ..]| {
         // SAFETY: the caller passes the structure that the kernel declares.
         let params = unsafe { std::slice::from_raw_parts(*parameters, bytes) }.to_vec();
-        device.launch(function, &shape, params)
+        device.submit(Work::Launch { function, shape, params })
     }))
 }
 

@@ -1,19 +1,21 @@
 //! The functions of `libcuda`, as `cuda.h` declares them. Handles are numbers; the one context and the one stream need none.
 
+mod graph;
 mod launch;
+mod memory;
 
 use std::cell::Cell;
-use std::ffi::{c_char, c_int, c_uint, c_void};
+use std::ffi::{CStr, c_char, c_int, c_uint};
 
 use crate::device::{Device, NAME, Status};
+use crate::stream::Work;
 
 type Handle = usize;
 
 /// What stands for the context and for streams.
 const ONE: Handle = 1;
 
-/// Memory that the device says it has, and its level-2 cache.
-const MEMORY: usize = 64 << 30;
+/// The device's level-2 cache.
 const L2: c_int = 1 << 20;
 /// A few multiprocessors, so that persistent kernels do several tiles each.
 const MULTIPROCESSORS: c_int = 4;
@@ -53,7 +55,7 @@ constant! {
     cuInit(flags: c_uint);
     cuDriverGetVersion() => 13000, c_int;
     cuDeviceGetCount() => 1, c_int;
-    cuDeviceTotalMem_v2(device: c_int) => MEMORY, usize;
+    cuDeviceTotalMem_v2(device: c_int) => Device::the().room().1, usize;
     cuDevicePrimaryCtxRetain(device: c_int) => ONE, Handle;
     cuDevicePrimaryCtxRelease_v2(device: c_int);
     cuCtxGetCurrent() => CURRENT.get(), Handle;
@@ -103,92 +105,23 @@ extern "C" fn cuCtxSetCurrent(context: Handle) -> c_int {
 
 #[unsafe(no_mangle)]
 extern "C" fn cuCtxSynchronize() -> c_int {
-    code(Device::the().check())
+    code(Device::called("cuCtxSynchronize").wait())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuStreamSynchronize(_: Handle) -> c_int {
-    code(Device::the().check())
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemAlloc_v2(to: *mut u64, bytes: usize) -> c_int {
-    let wanted = if bytes == 0 { Err(Status::InvalidValue) } else { Device::the().allocate(bytes) };
-    // SAFETY: the caller passes a place for the address.
-    unsafe { give(to, wanted) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemFree_v2(address: u64) -> c_int {
-    code(Device::the().free(address))
-}
-
-/// Nothing else is allocated, as far as programs can tell.
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemGetInfo_v2(free: *mut usize, total: *mut usize) -> c_int {
-    // SAFETY: the caller passes places for both.
-    unsafe { give(total, Ok(MEMORY)) + give(free, Ok(MEMORY)) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemHostAlloc(to: *mut *mut c_void, bytes: usize, _: c_uint) -> c_int {
-    // SAFETY: the caller passes a place for the address.
-    unsafe { give(to, Device::the().pin(bytes).map(<*mut u8>::cast)) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemFreeHost(address: *mut c_void) -> c_int {
-    code(Device::the().unpin(address as usize))
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemcpyDtoDAsync_v2(to: u64, from: u64, bytes: usize, _: Handle) -> c_int {
-    let mut device = Device::the();
-    let read = device.read(from, bytes).map(<[u8]>::to_vec);
-    code(read.and_then(|read| device.write(to, &read)))
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyHtoD_v2(to: u64, from: *const u8, bytes: usize) -> c_int {
-    // SAFETY: the caller has so many bytes.
-    code(Device::the().write(to, unsafe { std::slice::from_raw_parts(from, bytes) }))
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyHtoDAsync_v2(to: u64, from: *const u8, bytes: usize, _: Handle) -> c_int {
-    // SAFETY: as for the copy that waits.
-    unsafe { cuMemcpyHtoD_v2(to, from, bytes) }
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyDtoH_v2(to: *mut u8, from: u64, bytes: usize) -> c_int {
-    // SAFETY: the caller has room for so many bytes, and the device's memory is another.
-    code(
-        Device::the()
-            .read(from, bytes)
-            .map(|read| unsafe { to.copy_from_nonoverlapping(read.as_ptr(), bytes) }),
-    )
-}
-
-#[unsafe(no_mangle)]
-unsafe extern "C" fn cuMemcpyDtoHAsync_v2(to: *mut u8, from: u64, bytes: usize, _: Handle) -> c_int {
-    // SAFETY: as for the copy that waits.
-    unsafe { cuMemcpyDtoH_v2(to, from, bytes) }
-}
-
-#[unsafe(no_mangle)]
-extern "C" fn cuMemsetD8Async(to: u64, byte: u8, bytes: usize, _: Handle) -> c_int {
-    code(Device::the().write(to, &vec![byte; bytes]))
+    code(Device::called("cuStreamSynchronize").wait())
 }
 
 #[unsafe(no_mangle)]
 extern "C" fn cuEventRecord(event: Handle, _: Handle) -> c_int {
-    code(Device::the().record(event))
+    code(Device::the().submit(Work::Record(event)))
 }
 
+/// Does what is before the event, and leaves what is behind it.
 #[unsafe(no_mangle)]
-extern "C" fn cuEventSynchronize(_: Handle) -> c_int {
-    code(Device::the().check())
+extern "C" fn cuEventSynchronize(event: Handle) -> c_int {
+    code(Device::called("cuEventSynchronize").wait_for(event))
 }
 
 #[unsafe(no_mangle)]
@@ -201,12 +134,16 @@ unsafe extern "C" fn cuEventElapsedTime_v2(to: *mut f32, start: Handle, end: Han
 unsafe extern "C" fn cuGetErrorString(error: c_int, text: *mut *const c_char) -> c_int {
     let words = match error {
         1 => c"invalid argument",
+        2 => c"out of memory",
         101 => c"invalid device ordinal",
         200 => c"device kernel image is invalid",
         209 => c"no kernel image is available for execution on the device",
         400 => c"invalid resource handle",
+        401 => c"the operation cannot be performed in the present state",
         500 => c"named symbol not found",
         719 => c"unspecified launch failure",
+        900 => c"operation not permitted when stream is capturing",
+        901 => c"operation failed due to a previous error during capture",
         _ => c"operation not supported",
     };
     // SAFETY: the caller passes a place for the text, which lives for ever.
@@ -217,4 +154,15 @@ unsafe extern "C" fn cuGetErrorString(error: c_int, text: *mut *const c_char) ->
 unsafe extern "C" fn cuGetErrorName(error: c_int, text: *mut *const c_char) -> c_int {
     // SAFETY: the same.
     unsafe { cuGetErrorString(error, text) }
+}
+
+/// How often a function of the driver was called, or launches had an attribute; 0 for what is not counted. No driver has this.
+///
+/// # Safety
+///
+/// `name` is a text that ends with a zero.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn fireq_sim_calls(name: *const c_char) -> u64 {
+    // SAFETY: as the caller promises.
+    unsafe { CStr::from_ptr(name) }.to_str().map_or(0, |name| Device::the().calls(name))
 }
