@@ -67,7 +67,7 @@ pub(super) fn few(before: &Qkv) -> Option<usize> {
 
 fn of_prefill(before: &Qkv) -> Prefill {
     let Qkv { q_heads: heads, kv_heads, head, .. } = *before;
-    Prefill { heads, kv_heads, head, output: DType::F32 }
+    Prefill { heads, kv_heads, head, output: DType::F32, causal: true }
 }
 
 /// What the cost model has for short rows and for long ones, each with its numbers of keys; none for heads without a kernel.
