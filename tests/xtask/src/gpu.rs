@@ -167,7 +167,7 @@ fn tables(kernels: &Value, torch: &Value, date: &str, clocks: &str) -> Result<St
     for case in cases.iter().filter(|case| case["passed"] != true) {
         text += &format!("* **failed**: {}: {}\n", case["name"], case["buffers"]);
     }
-    text += "PyTorch's attention in bf16 is that of FlashAttention or of cuDNN, timed apart; ratios are its times over the kernel's.\n\n\
+    text += "PyTorch's attention in bf16 is that of FlashAttention or of cuDNN, timed apart (*: with heads of keys repeated before, for want of grouped heads); ratios are its times over the kernel's.\n\n\
              | case | µs | TB/s | TFLOP/s | PyTorch µs | ratio | Flash µs | ratio | cuDNN µs | ratio | registers | local bytes |\n\
              |---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for case in cases.iter().filter(|case| case["time"].is_object()) {
@@ -176,16 +176,16 @@ fn tables(kernels: &Value, torch: &Value, date: &str, clocks: &str) -> Result<St
     Ok(text + &refusals(cases, torch))
 }
 
-/// What of PyTorch is timed: everything but attention as such, attention by its backends.
+/// What of `PyTorch` is timed: everything but attention as such, attention by its backends.
 const COUNTERPARTS: [Option<&str>; 3] = [None, Some("flash"), Some("cudnn")];
 
-/// What PyTorch has beside a case: an object with `seconds` or an `error`, or nothing.
+/// What `PyTorch` has beside a case: an object with `seconds` or an `error`, or nothing.
 fn counterpart<'a>(torch: &'a Value, case: &Value, of: Option<&str>) -> &'a Value {
     let all = &torch["cases"][case["name"].as_str().unwrap_or_default()];
     of.map_or(all, |backend| &all[backend])
 }
 
-/// What PyTorch could not do, with the reason and how many cases have nothing beside them because of it.
+/// What `PyTorch` could not do, with the reason and how many cases have nothing beside them because of it.
 fn refusals(cases: &[Value], torch: &Value) -> String {
     let mut found = BTreeMap::<_, usize>::new();
     for (case, of) in cases.iter().flat_map(|case| COUNTERPARTS.map(|of| (case, of))) {
@@ -216,7 +216,10 @@ fn row(case: &Value, torch: &Value) -> String {
     let others = COUNTERPARTS.into_iter().flat_map(|of| {
         let other = counterpart(torch, case, of);
         match other["seconds"].as_f64() {
-            Some(other) => [micros(other), format!("{:.2}", other / seconds)],
+            Some(seconds_of) => {
+                let repeated = if other["heads"] == "repeated" { "*" } else { "" };
+                [micros(seconds_of) + repeated, format!("{:.2}", seconds_of / seconds)]
+            }
             None if other["error"].is_string() => ["unavailable".into(), "–".into()],
             None => ["–".into(), "–".into()],
         }
@@ -241,13 +244,13 @@ mod tests {
             { "name": "norm", "passed": false, "checked": true, "buffers": [{ "name": "codes", "wrong": "error 1" }] },
         ]});
         let torch = json!({ "cases": { "add 8": { "seconds": 3e-6 },
-            "prefill": { "flash": { "seconds": 5e-6, "heads": "shared" }, "cudnn": { "error": "no\n backend" } } } });
+            "prefill": { "flash": { "seconds": 5e-6, "heads": "repeated" }, "cudnn": { "error": "no\n backend" } } } });
         let text = tables(&kernels, &torch, "2026-01-02", "clocks").unwrap();
         assert!(
             text.contains("| add 8 | 2.0 | 4.000 | 0.0 | 3.0 | 1.50 | – | – | – | – | 32 | 0 |"),
             "{text}"
         );
-        let attention = "| prefill | 2.0 | 0.100 | 800.0 | – | – | 5.0 | 2.50 | unavailable | – | 168 | 0 |";
+        let attention = "| prefill | 2.0 | 0.100 | 800.0 | – | – | 5.0* | 2.50 | unavailable | – | 168 | 0 |";
         assert!(text.contains(attention), "{text}");
         assert!(text.contains("* **unavailable** beside 1 cases: cudnn: no backend"), "{text}");
         assert!(text.contains("**failed**: \"norm\"") && text.contains("1 failed"), "{text}");
