@@ -13,8 +13,8 @@ use super::{HEADS, Memory, Timed, Work, timed};
 /// Tokens of a sequence, and of all sequences of a launch.
 const LENGTHS: [usize; 7] = [512, 1024, 2048, 4096, 8192, 16384, 32768];
 const ALL: [usize; 2] = [16384, 32768];
-/// Those of [`ALL`] and of [`LENGTHS`] at which pairs of CTAs are timed beside what they are without: keys that the L2 cache
-/// serves to 256 tiles of queries or to 4. They decide on the bound of the cost model above which CTAs are paired, an estimate.
+/// Those of [`ALL`] and of [`LENGTHS`] at which pairs of CTAs are timed beside what they are alone: 8, 64 and 256 tiles of a head's
+/// queries ask the L2 cache for the same keys. They decide on the bound of the cost model above which CTAs are paired, an estimate.
 const PAIRED: [[usize; 2]; 3] = [[32768, 1024], [32768, 8192], [32768, 32768]];
 
 /// Every attention with every configuration, at the lengths that it is timed at.
