@@ -10,7 +10,7 @@
 //! use fireq_kernels::cuda::cost_prefill::{choose, reason};
 //! use fireq_kernels::cuda::{Prefill, Sequence};
 //!
-//! let llama = Prefill { heads: 32, kv_heads: 8, head: 128, output: DType::BF16 };
+//! let llama = Prefill { heads: 32, kv_heads: 8, head: 128, output: DType::BF16, causal: true };
 //! let prompt = Sequence { tokens: 4096, ..Sequence::default() };
 //! let (config, estimate) = choose(&llama, &[prompt]);
 //! assert!(config.promotes && config.in_flight == 2);
