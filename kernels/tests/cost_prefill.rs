@@ -5,7 +5,7 @@ use fireq_kernels::cuda::cost_prefill::{candidates, choose, estimate, reason};
 use fireq_kernels::cuda::{Prefill, PrefillConfig, Sequence};
 
 fn heads(head: usize) -> Prefill {
-    Prefill { heads: 32, kv_heads: 8, head, output: DType::BF16 }
+    Prefill { heads: 32, kv_heads: 8, head, output: DType::BF16, causal: true }
 }
 
 fn prompts(count: usize, tokens: usize) -> Vec<Sequence> {
@@ -67,6 +67,11 @@ fn what_a_step_has_is_what_it_takes() {
         Sequence { past: 8192, tokens: 1024, ..Sequence::default() },
     );
     assert!(of(&[chunk]).seconds > 5.0 * of(&[one]).seconds, "a chunk sees what was before it");
+    let all = estimate(&Prefill { causal: false, ..attention }, &config, &prompts(4, 4096));
+    let causal = of(&prompts(4, 4096));
+    // Of 32 tiles of queries the n-th sees n of 32 tiles of keys, or all.
+    assert!((all.tiles[1] / causal.tiles[1] - 32.0 / 16.5).abs() < 1e-9);
+    assert!(all.seconds > 1.5 * causal.seconds, "{all:?}, {causal:?}");
     let [few, many] = [prompts(1, 4096), prompts(4, 4096)].map(|sequences| of(&sequences));
     assert!(many.seconds < 4.0 * few.seconds, "more tiles are shared out more evenly");
     assert_eq!(many.bound(), "tensor cores");

@@ -7,7 +7,7 @@ use fireq_kernels::cuda::Qkv;
 use fireq_kernels::cuda::program::Count;
 use fireq_kernels::pages::TILE;
 
-use super::attention::few;
+use super::attention::Pipelines;
 use super::bind::{Attended, Binder};
 use super::run::Run;
 use super::select::cols;
@@ -17,7 +17,7 @@ const PAGE: usize = TILE;
 
 /// The kernel that serves one of an attention's three producers, or why it does not. It runs for the last of them, and writes
 /// workspaces where prefill reads them.
-pub(super) fn heads(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, String> {
+pub(super) fn heads(binder: &Binder<'_>, pipelines: &Pipelines, launch: &Launch) -> Result<Vec<Run>, String> {
     let reads =
         |l: &&Launch| matches!(l.kernel, Kernel::Attention { .. }) && l.inputs.contains(&launch.output);
     let attention = binder.plan.launches.iter().find(reads).ok_or("its result goes to no attention")?;
@@ -25,7 +25,7 @@ pub(super) fn heads(binder: &Binder<'_>, launch: &Launch) -> Result<Vec<Run>, St
     let qkv = of_attention(binder.plan, &of)?;
     let unit = qkv.unit().map_err(|e| e.to_string())?;
     let last = is_last(binder.plan, &of, launch);
-    let few = few(&qkv);
+    let few = pipelines.few(&qkv);
     let run = |workspaces, from, to| {
         let arguments = if last { binder.qkv(&of, &qkv, workspaces) } else { vec![] };
         let run = Run { rows: Count::Runs, ..Run::of(unit.clone(), arguments) };

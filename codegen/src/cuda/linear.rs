@@ -13,19 +13,22 @@ use fireq_kernels::cuda::program::Argument;
 use fireq_kernels::cuda::tuning::{Chosen, Method, Tuning};
 use fireq_kernels::cuda::{Addend, Linear, LinearFp8, Output, Unit, Unsupported};
 
+use super::attention::Pipelines;
 use super::bind::Binder;
 use super::run::{Found, Run};
 
-/// The methods of products: a model has few different ones, and many of each.
+/// The methods of products, and pipelines of attention: a model has few different ones, and many of each.
 pub(super) struct Methods<'a> {
     tuning: &'a Tuning,
     known: RefCell<BTreeMap<String, Vec<Chosen>>>,
+    /// Those of attention.
+    pub pipelines: Pipelines,
 }
 
 impl<'a> Methods<'a> {
     /// As measured, or as the cost models have it.
     pub fn new(tuning: &'a Tuning) -> Self {
-        Methods { tuning, known: RefCell::default() }
+        Methods { tuning, known: RefCell::default(), pipelines: Pipelines::default() }
     }
 
     fn of(&self, linear: &Linear) -> Vec<Chosen> {

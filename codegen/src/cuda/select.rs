@@ -136,9 +136,9 @@ fn kernels_of(binder: &Binder<'_>, methods: &Methods<'_>, launch: &Launch) -> Ve
         (Kernel::LinearSwiglu { to }, _) if *to == Format::activation() => {
             gated(binder, methods, launch, cols).unwrap_or_else(|reason| vec![missing(&reason)])
         }
-        (Kernel::Attention { .. }, _) => all(attention(binder, launch)),
+        (Kernel::Attention { .. }, _) => all(attention(binder, &methods.pipelines, launch)),
         (Kernel::RopeQuantize { .. } | Kernel::RopeAppend { .. } | Kernel::QuantizeAppend { .. }, _) => {
-            all(heads(binder, launch))
+            all(heads(binder, &methods.pipelines, launch))
         }
         (Kernel::Slice { .. }, _) if read_in_place(plan, launch) => vec![],
         _ => unknown(),

@@ -17,7 +17,7 @@ pub fn units() -> Vec<Unit> {
     let heads = [48, 96, 100].into_iter().flat_map(|head| {
         let [k_fit, v_fit] = [Fit::Clipped; 2];
         let qkv = Qkv { q_heads: 3, kv_heads: 1, head, k_fit, v_fit, page: 64 }.unit();
-        let prefill = Prefill { heads: 3, kv_heads: 1, head, output: DType::F32 };
+        let prefill = Prefill { heads: 3, kv_heads: 1, head, output: DType::F32, causal: true };
         let prefill = prefill
             .unit(PrefillConfig { stages: 2, in_flight: 3, promotes: false, cluster: 1 }, String::new());
         let of = attention(head);

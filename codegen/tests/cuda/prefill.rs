@@ -16,7 +16,8 @@ pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
     let config = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: false, cluster: 1 };
     let promoted = |stages, in_flight| PrefillConfig { stages, in_flight, promotes: true, cluster: 1 };
     let pairs = |config| PrefillConfig { cluster: 2, ..config };
-    let heads = |head, output| Prefill { heads: 32, kv_heads: 8, head, output };
+    let heads = |head, output| Prefill { heads: 32, kv_heads: 8, head, output, causal: true };
+    let full = |head, output| Prefill { causal: false, ..heads(head, output) };
     vec![
         (heads(128, DType::F32), config(6, 3)),
         (heads(128, DType::BF16), config(2, 3)),
@@ -35,6 +36,12 @@ pub fn attentions() -> Vec<(Prefill, PrefillConfig)> {
         (heads(256, DType::BF16), config(2, 2)),
         (heads(256, DType::F32), promoted(2, 1)),
         (heads(192, DType::BF16), promoted(2, 1)),
+        (full(128, DType::BF16), config(6, 3)),
+        (full(128, DType::BF16), promoted(6, 2)),
+        (full(64, DType::BF16), config(8, 3)),
+        (full(64, DType::F32), config(8, 2)),
+        (full(64, DType::BF16), pairs(promoted(8, 3))),
+        (full(256, DType::F32), promoted(2, 1)),
     ]
 }
 

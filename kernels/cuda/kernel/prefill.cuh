@@ -9,7 +9,7 @@
 #include "mainloop/prefill_source.cuh"
 #include "epilogue/prefill.cuh"
 
-// Causal attention of many queries over FP8 keys and values (FireQ section 6): one CTA for 128 queries of a head, those with
+// Attention of many queries over FP8 keys and values (FireQ section 6): one CTA for 128 queries of a head, those with
 // the most keys first. CTAs of a cluster have neighbouring heads of the same queries.
 
 namespace fireq::prefill {
@@ -18,7 +18,7 @@ namespace fireq::prefill {
 struct Queries {
     u32 first;  // of all rows of queries
     u32 count;  // at least 1
-    u32 past;   // keys before the first query's own
+    u32 past;   // keys before the first query's own; where not causal, as many as make all of the sequence's with `count`
     u32 key;    // the position in the workspace of the sequence's first key
 };
 
@@ -41,7 +41,8 @@ __device__ inline Queries queries_of(const Params& p) {
     u32 cluster = blockIdx.x / Tile::CLUSTER;
     if (p.tiles != nullptr) return p.tiles[cluster];
     u32 first = (gridDim.x / Tile::CLUSTER - 1 - cluster) * Tile::QUERIES;
-    return {first, min(p.tokens - first, static_cast<u32>(Tile::QUERIES)), p.past + first, 0};
+    u32 count = min(p.tokens - first, static_cast<u32>(Tile::QUERIES));
+    return {first, count, p.past + (Tile::CAUSAL ? first : p.tokens - count), 0};
 }
 
 /// The query head of a CTA.
@@ -55,7 +56,8 @@ template <typename Tile, typename Out>
 __device__ inline void compute(const Params& p, const PrefillMemory<Tile>& memory, const Queries& queries, u32 tiles) {
     take_registers_up_to<Tile::CONSUMER_REGISTERS>();
     u32 first = threadIdx.x / WARPGROUP * 64, row = first + static_cast<u32>(own_row()), head = head_of<Tile>();
-    Attention<Tile> attention{memory, {}, static_cast<i32>(queries.past + first + 1), {}, {}, {}};
+    u32 visible = queries.past + (Tile::CAUSAL ? first + 1 : queries.count);
+    Attention<Tile> attention{memory, {}, static_cast<i32>(visible), {}, {}, {}};
 #pragma unroll
     for (u32 r = 0; r < ROWS; ++r) {
         u64 token = queries.first + min(row + 8 * r, queries.count - 1);

@@ -33,7 +33,7 @@ template <typename Tile>
 struct Attention {
     PrefillMemory<Tile> memory;
     Softmax softmax;
-    i32 visible;  // keys, from those of the next softmax on, that the first of the queries sees; each other sees one more
+    i32 visible;  // keys, from those of the next softmax on, that the first of the queries sees
     PrefillSums<Tile> o;
     /// Where sums are promoted: those of a tile, and what the others are multiplied by before these are added.
     PrefillSums<Tile> of_tile;
@@ -127,7 +127,7 @@ struct Attention {
 
     /// Scores become probabilities, and values that these are for arrive. What sums so far are to be multiplied by.
     __device__ void soften(Scores<Tile>& s, float (&rescale)[ROWS]) {
-        if (visible < Tile::KEYS) mask<Tile::KEYS>(s.s, visible + own_row());
+        if (visible < Tile::KEYS) mask<Tile::KEYS, Tile::CAUSAL>(s.s, visible);
         visible -= Tile::KEYS;
         raise<Tile::KEYS>(softmax, s.s, rescale);
         exponentiate<Tile::KEYS>(softmax, s.s);

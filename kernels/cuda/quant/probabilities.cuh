@@ -22,13 +22,14 @@ struct Softmax {
     float highest[ROWS];  // a whole number, or -infinity before the first tile
 };
 
-/// Scores of keys from `visible` on are -infinity; the lane's second row sees eight keys more.
-template <int KEYS>
+/// Scores of keys from `visible` on are -infinity; where attention is causal, each row sees one key more than the one before.
+template <int KEYS, bool CAUSAL>
 __device__ inline void mask(float (&s)[KEYS / 2], i32 visible) {
-    i32 seen = visible - static_cast<i32>(threadIdx.x % 4) * 2;
+    constexpr int MORE = CAUSAL ? 8 : 0;
+    i32 seen = visible + (CAUSAL ? own_row() : 0) - static_cast<i32>(threadIdx.x % 4) * 2;
 #pragma unroll
     for (int n = 0; n < KEYS / 2; ++n) {
-        s[n] = n / 4 * 8 + n % 2 < seen + n / 2 % 2 * 8 ? s[n] : float_of_bits(0xff800000u);
+        s[n] = n / 4 * 8 + n % 2 < seen + n / 2 % 2 * MORE ? s[n] : float_of_bits(0xff800000u);
     }
 }
 

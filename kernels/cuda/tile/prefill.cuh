@@ -13,7 +13,7 @@ namespace fireq {
 /// 2t + 8 and 2t + 9 has them as four neighbours of a product's operand.
 __device__ constexpr int value_position(int n) { return n % 8 / 2 * 4 + n / 8 * 2 + n % 2; }
 
-template <int HEAD_, int STAGES_, int IN_FLIGHT_, bool PROMOTES_, int CLUSTER_>
+template <int HEAD_, int STAGES_, int IN_FLIGHT_, bool PROMOTES_, int CLUSTER_, bool CAUSAL_>
 struct PrefillTile {
     static_assert(HEAD_ % 4 == 0 && HEAD_ <= 256, "lanes store four channels, and copies have at most 256 rows of values");
     static_assert(IN_FLIGHT_ == 2 || IN_FLIGHT_ == 3 || (IN_FLIGHT_ == 1 && PROMOTES_),
@@ -35,6 +35,8 @@ struct PrefillTile {
     /// CTAs that share tiles of keys and values: of neighbouring query heads of one kv head, and of the same queries, so that
     /// they read as many. Each asks for its share of a tile, which goes to all.
     static constexpr int CLUSTER = CLUSTER_;
+    /// A query sees the keys up to its own. Otherwise each sees all that the last of its tile does.
+    static constexpr bool CAUSAL = CAUSAL_;
     static constexpr int WARPGROUPS = 2;
     static constexpr int QUERIES = 64 * WARPGROUPS;
     static constexpr int KEYS = 128;

@@ -10,7 +10,7 @@
 //! use fireq_kernels::cuda::cost_prefill::{choose, reason};
 //! use fireq_kernels::cuda::{Prefill, Sequence};
 //!
-//! let llama = Prefill { heads: 32, kv_heads: 8, head: 128, output: DType::BF16 };
+//! let llama = Prefill { heads: 32, kv_heads: 8, head: 128, output: DType::BF16, causal: true };
 //! let prompt = Sequence { tokens: 4096, ..Sequence::default() };
 //! let (config, estimate) = choose(&llama, &[prompt]);
 //! assert!(config.promotes && config.in_flight == 2);
@@ -23,7 +23,7 @@ use std::collections::BinaryHeap;
 use super::cost::{AS_GOOD, CLOCK, L2, LATENCY, MEMORY, PRODUCT_PER_TOKEN, SM_BYTES, SMS};
 use super::linear::MOST_SHARED;
 use super::prefill::{KEYS, Prefill, PrefillConfig, QUERIES};
-use super::sequence::{Sequence, key_tiles, prefill_tiles};
+use super::sequence::{Sequence, key_tiles};
 
 /// Powers of two that an SM's special function units find in a cycle.
 const POWERS: f64 = 16.0;
@@ -40,7 +40,8 @@ const PAIR: f64 = 200.0;
 /// The share of its bandwidth, as datasheets have it, up to which the L2 cache is taken to hold nobody up: an estimate. Heads of 128
 /// channels ask it for 32 KiB of keys and values in the 1056 cycles of a tile's products, and all 132 SMs for 4096 of its 5120
 /// bytes a cycle: four fifths. In pairs it is two fifths. Times are the same in the model, which knows no queues; copies that
-/// come late are what pairs are for.
+/// come late are what pairs are for. What decides are the timed cases of a few shapes with and without pairs, `_c2` in their
+/// names (`PAIRED` in `tests/tests/gpu_kernels/timed/prefill.rs`): a GPU's times settle whether there is to be a bound, and which.
 const BUSY: f64 = 0.5;
 
 /// What the model says of an attention; times in seconds.
@@ -127,7 +128,7 @@ fn end_cycles(attention: &Prefill, config: &PrefillConfig, tile: &TileCycles) ->
 pub fn estimate(attention: &Prefill, config: &PrefillConfig, sequences: &[Sequence]) -> EstimatePrefill {
     let tile = tile_cycles(attention, config);
     let ends = end_cycles(attention, config, &tile);
-    let lengths: Vec<usize> = prefill_tiles(sequences).iter().map(key_tiles).collect();
+    let lengths: Vec<usize> = attention.tiles(sequences).iter().map(key_tiles).collect();
     let (cycles, tiles, ctas) = busiest(&lengths, attention.heads, config.cluster, [tile.all, ends]);
     let all: usize = lengths.iter().sum::<usize>() * attention.heads;
     let [tensor, powers] = [tile.tensor, tile.powers].map(|cycles| tiles * cycles / CLOCK);
@@ -166,7 +167,7 @@ fn byte_seconds(
     sequences: &[Sequence],
     tiles: usize,
 ) -> [f64; 2] {
-    let Prefill { heads, kv_heads, head, output } = *attention;
+    let Prefill { heads, kv_heads, head, output, .. } = *attention;
     let queries: usize = sequences.iter().map(|s| s.tokens).sum();
     let keys: usize = sequences.iter().map(|s| s.tokens + s.past).sum();
     let own = queries * heads * (head + 4 + head * output.bits() / 8);

@@ -1,4 +1,4 @@
-//! Causal attention of many queries over FP8 keys and values (FireQ section 6).
+//! Attention of many queries over FP8 keys and values (FireQ section 6), causal or of all keys.
 //!
 //! Probabilities are the interpreter's: `448·2^(s − ⌈max⌉)` in E4M3. Keys come tile by tile, and so the maximum is that of the
 //! keys so far. Rounded up to a whole number, it makes no difference: when it rises, sums are rescaled by a power of two, which
@@ -34,6 +34,8 @@ pub struct Prefill {
     pub head: usize,
     /// What is written: f32 or bf16.
     pub output: DType,
+    /// A query sees the keys up to its own, as in all models; otherwise all of its sequence. Only what is masked differs.
+    pub causal: bool,
 }
 
 /// How it is pipelined; mirrored by `PrefillTile` in `kernels/cuda/tile/prefill.cuh`.
@@ -136,7 +138,7 @@ impl Prefill {
 
     /// Why there is no unit for these sizes.
     fn check(&self, config: PrefillConfig) -> Result<(), Unsupported> {
-        let Prefill { heads, kv_heads, head, output } = *self;
+        let Prefill { heads, kv_heads, head, output, .. } = *self;
         let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let fail =
             |reason: String| Err(Unsupported(format!("{heads} heads of {head} over {kv_heads}: {reason}")));
@@ -167,14 +169,17 @@ impl Prefill {
     /// The unit; why it is configured like this goes with it.
     pub fn unit(&self, config: PrefillConfig, reason: String) -> Result<Unit, Unsupported> {
         self.check(config)?;
-        let Prefill { heads, kv_heads, head, output } = *self;
+        let Prefill { heads, kv_heads, head, output, causal } = *self;
         let PrefillConfig { stages, in_flight, promotes, cluster } = config;
         let out = float_name(output)?;
         let (promoted, pair) = (if promotes { "_p" } else { "" }, if cluster > 1 { "_c2" } else { "" });
-        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}{promoted}{pair}");
+        let full = if causal { "" } else { "_full" };
+        let name = format!("prefill_d{head}_{output}_s{stages}_f{in_flight}{promoted}{pair}{full}");
         let shared = config.shared(self.wide());
         let cta = Cta { threads: THREADS, cluster, dynamic_shared: shared };
-        let tile = format!("using Tile = PrefillTile<{head}, {stages}, {in_flight}, {promotes}, {cluster}>;");
+        let tile = format!(
+            "using Tile = PrefillTile<{head}, {stages}, {in_flight}, {promotes}, {cluster}, {causal}>;"
+        );
         let queries =
             format!("using Queries = prefill::Queries;\n{}", layout::<Queries>("Queries").trim_end());
         let facts = format!(
@@ -185,7 +190,10 @@ impl Prefill {
         let parts = Parts { name: &name, kernel: "prefill", names: &names, arguments: &arguments, cta };
         Ok(Unit {
             text: text::<params::Prefill>(&parts),
-            shape: format!("{heads} heads of {head} over {kv_heads}, {output} out"),
+            shape: format!(
+                "{heads} heads of {head} over {kv_heads}, {output} out{}",
+                if causal { "" } else { ", all keys for each query" }
+            ),
             config: format!(
                 "{QUERIES} queries, tiles of {KEYS} keys, {stages} stages, {in_flight} tiles in flight, sums {}promoted{}",
                 if promotes { "" } else { "not " },
@@ -215,7 +223,7 @@ mod tests {
     #[test]
     fn sizes_without_a_kernel_are_refused_with_the_reason() {
         let unit = |[heads, kv_heads, head]: [usize; 3], [stages, in_flight]: [usize; 2], promotes| {
-            let attention = Prefill { heads, kv_heads, head, output: DType::BF16 };
+            let attention = Prefill { heads, kv_heads, head, output: DType::BF16, causal: true };
             attention.unit(PrefillConfig { stages, in_flight, promotes, cluster: 1 }, String::new())
         };
         for (heads, in_flight) in

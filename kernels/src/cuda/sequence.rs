@@ -5,7 +5,7 @@
 use std::cmp::Reverse;
 
 use super::params::Queries;
-use super::prefill::{KEYS, QUERIES};
+use super::prefill::{KEYS, Prefill, QUERIES};
 
 /// A sequence of a step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub struct Sequence {
     pub key: usize,
 }
 
-/// The tiles of a batch, those with the most keys first. A launch has as many times [`QUERIES`] rows.
+/// The tiles of a batch of causal attention, those with the most keys first. A launch has as many times [`QUERIES`] rows.
 ///
 /// ```
 /// use fireq_kernels::cuda::{Sequence, prefill_tiles};
@@ -33,13 +33,24 @@ pub struct Sequence {
 /// assert_eq!((tiles[0].count, tiles[0].past, tiles[0].key), (200 - 128, 1000 + 128, 16));
 /// ```
 pub fn prefill_tiles(sequences: &[Sequence]) -> Vec<Queries> {
+    tiles(sequences, true)
+}
+
+impl Prefill {
+    /// [`prefill_tiles`] of this attention; where it is not causal, each sees all keys of its sequence.
+    pub fn tiles(&self, sequences: &[Sequence]) -> Vec<Queries> {
+        tiles(sequences, self.causal)
+    }
+}
+
+fn tiles(sequences: &[Sequence], causal: bool) -> Vec<Queries> {
     let tiles_of = |sequence: &Sequence| {
         let Sequence { query, tokens, past, key } = *sequence;
-        (0..tokens).step_by(QUERIES).map(move |from| Queries {
-            first: (query + from) as u32,
-            count: (tokens - from).min(QUERIES) as u32,
-            past: (past + from) as u32,
-            key: key as u32,
+        (0..tokens).step_by(QUERIES).map(move |from| {
+            let count = (tokens - from).min(QUERIES);
+            let before = past + if causal { from } else { tokens - count };
+            let [first, count, past, key] = [query + from, count, before, key].map(|n| n as u32);
+            Queries { first, count, past, key }
         })
     };
     let mut tiles: Vec<Queries> = sequences.iter().flat_map(tiles_of).collect();
@@ -55,6 +66,14 @@ pub(super) fn key_tiles(queries: &Queries) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn tiles_see_all_keys_where_attention_is_not_causal() {
+        let of = Prefill { heads: 1, kv_heads: 1, head: 64, output: fireq_ir::DType::F32, causal: false };
+        let tiles = of.tiles(&[Sequence { query: 7, tokens: 300, past: 20, key: 16 }]);
+        let seen = tiles.iter().map(|tile| (tile.first, tile.count, tile.past + tile.count, tile.key));
+        assert_eq!(seen.collect::<Vec<_>>(), [(7, 128, 320, 16), (135, 128, 320, 16), (263, 44, 320, 16)]);
+    }
 
     #[test]
     fn every_query_is_in_one_tile_and_tiles_have_fewer_and_fewer_keys() {

@@ -4,6 +4,7 @@ use fireq_ir::e4m3;
 use half::bf16;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::case::{Expected, Tolerance};
@@ -98,21 +99,32 @@ impl Dtype {
     /// Values between −1 and 1, or any bits where they are codes; the same for the same seed.
     pub fn random(self, seed: u64, len: usize) -> Vec<u8> {
         let mut bytes = vec![0; len];
-        ChaCha8Rng::seed_from_u64(seed).fill_bytes(&mut bytes);
-        match self {
-            Dtype::F32 => {
-                each::<4>(&mut bytes, |b| unit(b[3], u16::from_le_bytes([b[0], b[1]])).to_le_bytes());
-            }
-            Dtype::Bf16 => {
-                each::<2>(&mut bytes, |b| bf16::from_f32(unit(b[1], u16::from(b[0]) << 8)).to_le_bytes());
-            }
-            // Exponents of numbers from 2⁻⁶ to 1: all signs and mantissas, no NaN.
-            Dtype::E4m3 => each::<1>(&mut bytes, |[b]| [b & 0x87 | (1 + (b >> 3 & 15) % 6) << 3]),
-            Dtype::I4 | Dtype::Bytes => {}
-        }
+        // Caches of many sequences are gigabytes: each thread begins where the one before ends.
+        bytes.par_chunks_mut(CHUNK).enumerate().for_each(|(n, chunk)| {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_word_pos((n * CHUNK / 4) as u128);
+            rng.fill_bytes(chunk);
+            self.tame(chunk);
+        });
         bytes
     }
+
+    /// Numbers from any bits.
+    fn tame(self, bytes: &mut [u8]) {
+        match self {
+            Dtype::F32 => each::<4>(bytes, |b| unit(b[3], u16::from_le_bytes([b[0], b[1]])).to_le_bytes()),
+            Dtype::Bf16 => {
+                each::<2>(bytes, |b| bf16::from_f32(unit(b[1], u16::from(b[0]) << 8)).to_le_bytes());
+            }
+            // Exponents of numbers from 2⁻⁶ to 1: all signs and mantissas, no NaN.
+            Dtype::E4m3 => each::<1>(bytes, |[b]| [b & 0x87 | (1 + (b >> 3 & 15) % 6) << 3]),
+            Dtype::I4 | Dtype::Bytes => {}
+        }
+    }
 }
+
+/// Random bytes of a thread at a time: whole numbers, and whole words of the generator.
+const CHUNK: usize = 1 << 20;
 
 /// Replaces every `N` bytes.
 fn each<const N: usize>(bytes: &mut [u8], to: impl Fn([u8; N]) -> [u8; N]) {
@@ -172,6 +184,13 @@ mod tests {
         let nibbles = expected(&[0x7F, 0x80], Dtype::I4, Tolerance::Steps(0.25));
         assert!(compare(&[0x70, 0x80], &nibbles).is_ok(), "−1 and 0 are neighbours");
         assert!(compare(&[0x7F, 0x70], &nibbles).is_err(), "−8 and 7 are not");
+    }
+
+    #[test]
+    fn random_bytes_are_the_same_from_many_threads() {
+        let mut expected = vec![0; 2 * CHUNK + 5];
+        ChaCha8Rng::seed_from_u64(3).fill_bytes(&mut expected);
+        assert!(Dtype::Bytes.random(3, expected.len()) == expected);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod compare;
 mod device;
 mod timing;
 
-pub use case::{Buffer, Case, CaseError, Cost, Expected, Init, Param, Tolerance};
+pub use case::{Buffer, Case, CaseError, Cost, Expected, Init, POISON, Param, Tolerance};
 pub use compare::{Agreement, Dtype, compare};
 pub use device::{Outcome, check};
 pub use timing::{Timed, time};

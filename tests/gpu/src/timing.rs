@@ -25,7 +25,7 @@ const LAUNCHES: usize = 51;
 /// Times launches one by one, each on a copy of the case's memory that no recent one used, behind a write that takes more
 /// than the cache holds: nothing is read from the level-2 cache that a single launch would not have there.
 pub fn time(gpu: &Gpu, function: &Function, case: &Case) -> Result<Timed, CudaError> {
-    let copies = [memory(gpu, case)?, memory(gpu, case)?];
+    let copies: [_; 2] = memory(gpu, case)?;
     let times = gpu.times(WARM_UP, LAUNCHES, |n| launch(function, case, &copies[n % copies.len()]))?;
     Ok(Timed { median: times[LAUNCHES / 2], fastest: times[0], launches: LAUNCHES })
 }

@@ -1,7 +1,10 @@
 //! A simulated GPU: kernels are compiled by NVRTC, and their PTX is executed.
 
+use std::convert::Infallible;
+
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::{Compiled, NvrtcFailure, compile, version};
+use fireq_gpu::Case;
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
@@ -122,6 +125,19 @@ impl Device {
             }
         }
         Ok(())
+    }
+
+    /// Runs a case on memory of its own, and gives back what is in its buffers then.
+    pub fn run_case(&mut self, case: &Case, unit: &Unit) -> Vec<Vec<u8>> {
+        let (_, module) = module(&unit.name, &unit.source().unwrap());
+        let addresses: Vec<u64> = case.buffers.iter().map(|b| self.put(&b.name, &b.before())).collect();
+        let encode = |shape: &TensorMapShape, at: u64| Ok::<_, Infallible>(Device::map(at, shape).0);
+        let params = case.filled(&addresses, encode).unwrap();
+        let LaunchShape { grid, block, cluster, dynamic_shared } = case.shape;
+        let (kernel, dynamic_shared) = (case.kernel.clone(), dynamic_shared as usize);
+        let launch = Launch { kernel, grid, block, cluster, dynamic_shared, params };
+        self.run(&module, &launch, Options { timing: Timing::Late, ..Options::default() });
+        addresses.iter().zip(&case.buffers).map(|(at, buffer)| self.bytes(*at, buffer.len)).collect()
     }
 
     /// Runs a kernel on `rows` rows with tensor cores that add up like this: a model's guess, and no case for a GPU.

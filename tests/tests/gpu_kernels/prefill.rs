@@ -1,10 +1,12 @@
 //! Prefill attention against the interpreter's: grouped heads, pasts, tails, and scores of any size.
 
+mod contract;
 mod faults;
+mod full;
 
 use fireq_ir::DType;
 use fireq_kernels::cuda::params::{self, Params};
-use fireq_kernels::cuda::{Prefill, PrefillConfig, QUERIES, Sequence, prefill_tiles, value_position};
+use fireq_kernels::cuda::{Prefill, PrefillConfig, QUERIES, Sequence, value_position};
 use fireq_kernels::layout::pitch;
 use fireq_tests::relative_error;
 
@@ -125,7 +127,7 @@ impl Batch {
         if let [Sequence { past, .. }] = self.sequences[..] {
             return (params::Prefill { tokens: tokens as u32, past: past as u32, ..params }, tokens);
         }
-        let tiles = prefill_tiles(&self.sequences);
+        let tiles = sizes.tiles(&self.sequences);
         let bytes: Vec<u8> = tiles.iter().flat_map(Params::bytes).collect();
         (params::Prefill { tiles: gpu.put("tiles", &bytes), ..params }, tiles.len() * QUERIES)
     }
@@ -134,7 +136,7 @@ impl Batch {
         self.tokens() * sizes.heads * sizes.head * sizes.output.bits() / 8
     }
 
-    /// The relative error of each sequence's outputs, as the interpreter has it alone.
+    /// The relative error of each sequence's outputs, as the interpreter has it alone; without a mask, as the contract has it.
     fn errors(&self, gpu: &Device, attention: &Attention, out: u64) -> Vec<f64> {
         let bytes = gpu.bytes(out, self.out_bytes(attention));
         let is_bf16 = attention.sizes.output == DType::BF16;
@@ -145,7 +147,9 @@ impl Batch {
         };
         let mut rest = &found[..];
         let error = |case: &Case| {
-            let mut expected = case.output(0).to_f32();
+            let causal = attention.sizes.causal;
+            let mut expected =
+                if causal { case.output(0).to_f32() } else { contract::outputs(attention, case) };
             if is_bf16 {
                 for x in &mut expected {
                     *x = half::bf16::from_f32(*x).to_f32();
@@ -192,7 +196,7 @@ fn check_one(attention: Attention, lengths: &[[usize; 2]], config: PrefillConfig
 
 /// Heads, kv heads, channels of a head, with the usual scale of scores.
 fn heads(heads: usize, kv_heads: usize, head: usize) -> Attention {
-    let sizes = Prefill { heads, kv_heads, head, output: DType::F32 };
+    let sizes = Prefill { heads, kv_heads, head, output: DType::F32, causal: true };
     Attention { sizes, scale: (head as f32).sqrt().recip() }
 }
 

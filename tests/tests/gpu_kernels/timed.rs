@@ -2,7 +2,7 @@
 
 mod attention;
 mod ends;
-mod prefill;
+pub mod prefill;
 mod products;
 
 use fireq_codegen::cuda::cache::Cache;
@@ -128,8 +128,7 @@ fn cases() -> Vec<Timed> {
     let steps = TOKENS.into_iter().flat_map(|tokens| [norms(tokens), rows(tokens), heads(tokens)].concat());
     let steps = steps.chain(products::TOKENS.into_iter().flat_map(products::at));
     let steps = steps.chain(SEQUENCES.into_iter().flat_map(ends::at));
-    let steps = steps.chain(prefill::LENGTHS.into_iter().flat_map(prefill::at));
-    steps.chain(attention::all()).collect()
+    steps.chain(prefill::all()).chain(attention::all()).collect()
 }
 
 fn norms(tokens: usize) -> Vec<Timed> {

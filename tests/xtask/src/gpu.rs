@@ -1,5 +1,6 @@
 //! `cargo xtask gpu-bundle` and `gpu-report`: kernels to a machine with a GPU, and its results back.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -150,11 +151,38 @@ fn tables(kernels: &Value, torch: &Value, date: &str, clocks: &str) -> Result<St
     for case in cases.iter().filter(|case| case["passed"] != true) {
         text += &format!("* **failed**: {}: {}\n", case["name"], case["buffers"]);
     }
-    text += "| case | µs | GB/s | TFLOP/s | PyTorch µs | ratio | registers | local bytes |\n|---|---|---|---|---|---|---|---|\n";
+    text += "PyTorch's attention in bf16 is that of FlashAttention or of cuDNN, timed apart (*: with heads of keys repeated before, for want of grouped heads); ratios are its times over the kernel's.\n\n\
+             | case | µs | TB/s | TFLOP/s | PyTorch µs | ratio | Flash µs | ratio | cuDNN µs | ratio | registers | local bytes |\n\
+             |---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for case in cases.iter().filter(|case| case["time"].is_object()) {
         text += &row(case, torch);
     }
-    Ok(text)
+    Ok(text + &refusals(cases, torch))
+}
+
+/// What of `PyTorch` is timed: everything but attention as such, attention by its backends.
+const COUNTERPARTS: [Option<&str>; 3] = [None, Some("flash"), Some("cudnn")];
+
+/// What `PyTorch` has beside a case: an object with `seconds` or an `error`, or nothing.
+fn counterpart<'a>(torch: &'a Value, case: &Value, of: Option<&str>) -> &'a Value {
+    let all = &torch["cases"][case["name"].as_str().unwrap_or_default()];
+    of.map_or(all, |backend| &all[backend])
+}
+
+/// What `PyTorch` could not do, with the reason and how many cases have nothing beside them because of it.
+fn refusals(cases: &[Value], torch: &Value) -> String {
+    let mut found = BTreeMap::<_, usize>::new();
+    for (case, of) in cases.iter().flat_map(|case| COUNTERPARTS.map(|of| (case, of))) {
+        if let Some(error) = counterpart(torch, case, of)["error"].as_str() {
+            *found.entry((of.unwrap_or("PyTorch"), error)).or_default() += 1;
+        }
+    }
+    let line = |((of, error), count): ((&str, &str), usize)| {
+        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("* **unavailable** beside {count} cases: {of}: {error}\n")
+    };
+    let lines: String = found.into_iter().map(line).collect();
+    if lines.is_empty() { lines } else { format!("\n{lines}") }
 }
 
 /// A line of the table of times.
@@ -162,18 +190,26 @@ fn row(case: &Value, torch: &Value) -> String {
     let name = case["name"].as_str().unwrap_or_default();
     let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
     let seconds = number(&case["time"]["median"]);
-    let other = torch["cases"][name]["seconds"].as_f64();
     let micros = |s: f64| format!("{:.1}", s * 1e6);
-    let cells = [
+    let own = [
         name.to_string(),
         micros(seconds),
-        format!("{:.0}", number(&case["bytes_per_second"]) / 1e9),
+        format!("{:.3}", number(&case["bytes_per_second"]) / 1e12),
         format!("{:.1}", number(&case["flops_per_second"]) / 1e12),
-        other.map_or("–".into(), micros),
-        other.map_or("–".into(), |other| format!("{:.2}", other / seconds)),
-        case["resources"]["registers"].to_string(),
-        case["resources"]["local"].to_string(),
     ];
+    let others = COUNTERPARTS.into_iter().flat_map(|of| {
+        let other = counterpart(torch, case, of);
+        match other["seconds"].as_f64() {
+            Some(seconds_of) => {
+                let repeated = if other["heads"] == "repeated" { "*" } else { "" };
+                [micros(seconds_of) + repeated, format!("{:.2}", seconds_of / seconds)]
+            }
+            None if other["error"].is_string() => ["unavailable".into(), "–".into()],
+            None => ["–".into(), "–".into()],
+        }
+    });
+    let resources = ["registers", "local"].map(|name| case["resources"][name].to_string());
+    let cells: Vec<String> = own.into_iter().chain(others).chain(resources).collect();
     format!("| {} |\n", cells.join(" | "))
 }
 
@@ -187,14 +223,23 @@ mod tests {
         let kernels = json!({ "gpu": { "name": "H200" }, "failed": 1, "of": 2, "cases": [
             { "name": "add 8", "passed": true, "checked": false, "time": { "median": 2e-6 }, "bytes_per_second": 4e12,
               "flops_per_second": 0.0, "resources": { "registers": 32, "local": 0 } },
+            { "name": "prefill", "passed": true, "checked": false, "time": { "median": 2e-6 }, "bytes_per_second": 1e11,
+              "flops_per_second": 8e14, "resources": { "registers": 168, "local": 0 } },
             { "name": "norm", "passed": false, "checked": true, "buffers": [{ "name": "codes", "wrong": "error 1" }] },
         ]});
-        let torch = json!({ "cases": { "add 8": { "seconds": 3e-6 } } });
+        let torch = json!({ "cases": { "add 8": { "seconds": 3e-6 },
+            "prefill": { "flash": { "seconds": 5e-6, "heads": "repeated" }, "cudnn": { "error": "no\n backend" } } } });
         let text = tables(&kernels, &torch, "2026-01-02", "clocks").unwrap();
-        assert!(text.contains("| add 8 | 2.0 | 4000 | 0.0 | 3.0 | 1.50 | 32 | 0 |"), "{text}");
+        assert!(
+            text.contains("| add 8 | 2.0 | 4.000 | 0.0 | 3.0 | 1.50 | – | – | – | – | 32 | 0 |"),
+            "{text}"
+        );
+        let attention = "| prefill | 2.0 | 0.100 | 800.0 | – | – | 5.0* | 2.50 | unavailable | – | 168 | 0 |";
+        assert!(text.contains(attention), "{text}");
+        assert!(text.contains("* **unavailable** beside 1 cases: cudnn: no backend"), "{text}");
         assert!(text.contains("**failed**: \"norm\"") && text.contains("1 failed"), "{text}");
         let without = tables(&kernels, &Value::Null, "2026-01-02", "clocks").unwrap();
-        assert!(without.contains("| – | – |"), "{without}");
+        assert!(without.contains("| – | – | – | – | – | – | 32 |"), "{without}");
         assert!(tables(&json!({}), &torch, "", "").is_err());
     }
 }

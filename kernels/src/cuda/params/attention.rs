@@ -136,7 +136,7 @@ params! {
         k: TensorMap,
         /// `e4m3[kv_heads, head, positions]`, as [`crate::cuda::Prefill::v`] describes it.
         v: TensorMap,
-        /// [`Queries`] of each CTA in x, as [`crate::cuda::prefill_tiles`] has them, or 0: of a single sequence.
+        /// [`Queries`] of each CTA in x, as [`crate::cuda::Prefill::tiles`] has them, or 0: of a single sequence.
         tiles: DevicePtr,
         /// `f32[tokens, heads]`.
         q_scales: DevicePtr,
@@ -159,7 +159,7 @@ params! {
         first: u32,
         /// How many; at least 1.
         count: u32,
-        /// Keys before the first query's own.
+        /// Keys before the first query's own; where attention is not causal, all of the sequence's but `count`.
         past: u32,
         /// The position in the workspace of the sequence's first key.
         key: u32,

@@ -15,9 +15,18 @@ fn broken_attention(in_flight: usize, right: &str, wrong: &str) -> Result<f64, S
 
 /// As many heads of one kv head as share its tiles.
 fn attempt(config: PrefillConfig, changes: &[(&str, &str)]) -> Result<f64, String> {
+    attempt_on(heads(config.cluster, 1, 64), [70, 530], config, changes)
+}
+
+/// The same for one sequence of `[tokens, past]`.
+pub(super) fn attempt_on(
+    attention: Attention,
+    length: [usize; 2],
+    config: PrefillConfig,
+    changes: &[(&str, &str)],
+) -> Result<f64, String> {
     let mut gpu = device().expect("asked before");
-    let attention = heads(config.cluster, 1, 64);
-    let batch = Batch::new(&attention, &[[70, 530]], 0);
+    let batch = Batch::new(&attention, &[length], 0);
     let (params, rows) = batch.operands(&mut gpu, &attention, &config);
     let unit = attention.sizes.unit(config, String::new()).unwrap();
     let mut source = unit.source().unwrap();

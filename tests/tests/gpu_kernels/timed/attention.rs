@@ -10,12 +10,13 @@ use super::{HEADS, Memory, Timed, Work, copy, timed};
 
 const OF: DecodeAttention =
     DecodeAttention { heads: HEADS.q_heads, kv_heads: HEADS.kv_heads, head: HEADS.head, page: HEADS.page };
-/// Sequences and the keys of each: 64 of the longest are gigabytes that take too long to fill.
-const SIZES: [[usize; 2]; 8] =
-    [[1, 1024], [1, 8192], [1, 32768], [16, 1024], [16, 8192], [16, 32768], [64, 1024], [64, 8192]];
+/// Sequences, and the keys of each.
+const SEQUENCES: [usize; 3] = [1, 16, 64];
+const KEYS: [usize; 3] = [1024, 8192, 32768];
 
 pub fn all() -> Vec<Timed> {
-    let attention = SIZES.into_iter().flat_map(|[sequences, keys]| at(sequences, keys));
+    let sizes = SEQUENCES.into_iter().flat_map(|sequences| KEYS.map(|keys| (sequences, keys)));
+    let attention = sizes.flat_map(|(sequences, keys)| at(sequences, keys));
     attention.chain([gathered(8192)]).collect()
 }
 
