@@ -24,8 +24,8 @@ fn attempt(body: &str, earlier: Option<Earlier>, timing: Timing) -> Result<(), F
     let mut memory = Memory::new();
     let [used, constant] = ["used", "constant"].map(|name| memory.alloc_with(name, &[1; 512]));
     memory.set_in_flight(earlier.map(|earlier| {
-        let range = vec![used..used + 512];
-        let (written, read) = if earlier == Earlier::Writes { (range, vec![]) } else { (vec![], range) };
+        let only = |when| if earlier == when { Some(used..used + 512) } else { None };
+        let [written, read] = [Earlier::Writes, Earlier::Reads].map(|when| only(when).into_iter().collect());
         InFlight { written, read }
     }));
     let launch = Launch {
