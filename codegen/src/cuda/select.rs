@@ -68,8 +68,12 @@ pub fn select(plan: &Plan, tuning: &Tuning) -> Selection {
 /// The program with what a launch of the plan runs; none where something is missing.
 fn extended(mut program: Program, launch: &Launch, found: &[Found]) -> Option<Program> {
     let runs: Vec<&Run> = found.iter().map(Result::as_ref).collect::<Result<_, _>>().ok()?;
-    let runs = runs.into_iter().filter(|run| !run.arguments.is_empty());
-    program.launches.extend(runs.map(|run| launch_of(&launch.symbol, run, Some(launch.output))));
+    for run in runs.into_iter().filter(|run| !run.arguments.is_empty()) {
+        // All kernels wait for what is in front of them, but what is in front of a step is none.
+        let overlaps = !program.launches.is_empty();
+        let made = launch_of(&launch.symbol, run, Some(launch.output));
+        program.launches.push(program::Launch { overlaps, ..made });
+    }
     Some(program)
 }
 
@@ -80,6 +84,7 @@ fn launch_of(symbol: &str, run: &Run, result: Option<usize>) -> program::Launch 
         symbol: symbol.into(),
         result,
         when: run.when,
+        overlaps: false,
         rows: run.rows,
         cta: *cta,
         grid: *grid,

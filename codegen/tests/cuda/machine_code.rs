@@ -49,7 +49,18 @@ fn nothing_spills_and_nothing_uses_local_memory() {
         for local in ["LDL", "STL"] {
             assert_eq!(count(&sass, local), 0, "{}: {local}", unit.name);
         }
+        overlaps_others(&unit.name, &sass);
     }
+}
+
+/// Programs let every launch but the first overlap the one before: every kernel waits for it, products in consumers and in the
+/// thread that asks for copies, and lets later ones begin.
+fn overlaps_others(name: &str, sass: &str) {
+    let [waits, begins] = ["ACQBULK", "PREEXIT"].map(|mnemonic| count(sass, mnemonic));
+    assert!(
+        (1..=2).contains(&waits) && begins == 1,
+        "{name}: {waits} waits, later ones begin {begins} times"
+    );
 }
 
 #[test]

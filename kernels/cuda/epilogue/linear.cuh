@@ -52,7 +52,7 @@ struct BiasOf {
 
     template <int N>
     static __device__ void load(const void* bias, u64, u32 channel, float (&to)[N]) {
-        load_chunk(static_cast<const T*>(bias) + channel, to);
+        load_chunk<CONSTANT>(static_cast<const T*>(bias) + channel, to);
     }
 };
 
@@ -128,7 +128,7 @@ template <typename Epilogue>
 __device__ inline void load_scales(const LinearOutput& output, u32 channel, Channels<Epilogue>& scales) {
 #pragma unroll
     for (int n = 0; n < Epilogue::OPERANDS; ++n) {
-        load_chunk(output.channel_scales + n * output.channels + channel, scales[n]);
+        load_chunk<CONSTANT>(output.channel_scales + n * output.channels + channel, scales[n]);
     }
 }
 

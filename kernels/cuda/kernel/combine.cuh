@@ -1,6 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "tile/chunk.cuh"
@@ -43,6 +44,8 @@ __device__ inline void run(const Params& p) {
     static_assert(HEAD % 4 == 0, "lanes have four channels");
     u32 token = blockIdx.x, head = blockIdx.y * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     u32 parts = static_cast<u32>(p.positions[token]) / p.split_keys + 1;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     if (head >= p.heads || parts == 1) return;
     u64 first = static_cast<u64>(token) * p.splits * p.heads + head;
     float highest = float_of_bits(0xff800000u);

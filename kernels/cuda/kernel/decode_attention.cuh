@@ -1,6 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/warp.cuh"
 #include "mainloop/decode_attention.cuh"
 
@@ -76,6 +77,8 @@ __device__ inline void run(const Params& p) {
     if (first >= tiles) return;
     u64 unit = static_cast<u64>(token) * heads + kv_head * p.repeats;
     if (threadIdx.x == 0) initialize(memory);
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     load_queries(memory, p.q + unit * Tile::PITCH, p.repeats);
     synchronize();
     if (threadIdx.x >= Tile::CONSUMERS) {

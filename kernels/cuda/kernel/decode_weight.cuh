@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/warp.cuh"
 #include "quant/table.cuh"
 
@@ -55,6 +56,12 @@ __device__ inline void run(const Params& p) {
     const u8* record = p.records + (static_cast<u64>(tile) * p.steps + step) * RECORD;
     u64 pitch = static_cast<u64>(p.steps) * RECORD_COLS;
     e4m3* to = p.rows + (tile * RECORD_ROWS + warp * 16 + lane / 4) * pitch + step * RECORD_COLS + lane % 4 * 16;
+    u32 words[2][4];
+#pragma unroll
+    for (u32 half = 0; half < 2; ++half) load_words<CONSTANT>(record + (half * RECORD_THREADS + thread) * 16, words[half]);
+    // Products of an earlier launch may still read the rows.
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     Table upper, lower;
 #pragma unroll
     for (u32 half = 0; half < 2; ++half) {
@@ -62,11 +69,10 @@ __device__ inline void run(const Params& p) {
             const u8* scales = record + CODES + half * RECORD_ROWS + warp * 16 + lane / 4 * 2;
             tables_of(*reinterpret_cast<const u16*>(scales), upper, lower);
         }
-        u32 words[4], codes[2];
-        load_words(record + (half * RECORD_THREADS + thread) * 16, words);
-        gather_sixteen(words[0], words[2], codes);
+        u32 codes[2];
+        gather_sixteen(words[half][0], words[half][2], codes);
         write_sixteen(to + half * 64, upper, codes);
-        gather_sixteen(words[1], words[3], codes);
+        gather_sixteen(words[half][1], words[half][3], codes);
         write_sixteen(to + half * 64 + 8 * pitch, lower, codes);
     }
 }

@@ -1,5 +1,6 @@
 #pragma once
 #include "tile/chunk.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 
 // One expression for every element of a matrix. `Body::apply` takes an element of `a` and one of `b`; `b` is a matrix
@@ -19,6 +20,8 @@ __device__ inline void run(const Params& p) {
     static_assert(COLS % CHUNK == 0, "a row is whole chunks");
     u64 at = (static_cast<u64>(blockIdx.x) * THREADS + threadIdx.x) * CHUNK;
     if (at >= p.elements) return;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     float a[CHUNK], b[CHUNK];
     load_chunk(p.a + at, a);
     load_chunk(static_cast<const T*>(p.b) + (CHANNELS ? at % COLS : at), b);

@@ -1,5 +1,6 @@
 #pragma once
 #include "tile/chunk.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 
 // Rows of a table by index, as f32: one thread for a chunk, one row of CTAs for a token. An index outside the table
@@ -20,10 +21,12 @@ __device__ inline void run(const Params& p) {
     i64 token = blockIdx.x;
     int column = static_cast<int>(blockIdx.y * THREADS + threadIdx.x) * CHUNK;
     if (column >= COLS) return;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     u32 row = static_cast<u32>(p.index[token]);
     if (row >= p.rows) stop();
     float x[CHUNK];
-    load_chunk(static_cast<const T*>(p.table) + static_cast<i64>(row) * COLS + column, x);
+    load_chunk<CONSTANT>(static_cast<const T*>(p.table) + static_cast<i64>(row) * COLS + column, x);
     store_chunk(p.out + token * COLS + column, x);
 }
 

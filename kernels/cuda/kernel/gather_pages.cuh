@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/warp.cuh"
 #include "tile/page.cuh"
 #include "tile/prefill.cuh"
@@ -91,6 +92,8 @@ __device__ inline void run(const Params& p) {
     u32 tile = blockIdx.x, block = blockIdx.z / 2;
     u64 page = p.table[tile / Page::TILES];
     const u8* from = p.pages + page * p.page_stride + Page::tile_at(blockIdx.y, tile % Page::TILES);
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     if (blockIdx.z % 2 == 0) {
         keys_of<Page>(p, from, rows, block);
     } else {

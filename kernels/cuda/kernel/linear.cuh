@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
@@ -107,11 +108,18 @@ __device__ inline void load(const LinearMemory<Tile>& memory, const Params& p, u
     u64 row_records = static_cast<u64>(p.steps) * Tile::RECORD;
     u64 apart = Epilogue::rows_apart(p.channels) / 64 * row_records;
     Ring<Tile::STAGES> ring;
+    bool begun = false;
     visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
         // The last CTAs of a cluster may have no channels: they ask for tokens of the others, and multiply them by any weights.
         u32 held = Tile::CLUSTER == 1 || channel < p.channels ? channel : 0;
-        produce(memory, ring, p.x, p.records + held / 64 * row_records, apart, static_cast<i32>(token), first, end,
-                rank);
+        const u8* records = p.records + held / 64 * row_records;
+        u32 ahead = first;
+        if (!begun) {
+            ahead = ask_ahead(memory, records, apart, first, end);
+            wait_for_earlier_launches();
+            begun = true;
+        }
+        produce(memory, ring, p.x, records, apart, static_cast<i32>(token), {first, ahead, end}, rank);
     });
 }
 
@@ -149,6 +157,8 @@ __device__ inline void run(const Params& p) {
     }
     if (threadIdx.x >= Tile::CONSUMERS) return load<Tile, Epilogue>(memory, p, first, end, rank);
     if constexpr (Tile::TRADES_REGISTERS) take_registers_up_to<Tile::CONSUMER_REGISTERS>();
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     Ring<Tile::STAGES> ring;
     visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
         compute<Tile, Epilogue>(memory, ring, p, token, channel, end - first, rank);

@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
@@ -156,6 +157,8 @@ template <typename Tile, typename Epilogue>
 __device__ inline void load(const Fp8Memory<Tile>& memory, const Params& p, u32 rank) {
     give_registers_up_to<Tile::PRODUCER_REGISTERS>();
     if (threadIdx.x != Tile::CONSUMERS) return;
+    // Weights, too: an earlier launch decodes them.
+    wait_for_earlier_launches();
     Fp8Source<Tile, Epilogue::OPERANDS> source{memory, p.x, p.weight, rank, Epilogue::rows_apart(p.channels)};
     visit_tiles<Tile, Epilogue>(p, rank, [&](u32 token, u32 channel) {
         source.ask(static_cast<i32>(token), static_cast<i32>(channel), p.steps);
@@ -166,6 +169,8 @@ __device__ inline void load(const Fp8Memory<Tile>& memory, const Params& p, u32 
 template <typename Tile, typename Epilogue>
 __device__ inline void compute(const Fp8Memory<Tile>& memory, const Params& p, u32 rank) {
     take_registers_up_to<Tile::CONSUMER_REGISTERS>();
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     LinearOutput output{p.token_scales, p.channel_scales, p.addend, p.out, p.tokens, p.channels};
     Fp8Products<Tile> products{memory};
     u32 warpgroup = threadIdx.x / WARPGROUP, turn = 0;

@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "mainloop/dot.cuh"
 #include "tile/reduce.cuh"
 
@@ -25,6 +26,8 @@ __device__ inline void run(const Params& p) {
     int tokens = static_cast<int>(p.tokens - token);
     float sums[ROWS][TOKENS] = {};
     const W* w = static_cast<const W*>(p.weight) + static_cast<i64>(first) * COLS;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     dot_rows<COLS, CHUNK>(w, p.x + static_cast<i64>(token) * COLS, tokens, sums);
 #pragma unroll
     for (int r = 0; r < ROWS; ++r) {

@@ -1,6 +1,7 @@
 #pragma once
 #include "ptx/types.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/warp.cuh"
 #include "ptx/barrier.cuh"
 #include "ptx/bulk.cuh"
@@ -87,6 +88,8 @@ __device__ inline void run(const Params& p) {
     } else {
         synchronize();
     }
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     if (threadIdx.x >= Tile::CONSUMERS) {
         give_registers_up_to<Tile::PRODUCER_REGISTERS>();
         if (threadIdx.x != Tile::CONSUMERS) return;

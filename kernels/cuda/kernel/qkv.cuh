@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "epilogue/heads.cuh"
 #include "epilogue/page.cuh"
 #include "mainloop/head.cuh"
@@ -64,6 +65,8 @@ __device__ inline void run(const Params& p) {
     int head = static_cast<int>(blockIdx.y), n = slot - first;
     bool active = Group::active() && n >= 0 && n < static_cast<int>(run.count);
     i64 token = run.token + (active ? n : 0), position = run.position + (active ? n : 0);
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     float x[2 * Group::PAIRS], codes[2 * Group::PAIRS];
     if (head < Q_HEADS) {
         load_head<Group>(p.q + token * p.q_stride + head * Group::HEAD, active, x);

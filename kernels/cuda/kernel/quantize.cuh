@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "epilogue/row.cuh"
 
 // quantize(x) to E4M3 per row: one CTA for a row, which is read once and written once.
@@ -14,6 +15,8 @@ struct Params {
 template <typename Row>
 __device__ inline void run(const Params& p) {
     i64 row = blockIdx.x;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     typename Row::Values x;
     load_row<Row>(p.x + row * Row::COLS, x);
     quantize_row<Row>(x, p.codes + row * Row::PITCH, p.scales + row);

@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "epilogue/row.cuh"
 
 // rms_norm(x, weight) over runs of COLS channels: one CTA for a run. Rows may lie `stride` apart, as the slices of a
@@ -19,9 +20,12 @@ template <typename Row, typename Weight>
 __device__ inline void run(const Params& p) {
     i64 unit = blockIdx.x;
     i64 row = unit / p.runs;
-    typename Row::Values x;
+    typename Row::Values x, w;
+    load_row<Row, CONSTANT>(static_cast<const Weight*>(p.weight), w);
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     load_row<Row>(p.x + row * p.stride + (unit - row * p.runs) * Row::COLS, x);
-    normalize<Row>(x, static_cast<const Weight*>(p.weight), p.eps);
+    normalize<Row>(x, w, p.eps);
     store_row<Row>(x, p.out + unit * Row::COLS);
 }
 

@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "tile/angle.cuh"
 
 // Cosines and sines of position · inv_freq, cosines first: one thread for an angle. The product is rounded to f32, as
@@ -21,6 +22,8 @@ __device__ inline void run(const Params& p) {
     if (token >= p.tokens) return;
     float angle = static_cast<float>(p.positions[token]) * p.inv_freq[i];
     float* row = p.table + static_cast<i64>(token) * HEAD;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     cosine_and_sine(angle, row[i], row[i + HALF]);
 }
 

@@ -2,6 +2,7 @@
 #include "ptx/types.cuh"
 #include "ptx/memory.cuh"
 #include "ptx/convert.cuh"
+#include "ptx/launch.cuh"
 #include "ptx/math.cuh"
 #include "ptx/warp.cuh"
 #include "tile/chunk.cuh"
@@ -171,6 +172,8 @@ __device__ inline void run(const Params& p) {
     __shared__ Shared<THREADS> shared;
     Row<COLS, THREADS> row{p.x + static_cast<i64>(blockIdx.x) * COLS};
     Draw draw = p.draws[blockIdx.x];
+    wait_for_earlier_launches();
+    let_later_launches_begin();
     float most = 0.0f;
     u32 least = 0;
     if (draw.scale > 0.0f && draw.mass > 0) {

@@ -1,4 +1,5 @@
 #pragma once
+#include "ptx/launch.cuh"
 #include "epilogue/row.cuh"
 
 // quantize(body(gate, up)) with gate and up the halves of a row, as the merged projection leaves them: one CTA for a
@@ -17,6 +18,8 @@ __device__ inline void run(const Params& p) {
     i64 row = blockIdx.x;
     const float* gate = p.x + row * 2 * Row::COLS;
     typename Row::Values x;
+    wait_for_earlier_launches();
+    let_later_launches_begin();
 #pragma unroll
     for (int n = 0; n < Row::PER_THREAD; ++n) {
 #pragma unroll

@@ -15,7 +15,7 @@ __device__ inline void dot_rows(const W* w, const float* x, int tokens, float (&
     for (int column = static_cast<int>(threadIdx.x) % WARP * CHUNK; column < COLS; column += WARP * CHUNK) {
         float weights[ROWS][CHUNK];
 #pragma unroll
-        for (int r = 0; r < ROWS; ++r) load_chunk(w + static_cast<i64>(r) * COLS + column, weights[r]);
+        for (int r = 0; r < ROWS; ++r) load_chunk<CONSTANT>(w + static_cast<i64>(r) * COLS + column, weights[r]);
 #pragma unroll
         for (int t = 0; t < TOKENS; ++t) {
             float values[CHUNK];

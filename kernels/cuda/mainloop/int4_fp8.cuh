@@ -54,21 +54,47 @@ __device__ inline void ask_tokens(u8* to, const TensorMap& x, i32 column, i32 to
     }
 }
 
-/// What one thread asks for: steps `first` to `end` of the tile's tokens and rows; the last stage may have fewer than others.
-/// `records` are those of the first warpgroup's 64 rows, `apart` bytes from those of the next.
+/// Announces the bytes of a stage's `count` steps, and asks for their records. Those of the first warpgroup's 64 rows begin at
+/// `records`, `apart` bytes from those of the next.
+template <typename Tile>
+__device__ inline void ask_records(const LinearMemory<Tile>& memory, u32 stage, const u8* records, u64 apart, u32 step,
+                                   u32 count) {
+    u64* full = memory.full(stage);
+    arrive_expecting(full, count * Tile::STEP_BYTES);
+#pragma unroll
+    for (u32 w = 0; w < Tile::WARPGROUPS; ++w) {
+        copy_bulk(memory.records(stage, w), records + w * apart + static_cast<u64>(step) * Tile::RECORD,
+                  count * Tile::RECORD, full);
+    }
+}
+
+/// Asks for the records of as many stages as there are, before their tokens may be read: no launch writes weights. The first
+/// step behind them.
+template <typename Tile>
+__device__ inline u32 ask_ahead(const LinearMemory<Tile>& memory, const u8* records, u64 apart, u32 first, u32 end) {
+    u32 step = first;
+    for (u32 stage = 0; stage < Tile::STAGES && step < end; ++stage, step += Tile::STEPS) {
+        ask_records(memory, stage, records, apart, step, min(Tile::STEPS, end - step));
+    }
+    return step;
+}
+
+/// Steps of a tile, of which `first` to `ahead` have been asked for their records in stages that were empty.
+struct Steps {
+    u32 first, ahead, end;
+};
+
+/// What one thread asks for: tokens and rows of the tile's steps; the last stage may have fewer than others.
 template <typename Tile>
 __device__ inline void produce(const LinearMemory<Tile>& memory, Ring<Tile::STAGES>& ring, const TensorMap& x, const u8* records, u64 apart,
-                               i32 token, u32 first, u32 end, u32 rank) {
-    for (u32 step = first; step < end; step += Tile::STEPS) {
-        u32 count = min(Tile::STEPS, end - step);
-        wait(memory.empty(ring.stage), ring.parity ^ 1);
-        u64* full = memory.full(ring.stage);
-        arrive_expecting(full, count * Tile::STEP_BYTES);
-#pragma unroll
-        for (u32 w = 0; w < Tile::WARPGROUPS; ++w) {
-            copy_bulk(memory.records(ring.stage, w), records + w * apart + static_cast<u64>(step) * Tile::RECORD,
-                      count * Tile::RECORD, full);
+                               i32 token, const Steps& steps, u32 rank) {
+    for (u32 step = steps.first; step < steps.end; step += Tile::STEPS) {
+        u32 count = min(Tile::STEPS, steps.end - step);
+        if (step >= steps.ahead) {
+            wait(memory.empty(ring.stage), ring.parity ^ 1);
+            ask_records(memory, ring.stage, records, apart, step, count);
         }
+        u64* full = memory.full(ring.stage);
 #pragma unroll
         for (u32 n = 0; n < Tile::STEPS; ++n) {
             if (n == count) break;

@@ -8,12 +8,12 @@
 namespace fireq {
 
 /// Loads a row; what a thread does not hold is 0.
-template <typename Row, typename T>
+template <typename Row, bool OF_CONSTANT = false, typename T>
 __device__ inline void load_row(const T* row, typename Row::Values& x) {
 #pragma unroll
     for (int n = 0; n < Row::PER_THREAD; ++n) {
         if (Row::holds(n)) {
-            load_chunk(row + Row::column(n), x[n]);
+            load_chunk<OF_CONSTANT>(row + Row::column(n), x[n]);
         } else {
 #pragma unroll
             for (int i = 0; i < Row::CHUNK; ++i) x[n][i] = 0.0f;
@@ -59,12 +59,9 @@ __device__ inline float scaled(float x, float factor, float factor_rest, float w
     return twice + multiply_add(once_rest, weight, multiply_add(once, weight, -twice));
 }
 
-/// Replaces a row by its RMS norm, `x / sqrt(mean(x²) + eps) · weight`. Weights are asked for before the sum, which takes
-/// as long as they do to come.
-template <typename Row, typename Weight>
-__device__ inline void normalize(typename Row::Values& x, const Weight* weight, float eps) {
-    typename Row::Values w;
-    load_row<Row>(weight, w);
+/// Replaces a row by its RMS norm, `x / sqrt(mean(x²) + eps) · w`. Weights are asked for before the row: no launch writes them.
+template <typename Row>
+__device__ inline void normalize(typename Row::Values& x, const typename Row::Values& w, float eps) {
     double mean = sum_of_squares<Row>(x) / Row::COLS;
     double root = 1.0 / sqrt(mean + static_cast<double>(eps));
     float factor = static_cast<float>(root);

@@ -4,23 +4,34 @@
 
 namespace fireq {
 
-/// `WORDS` words from an address aligned to all of them. Read-only for the whole launch.
-template <int WORDS>
+/// What loads may take for granted: that no launch writes the memory, of weights and tables.
+inline constexpr bool CONSTANT = true;
+
+#define FIREQ_LOAD(words, ...)                                                 \
+    if constexpr (OF_CONSTANT) {                                               \
+        asm volatile("ld.global.nc." words : __VA_ARGS__);                     \
+    } else {                                                                   \
+        asm volatile("ld.global." words : __VA_ARGS__ : "memory");             \
+    }
+
+/// `WORDS` words from an address aligned to all of them.
+template <bool OF_CONSTANT = false, int WORDS>
 __device__ inline void load_words(const void* from, u32 (&to)[WORDS]) {
     static_assert(WORDS == 1 || WORDS == 2 || WORDS % 4 == 0, "loads are 4, 8 or multiples of 16 bytes");
     if constexpr (WORDS == 1) {
-        asm volatile("ld.global.nc.u32 %0, [%1];" : "=r"(to[0]) : "l"(from));
+        FIREQ_LOAD("u32 %0, [%1];", "=r"(to[0]) : "l"(from))
     } else if constexpr (WORDS == 2) {
-        asm volatile("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(to[0]), "=r"(to[1]) : "l"(from));
+        FIREQ_LOAD("v2.u32 {%0, %1}, [%2];", "=r"(to[0]), "=r"(to[1]) : "l"(from))
     } else {
 #pragma unroll
         for (int n = 0; n < WORDS; n += 4) {
-            asm volatile("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                         : "=r"(to[n]), "=r"(to[n + 1]), "=r"(to[n + 2]), "=r"(to[n + 3])
-                         : "l"(static_cast<const u8*>(from) + 4 * n));
+            FIREQ_LOAD("v4.u32 {%0, %1, %2, %3}, [%4];", "=r"(to[n]), "=r"(to[n + 1]), "=r"(to[n + 2]), "=r"(to[n + 3])
+                       : "l"(static_cast<const u8*>(from) + 4 * n))
         }
     }
 }
+
+#undef FIREQ_LOAD
 
 /// `WORDS` words to an address aligned to all of them.
 template <int WORDS>

@@ -8,7 +8,7 @@
 namespace fireq {
 
 /// `N` numbers of format `T` from an address aligned to 16 bytes, or to all of them where they take fewer.
-template <typename T, int N>
+template <bool OF_CONSTANT = false, typename T, int N>
 __device__ inline void load_chunk(const T* from, float (&to)[N]) {
     constexpr int BYTES = N * static_cast<int>(sizeof(T));
     if constexpr (BYTES % 4 != 0) {
@@ -16,7 +16,7 @@ __device__ inline void load_chunk(const T* from, float (&to)[N]) {
         for (int n = 0; n < N; ++n) to[n] = widen(from[n]);
     } else {
         u32 words[BYTES / 4];
-        load_words(from, words);
+        load_words<OF_CONSTANT>(from, words);
 #pragma unroll
         for (int n = 0; n < N; ++n) {
             if constexpr (sizeof(T) == 4) {

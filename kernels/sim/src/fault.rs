@@ -151,6 +151,27 @@ pub enum FaultKind {
     /// A CTA ended while asynchronous operations still use its shared memory.
     #[error("the CTA ends while {0} of its shared memory is in flight")]
     UnfinishedTransfer(&'static str),
+    /// Memory that an earlier launch may still use, before this thread waited for it.
+    #[error(
+        "{access} of {address:#x}, which an earlier launch may still {doing}: this thread has not executed griddepcontrol.wait"
+    )]
+    TooEarly {
+        /// The access in words.
+        access: &'static str,
+        /// Its address.
+        address: u64,
+        /// What the earlier launch does.
+        doing: &'static str,
+    },
+    /// A load of constant memory from what an earlier launch may write while the kernel runs.
+    #[error("ld.global.nc of {address:#x}, which an earlier launch may write while this kernel runs")]
+    NotConstant {
+        /// Its address.
+        address: u64,
+    },
+    /// A launch that may end before those in front of it.
+    #[error("no thread executes griddepcontrol.wait: later launches would not wait for earlier ones")]
+    NeverWaits,
     /// No warp can go on.
     #[error("deadlock: {}", .0.iter().map(|w| format!("[{} {}]", w.position, w.reason)).collect::<Vec<_>>().join(" "))]
     Deadlock(Vec<Waiting>),

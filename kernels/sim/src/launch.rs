@@ -144,7 +144,11 @@ pub fn run(module: &Module, launch: &Launch, memory: &mut Memory, options: &Opti
     let world = World { module, kernel, launch, shape: &shape, variables: &variables, options };
     let result = run_clusters(&world, memory);
     memory.truncate(before);
-    result
+    let stats = result?;
+    if memory.overlaps() && stats.grid_waits == 0 {
+        return Err(Fault { kind: FaultKind::NeverWaits, kernel: launch.kernel.clone(), position: None });
+    }
+    Ok(stats)
 }
 
 fn run_clusters(world: &World, memory: &mut Memory) -> Result<Stats, Fault> {

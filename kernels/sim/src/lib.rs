@@ -6,7 +6,8 @@
 //!
 //! What a kernel does wrong comes back as a [`Fault`] with the line of the PTX and of the CUDA source: accesses out of
 //! bounds, misaligned, or of bytes that nothing wrote; races in shared memory; a missing proxy fence; registers of a
-//! `wgmma` in flight; misuse of memory barrier objects; deadlocks.
+//! `wgmma` in flight; misuse of memory barrier objects; deadlocks; and, where [`Memory::set_in_flight`] says what earlier
+//! launches may still use, accesses that `griddepcontrol.wait` does not order behind them.
 //!
 //! Not seen: races between lanes of one warp, races in global memory, registers that nothing wrote, caches and time.
 //! Every access takes effect in order, so fences between threads matter only where a proxy changes. Approximate
@@ -52,6 +53,7 @@ mod clock;
 mod decode;
 mod fault;
 mod flow;
+mod in_flight;
 mod launch;
 mod machine;
 mod mbarrier;
@@ -70,6 +72,7 @@ mod tile;
 mod types;
 
 pub use fault::{Fault, FaultKind, Position, Waiting};
+pub use in_flight::InFlight;
 pub use launch::{Accumulator, Launch, Options, Params, Timing, run};
 pub use memory::Memory;
 pub use program::Module;

@@ -1,11 +1,13 @@
 //! Global memory: named allocations with bounds and a mark on every byte that was written.
 
 use crate::fault::FaultKind;
+use crate::in_flight::{InFlight, Touch};
 
 /// Global memory of a device.
 #[derive(Debug, Default)]
 pub struct Memory {
     allocations: Vec<Allocation>,
+    in_flight: Option<InFlight>,
 }
 
 #[derive(Debug)]
@@ -65,6 +67,26 @@ impl Memory {
         *allocation =
             Allocation { name, data: vec![], written: Written::new(0), read_only: false, freed: true };
         Ok(())
+    }
+
+    /// What earlier launches may still use while the next ones begin; `None` where they have ended, as with plain launches.
+    pub fn set_in_flight(&mut self, in_flight: Option<InFlight>) {
+        self.in_flight = in_flight;
+    }
+
+    /// Whether launches may begin before earlier ones have ended.
+    pub(crate) fn overlaps(&self) -> bool {
+        self.in_flight.is_some()
+    }
+
+    /// Whether a kernel's access is ordered behind earlier launches.
+    pub(crate) fn check_order(&self, touch: &Touch) -> Result<(), FaultKind> {
+        self.in_flight.as_ref().map_or(Ok(()), |in_flight| in_flight.check(touch))
+    }
+
+    /// Whether a kernel's load of constant memory has it.
+    pub(crate) fn check_constant(&self, touch: &Touch) -> Result<(), FaultKind> {
+        self.in_flight.as_ref().map_or(Ok(()), |in_flight| in_flight.check_constant(touch))
     }
 
     /// Writes from the host; a fault where the range is not within one allocation.

@@ -114,11 +114,12 @@ pub(crate) enum Op {
     Clock {
         d: Reg,
     },
-    /// `sign` is the width in bits of a signed element and of its register.
+    /// `sign` is the width in bits of a signed element and of its register; `constant` marks `.nc`.
     Load {
         at: Access,
         d: [Reg; 4],
         sign: Option<(u32, u32)>,
+        constant: bool,
     },
     Store {
         at: Access,
@@ -172,6 +173,8 @@ pub(crate) enum Op {
         waits: bool,
         reduce: Option<(Reduction, Reg, Reg)>,
     },
+    /// Waits for earlier launches.
+    GridWait,
     ClusterArrive,
     ClusterWait,
     /// Address in the shared memory of the CTA of a rank; generic addresses stay generic.

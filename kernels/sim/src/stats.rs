@@ -27,6 +27,8 @@ pub struct Stats {
     pub sectors: u64,
     /// Sectors that the same bytes fill when they are dense.
     pub sectors_needed: u64,
+    /// `griddepcontrol.wait`, once per warp that executed it.
+    pub grid_waits: u64,
     /// Multiply-add operations of tensor cores.
     pub tensor_macs: u64,
 }

@@ -14,6 +14,7 @@ sources! {
     "ptx/types.cuh"
     "ptx/memory.cuh"
     "ptx/convert.cuh"
+    "ptx/launch.cuh"
     "ptx/math.cuh"
     "ptx/warp.cuh"
     "ptx/barrier.cuh"

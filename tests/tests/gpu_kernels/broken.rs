@@ -2,6 +2,7 @@
 
 mod decoded;
 mod odd;
+mod overlap;
 mod shared;
 
 use fireq_kernels::cuda::params::{self, Params, Quantize};

@@ -8,7 +8,7 @@ use fireq_gpu::Case;
 use fireq_kernels::cuda::Unit;
 use fireq_kernels::cuda::params::{self, Params};
 use fireq_kernels::{LaunchShape, Swizzle, TensorMapShape};
-use fireq_sim::{Accumulator, Launch, Memory, Module, Options, TensorMap, Timing, run};
+use fireq_sim::{Accumulator, InFlight, Launch, Memory, Module, Options, TensorMap, Timing, run};
 
 use super::record::{Allocation, Near, folder, record};
 
@@ -45,6 +45,23 @@ fn launch_of<P: Params>(unit: &Unit, rows: usize, past: usize, params: &P) -> La
     let (kernel, dynamic_shared) = (unit.name.clone(), dynamic_shared as usize);
     Launch { kernel, grid, block, cluster, dynamic_shared, params: params.bytes() }
 }
+
+/// Memory that no launch writes: of a model, or of the host for a step. Of all else a kernel is run as if earlier launches that
+/// have not ended write it.
+const CONSTANT: [&str; 12] = [
+    "bias",
+    "channel scales",
+    "draws",
+    "inv_freq",
+    "positions",
+    "records",
+    "runs",
+    "sequences",
+    "table",
+    "tables",
+    "tiles",
+    "weight",
+];
 
 /// What memory holds that nothing should write.
 pub const UNTOUCHED: u8 = 0xa5;
@@ -85,7 +102,22 @@ impl Device {
 
     /// Runs a kernel on `rows` rows behind `past` positions.
     pub fn launch<P: Params>(&mut self, unit: &Unit, rows: usize, past: usize, params: &P) {
-        self.launch_text(&unit.name, &unit.source().unwrap(), &launch_of(unit, rows, past, params));
+        self.launch_as(unit, &launch_of(unit, rows, past, params));
+    }
+
+    /// Runs a kernel behind launches that have not ended.
+    pub fn launch_as(&mut self, unit: &Unit, launch: &Launch) {
+        self.overlap();
+        self.launch_text(&unit.name, &unit.source().unwrap(), launch);
+        self.memory.set_in_flight(None);
+    }
+
+    /// Lets earlier launches be in flight that write all but constants.
+    fn overlap(&mut self) {
+        let changes = |a: &&Allocation| !CONSTANT.contains(&&*a.name);
+        let range = |a: &Allocation| a.address..a.address + a.bytes.len() as u64;
+        let written = self.allocations.iter().filter(changes).map(range).collect();
+        self.memory.set_in_flight(Some(InFlight { written, read: vec![] }));
     }
 
     /// Runs a kernel of a text, both early and late, and records it where cases are wanted.
@@ -118,6 +150,7 @@ impl Device {
         let compiled = compile(&unit.name, source).unwrap_or_else(|e| panic!("{e}"));
         let module = Module::parse(&compiled.ptx).unwrap_or_else(|e| panic!("{}: {e}", unit.name));
         let launch = launch_of(unit, rows, 0, params);
+        self.overlap();
         for timing in [Timing::Early, Timing::Late] {
             for seed in 0..3 {
                 let options = Options { seed, timing, ..Options::default() };
@@ -144,6 +177,7 @@ impl Device {
     pub fn launch_with<P: Params>(&mut self, accumulator: Accumulator, unit: &Unit, rows: usize, params: &P) {
         let (_, module) = module(&unit.name, &unit.source().unwrap());
         let options = Options { accumulator, ..Options::default() };
+        self.overlap();
         self.run(&module, &launch_of(unit, rows, 0, params), options);
     }
 

@@ -128,7 +128,7 @@ impl<'a> Step<'a> {
             q: merged,
             k: merged + 4 * q as u64,
             v: merged + 4 * (q + kv) as u64,
-            table: gpu.put("table", &self.joined(|case| case.input("table"))),
+            table: gpu.put("angles", &self.joined(|case| case.input("table"))),
             q_scale,
             q_shift,
             k_scale,

@@ -74,7 +74,7 @@ fn cosines_and_sines_are_the_interpreters_for_long_contexts() {
         let positions: Vec<i32> = (0..7).chain([100, 4095, 8191, 131_071, 1_048_575]).collect();
         let inv_freq: Vec<f32> = (0..head / 2).map(|i| 1e4f32.powf(-2.0 * i as f32 / head as f32)).collect();
         let bytes = |p: &i32| p.to_le_bytes();
-        let table = gpu.space("table", 4 * positions.len() * head);
+        let table = gpu.space("angles", 4 * positions.len() * head);
         let params = params::RopeTable {
             positions: gpu.put("positions", &positions.iter().flat_map(bytes).collect::<Vec<_>>()),
             inv_freq: gpu.put_f32("inv_freq", &inv_freq),

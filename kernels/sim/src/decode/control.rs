@@ -18,10 +18,13 @@ pub(super) fn decode(call: &mut Call) -> Result<bool, ParseError> {
         "bar" | "barrier" => barrier(call)?,
         "membar" | "fence" => fence(call)?,
         "griddepcontrol" => {
-            if !call.m.take("wait") && !call.m.take("launch_dependents") {
-                return Err(call.unsupported());
-            }
-            call.emit(Op::Nop);
+            // When later launches begin is not seen here: those are what `wait` has to be right for.
+            let op = match (call.m.take("wait"), call.m.take("launch_dependents")) {
+                (true, false) => Op::GridWait,
+                (false, true) => Op::Nop,
+                _ => return Err(call.unsupported()),
+            };
+            call.emit(op);
         }
         "setmaxnreg" => register_limit(call)?,
         "nanosleep" => {

@@ -116,6 +116,7 @@ fn rows(call: &Call, found: &[Reg], count: u32) -> Result<[Reg; 4], ParseError> 
 }
 
 fn load(call: &mut Call) -> Result<(), ParseError> {
+    let constant = call.m.take("nc");
     let shape = shape(call)?;
     let found = call.dst_vector(0)?;
     let at = access(call, 1, &shape)?;
@@ -128,7 +129,7 @@ fn load(call: &mut Call) -> Result<(), ParseError> {
         return Err(call.error("the register is narrower than what it is loaded with"));
     }
     let sign = shape.ty.signed().then_some((shape.ty.bits, register));
-    call.emit(Op::Load { at, d, sign });
+    call.emit(Op::Load { at, d, sign, constant });
     Ok(())
 }
 

@@ -26,6 +26,7 @@ impl Machine<'_> {
         at: &Access,
         d: &[Reg; 4],
         sign: Option<(u32, u32)>,
+        constant: bool,
         mask: u32,
     ) -> Result<(), Trouble> {
         let bytes = (at.width * at.count) as usize;
@@ -35,7 +36,9 @@ impl Machine<'_> {
             let mut buffer = [0; 16];
             let target = self.locate(w, at.space, addresses[lane]).at_lane(lane)?;
             aligned(addresses[lane], bytes as u64, "load").at_lane(lane)?;
-            self.lane(w, "load").fetch(target, lane, &mut buffer[..bytes]).at_lane(lane)?;
+            let mut access = self.lane(w, "load");
+            access.constant = constant;
+            access.fetch(target, lane, &mut buffer[..bytes]).at_lane(lane)?;
             for (i, row) in d[..at.count as usize].iter().enumerate() {
                 let raw = word(&buffer[i * at.width as usize..], at.width as usize);
                 self.warps[w].rows[*row as usize][lane] =
@@ -142,7 +145,7 @@ impl Machine<'_> {
     pub(super) fn lane(&mut self, w: usize, access: &'static str) -> Lane<'_> {
         let warp = &mut self.warps[w];
         let stamp = warp.stamp();
-        let Warp { knowledge, local, local_written, .. } = warp;
+        let Warp { knowledge, local, local_written, waited, .. } = warp;
         Lane {
             memory: &mut self.memory,
             ctas: &mut self.ctas,
@@ -151,6 +154,8 @@ impl Machine<'_> {
             agent: Agent { stamp, knowledge, asynchronous: false, access },
             local,
             local_written,
+            waited: *waited,
+            constant: false,
         }
     }
 

@@ -3,6 +3,7 @@
 use super::Cta;
 use super::access::Target;
 use crate::fault::FaultKind;
+use crate::in_flight::Touch;
 use crate::memory::{Memory, Written};
 use crate::program::LANES;
 use crate::shared::Agent;
@@ -17,6 +18,10 @@ pub(super) struct Lane<'a> {
     pub agent: Agent<'a>,
     pub local: &'a mut Vec<u8>,
     pub local_written: &'a mut Written,
+    /// Lanes that have waited for earlier launches.
+    pub waited: u32,
+    /// Whether the access needs memory that nobody writes while the kernel runs.
+    pub constant: bool,
 }
 
 impl Lane<'_> {
@@ -24,6 +29,7 @@ impl Lane<'_> {
         let bytes = into.len();
         match target {
             Target::Global(address) => {
+                self.check_order(address, lane, bytes, false)?;
                 self.stats.global_read += bytes as u64;
                 into.copy_from_slice(self.memory.read(address, bytes)?);
             }
@@ -53,6 +59,7 @@ impl Lane<'_> {
     pub fn put(&mut self, target: Target, lane: usize, bytes: &[u8]) -> Result<(), FaultKind> {
         match target {
             Target::Global(address) => {
+                self.check_order(address, lane, bytes.len(), true)?;
                 self.stats.global_written += bytes.len() as u64;
                 self.memory.store(address, bytes)?;
             }
@@ -86,6 +93,16 @@ impl Lane<'_> {
         } else {
             self.put(target, lane, bytes)
         }
+    }
+
+    /// Whether an access of global memory is ordered behind earlier launches.
+    fn check_order(&self, address: u64, lane: usize, bytes: usize, writes: bool) -> Result<(), FaultKind> {
+        let waited = self.waited >> lane & 1 == 1;
+        let touch = Touch { address, bytes, writes, waited, access: self.agent.access };
+        if self.constant {
+            self.memory.check_constant(&touch)?;
+        }
+        self.memory.check_order(&touch)
     }
 
     /// Where a lane's local memory has these bytes.

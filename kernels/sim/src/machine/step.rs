@@ -78,7 +78,7 @@ impl Machine<'_> {
                 let now = [self.stats.instructions; LANES];
                 assign(&mut self.warps[w].rows[*d as usize], &now, mask);
             }
-            Op::Load { at, d, sign } => self.load(w, at, d, *sign, mask)?,
+            Op::Load { at, d, sign, constant } => self.load(w, at, d, *sign, *constant, mask)?,
             Op::Store { at, s } => self.store(w, at, s, mask)?,
             Op::Atomic { at, f, d, s } => self.atomic(w, at, *f, *d, *s, mask)?,
             Op::Shuffle { .. }
@@ -105,6 +105,10 @@ impl Machine<'_> {
                 if self.arrive_at_barrier(w, id, count, *waits, mask, *reduce)? {
                     return Ok(Next::Wait(Wait::Barrier(id), true));
                 }
+            }
+            Op::GridWait => {
+                self.warps[w].waited |= mask;
+                self.stats.grid_waits += 1;
             }
             Op::ClusterArrive => self.arrive_at_cluster(w)?,
             Op::ClusterWait => {

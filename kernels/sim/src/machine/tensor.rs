@@ -4,6 +4,7 @@ use super::Machine;
 use super::access::Target;
 use super::transfer::{End, Group, Made, Piece};
 use crate::fault::{FaultKind, undefined};
+use crate::in_flight::Touch;
 use crate::op::{Bulk, Space};
 use crate::program::Reg;
 use crate::tensor_map::{Swizzle, TensorMap};
@@ -60,7 +61,12 @@ impl Machine<'_> {
             Target::Parameter(offset) => {
                 self.world.launch.params.get(offset as usize..).and_then(|p| p.get(..128))
             }
-            Target::Global(address) => Some(self.memory.read(address, 128)?),
+            Target::Global(address) => {
+                let waited = self.warps[w].waited >> lane & 1 == 1;
+                let access = "a read of a tensor map";
+                self.memory.check_order(&Touch { address, bytes: 128, writes: false, waited, access })?;
+                Some(self.memory.read(address, 128)?)
+            }
             _ => None,
         };
         let bytes = bytes.and_then(|b| b.try_into().ok());

@@ -6,8 +6,10 @@ use super::Machine;
 use super::warp::{Groups, lanes};
 use crate::clock::Stamp;
 use crate::fault::{AtLane, Fault, FaultKind, Trouble};
+use crate::in_flight::Touch;
 use crate::launch::Timing;
 use crate::mbarrier::Barrier;
+use crate::memory::Memory;
 use crate::op::Op;
 use crate::shared::Agent;
 
@@ -83,14 +85,19 @@ impl Machine<'_> {
         let access = if generic { "cp.async" } else { "a bulk copy" };
         let warp = &mut self.warps[transfer.warp];
         let who = Agent { stamp: transfer.stamp, knowledge: &warp.knowledge, asynchronous: !generic, access };
+        let waited = warp.waited >> transfer.lane & 1 == 1;
+        let check = |memory: &Memory, address: u64, bytes: usize, writes: bool| {
+            memory.check(address, bytes, if writes { "write" } else { "read" })?;
+            memory.check_order(&Touch { address, bytes, writes, waited, access })
+        };
         for piece in &transfer.pieces {
             match piece.from {
-                Some(End::Global(address)) => self.memory.check(address, piece.bytes, "read")?,
+                Some(End::Global(address)) => check(&self.memory, address, piece.bytes, false)?,
                 Some(End::Shared(cta, at)) => self.ctas[cta].shared.start_read(at, piece.bytes, &who)?,
                 None => {}
             }
             match piece.to {
-                End::Global(address) => self.memory.check(address, piece.bytes, "write")?,
+                End::Global(address) => check(&self.memory, address, piece.bytes, true)?,
                 End::Shared(cta, at) => {
                     self.ctas[cta].shared.write(at, piece.bytes, &who)?;
                     self.ctas[cta].shared.mark(at, piece.bytes, true, true);

@@ -17,6 +17,8 @@ pub(super) struct Warp {
     pub rows: Vec<Row>,
     /// Lanes that have not exited.
     pub live: u32,
+    /// Lanes that have waited for earlier launches.
+    pub waited: u32,
     pub fragments: Vec<Fragment>,
     joins: Vec<Join>,
     pub knowledge: Knowledge,
@@ -256,6 +258,7 @@ impl Warp {
             agent,
             rows,
             live: 0,
+            waited: 0,
             fragments: vec![],
             joins: vec![],
             knowledge,

@@ -73,6 +73,10 @@ pub struct Launch {
     /// The steps in which it runs.
     #[serde(default, skip_serializing_if = "When::is_always")]
     pub when: When,
+    /// Whether it may begin before the launch in front of it has ended, for which its kernel waits itself
+    /// (`kernels/cuda/ptx/launch.cuh`). A runtime that launches it plainly computes the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub overlaps: bool,
     /// What its rows are.
     pub rows: Count,
     /// What every CTA has.

@@ -5,7 +5,8 @@
 //! * every function has a name, every CTA 1 to 1024 threads, every cluster 1 to 16 CTAs, every grid numbers from 1 to 2³¹;
 //! * attention is one that there is a kernel for;
 //! * addresses are of regions and of parts of buffers that there are, and lie inside a buffer's row;
-//! * TMA descriptors are of addresses.
+//! * TMA descriptors are of addresses;
+//! * the first launch overlaps none: what stands in front of it is no kernel.
 
 use super::{Argument, Launch, Program};
 use crate::cuda::unit::Grid;
@@ -13,6 +14,8 @@ use crate::cuda::unit::Grid;
 impl Program {
     /// The first reason why this is no program for buffers of which the n-th has parts of `rows[n]` bytes a row.
     pub fn verify(&self, rows: &[Vec<usize>]) -> Result<(), String> {
+        let first = self.launches.first().filter(|launch| launch.overlaps);
+        require(first.is_none(), || "the first launch overlaps one in front of it".into())?;
         for launch in self.launches.iter().chain(&self.sample) {
             self.verify_launch(launch, rows).map_err(|reason| format!("`{}`: {reason}", launch.symbol))?;
         }
@@ -101,6 +104,7 @@ mod tests {
             symbol: "gather_0".into(),
             result: Some(0),
             when: When::default(),
+            overlaps: false,
             rows: Count::Tokens,
             cta: Cta::of(32),
             grid: Grid::Rows,
@@ -109,6 +113,12 @@ mod tests {
         };
         change(&mut launch);
         Program { launches: vec![launch], ..Program::default() }
+    }
+
+    #[test]
+    fn a_first_launch_that_overlaps_is_refused() {
+        let found = program(|l| l.overlaps = true).verify(&[vec![8]]).unwrap_err();
+        assert!(found.contains("first launch"), "{found}");
     }
 
     #[test]

@@ -33,7 +33,11 @@ fn decoded_to(
     Ok(relative_error(&case.output(0).to_f32(), &gpu.f32s(params.out, tokens * linear.outputs())))
 }
 
-const REFUSED: [(&str, &[(&str, &str)]); 13] = [
+const REFUSED: [(&str, &[(&str, &str)]); 14] = [
+    (
+        "an earlier launch may still write",
+        &[("    // Weights, too: an earlier launch decodes them.\n    wait_for_earlier_launches();\n", "")],
+    ),
     (
         "no wgmma.fence",
         &[("        fence_products();\n        constexpr u32 OWN", "        constexpr u32 OWN")],

@@ -150,9 +150,8 @@ return %3, %8"
         gpu.near = Near::Relatively(2e-3);
         let unit = self.of.unit().unwrap();
         let shape = self.of.launch(self.count(), split);
-        gpu.launch_text(
-            &unit.name,
-            &unit.source().unwrap(),
+        gpu.launch_as(
+            &unit,
             &Launch {
                 kernel: unit.name.clone(),
                 grid: shape.grid,
