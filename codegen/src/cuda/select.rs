@@ -88,7 +88,6 @@ fn launch_of(symbol: &str, run: &Run, result: Option<usize>) -> program::Launch 
         rows: run.rows,
         cta: *cta,
         grid: *grid,
-        overlaps: false,
         arguments: run.arguments.clone(),
     }
 }

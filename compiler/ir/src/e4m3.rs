@@ -17,7 +17,7 @@ pub fn round(x: f32) -> f32 {
     let magnitude = x.abs().min(MAX);
     let exponent = magnitude.max(MIN_NORMAL).to_bits() & 0x7f80_0000;
     // One and a half times 2²³ quanta, an eighth of the exponent's power each: adding it leaves f32 no bits below a quantum.
-    let whole = f32::from_bits(exponent + (20 << 23) | 1 << 22);
+    let whole = f32::from_bits((exponent + (20 << 23)) | (1 << 22));
     ((magnitude + whole) - whole).copysign(x)
 }
 

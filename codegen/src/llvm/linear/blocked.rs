@@ -109,7 +109,9 @@ impl<'c> Blocked<'c, '_, '_> {
     fn tile(&self, chunk: &Chunk<'c, '_>, first: IntValue<'c>, tokens: usize) {
         let (e, elements) = (self.e, self.elements);
         let sums: Vec<_> = (0..tokens * LINEAR_ROWS).map(|_| e.slot(elements.sum(e))).collect();
-        sums.iter().for_each(|sum| e.store(*sum, elements.sum(e).const_zero(), 4));
+        for sum in &sums {
+            e.store(*sum, elements.sum(e).const_zero(), 4);
+        }
         let rows: Vec<_> = (0..tokens).map(|t| self.row(e.add(first, e.index(t)))).collect();
         e.for_count(chunk.len(), |block| {
             let x_block = e.add(chunk.block, block);

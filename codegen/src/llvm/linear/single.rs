@@ -22,9 +22,13 @@ pub(super) fn linear<'c>(e: &Emit<'c, '_>, elements: &Elements, [x, w, out]: [&O
     e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
         let channels = super::channels(e, w, unit);
         let [codes, scales] = [0, 1].map(|part| channels.map(|channel| w.row(e, part, channel)));
-        totals.iter().for_each(|total| e.store(*total, elements.wide(e).const_zero(), 8));
+        for total in &totals {
+            e.store(*total, elements.wide(e).const_zero(), 8);
+        }
         chunks(e, w, elements.chunk(), &mut |chunk| {
-            sums.iter().for_each(|sum| e.store(*sum, elements.sum(e).const_zero(), 4));
+            for sum in &sums {
+                e.store(*sum, elements.sum(e).const_zero(), 4);
+            }
             chunk.groups(e, |scale, first, blocks| {
                 let lookups = scales.map(|scales| elements.lookup(e, scales, scale));
                 for (codes, line) in

@@ -83,17 +83,8 @@ pub struct Launch {
     pub cta: Cta,
     /// CTAs for the rows.
     pub grid: Grid,
-    /// Its kernel waits by itself until what comes before is done, so that it may start early.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub overlaps: bool,
     /// The fields of the structure that it takes, in order.
     pub arguments: Vec<Argument>,
-}
-
-/// As serde asks for it.
-#[allow(clippy::trivially_copy_pass_by_ref)]
-fn is_false(flag: &bool) -> bool {
-    !flag
 }
 
 /// The steps in which a launch runs: of each number that is given, those within.

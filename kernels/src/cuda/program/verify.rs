@@ -6,16 +6,21 @@
 //! * attention is one that there is a kernel for;
 //! * addresses are of regions and of parts of buffers that there are, and lie inside a buffer's row;
 //! * TMA descriptors are of addresses;
-//! * the first launch overlaps none: what stands in front of it is no kernel.
+//! * what overlaps has a kernel in front of it: the first launch runs in every step, and overlaps none.
 
-use super::{Argument, Launch, Program};
+use super::{Argument, Count, Launch, Program, When};
 use crate::cuda::unit::Grid;
 
 impl Program {
     /// The first reason why this is no program for buffers of which the n-th has parts of `rows[n]` bytes a row.
     pub fn verify(&self, rows: &[Vec<usize>]) -> Result<(), String> {
-        let first = self.launches.first().filter(|launch| launch.overlaps);
-        require(first.is_none(), || "the first launch overlaps one in front of it".into())?;
+        let begins = |launch: &Launch| {
+            !launch.overlaps && launch.rows == Count::Tokens && launch.when == When::default()
+        };
+        let overlap = self.launches.iter().any(|launch| launch.overlaps);
+        require(!overlap || self.launches.first().is_some_and(begins), || {
+            "launches overlap those in front of them, and the first is not one that begins every step".into()
+        })?;
         for launch in self.launches.iter().chain(&self.sample) {
             self.verify_launch(launch, rows).map_err(|reason| format!("`{}`: {reason}", launch.symbol))?;
         }
@@ -79,7 +84,7 @@ fn require(holds: bool, reason: impl FnOnce() -> String) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Count, Extent, MapShape, Table, When};
+    use super::super::{Between, Extent, MapShape, Table};
     use super::*;
     use crate::cuda::{Cta, DecodeAttention};
     use crate::{Swizzle, TensorMapShape};
@@ -108,7 +113,6 @@ mod tests {
             rows: Count::Tokens,
             cta: Cta::of(32),
             grid: Grid::Rows,
-            overlaps: false,
             arguments: vec![Argument::Buffer { buffer: 0, part: 0, offset: 4 }, Argument::Table(Table::Runs)],
         };
         change(&mut launch);
@@ -118,7 +122,12 @@ mod tests {
     #[test]
     fn a_first_launch_that_overlaps_is_refused() {
         let found = program(|l| l.overlaps = true).verify(&[vec![8]]).unwrap_err();
-        assert!(found.contains("first launch"), "{found}");
+        assert!(found.contains("begins every step"), "{found}");
+        let mut two = program(|_| ());
+        two.launches.push(Launch { overlaps: true, ..two.launches[0].clone() });
+        assert_eq!(two.verify(&[vec![8]]), Ok(()));
+        two.launches[0].when.longest = Some(Between(2, None));
+        assert!(two.verify(&[vec![8]]).unwrap_err().contains("begins every step"));
     }
 
     #[test]
