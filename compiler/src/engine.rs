@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use fireq_ir::interp::InterpError;
-use fireq_runtime::{Compared, Ran, RuntimeError, Select, Session};
+use fireq_runtime::{Compared, Draw, Ran, RuntimeError, Select, Session, pick};
 
 use crate::interpreted::Interpreted;
 
@@ -103,6 +103,17 @@ impl Engine {
     /// Appends tokens; returns the logits of the last, `vocab` of them.
     pub fn last_logits(&mut self, tokens: &[u32]) -> Result<Vec<f32>, EngineError> {
         self.step(tokens, Select::Last)
+    }
+
+    /// Appends tokens; returns the one that a draw takes from the logits of the last, where they are.
+    pub fn next(&mut self, tokens: &[u32], draw: &Draw) -> Result<u32, EngineError> {
+        self.check(tokens)?;
+        let token = match &mut self.backend {
+            Backend::Interpreter(interpreted) => pick(&interpreted.step(tokens, Select::Last)?, draw),
+            Backend::Compiled(session) => session.next(tokens, draw)?,
+        };
+        self.past += tokens.len();
+        Ok(token)
     }
 
     /// Appends tokens, and compares every launch of the compiled plan with the interpreter.

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use fireq_runtime::{Draw, Sampler};
+
 use crate::engine::{Engine, EngineError};
 
 /// When to stop.
@@ -31,29 +33,26 @@ pub struct Timing {
 /// Tokens of one step of the prompt: bounds the memory for activations.
 const PREFILL_STEP: usize = 512;
 
-/// Continues a prompt. `choose` picks a token from logits; `emit` takes each as it comes. Ends at the limits, or when
-/// the context is full.
+/// Continues a prompt by the tokens that a sampler draws, of which `emit` takes each as it comes. Ends at the limits, or when the
+/// context is full.
 pub fn generate<E: From<EngineError>>(
     engine: &mut Engine,
     prompt: &[u32],
     limits: &Limits,
-    mut choose: impl FnMut(&[f32]) -> u32,
+    sampler: &mut Sampler,
     mut emit: impl FnMut(u32) -> Result<(), E>,
 ) -> Result<Timing, E> {
     let began = Instant::now();
-    let mut logits = prefill(engine, prompt)?;
-    let mut timing = Timing { prompt: prompt.len(), prefill: began.elapsed(), ..Timing::default() };
+    let mut timing = Timing { prompt: prompt.len(), ..Timing::default() };
+    let most = limits.tokens.min(engine.context().saturating_sub(prompt.len()) + 1);
+    let mut token = prefill(engine, prompt, &sampler.draw())?;
+    timing.prefill = began.elapsed();
     let began = Instant::now();
-    let most = limits.tokens.min(engine.context() - prompt.len() + 1);
-    while timing.generated < most {
-        let token = choose(&logits);
-        if limits.eos.contains(&token) {
-            break;
-        }
+    while timing.generated < most && !limits.eos.contains(&token) {
         emit(token)?;
         timing.generated += 1;
         if timing.generated < most {
-            logits = engine.last_logits(&[token])?;
+            token = engine.next(&[token], &sampler.draw())?;
             timing.steps += 1;
         }
     }
@@ -61,11 +60,11 @@ pub fn generate<E: From<EngineError>>(
     Ok(timing)
 }
 
-/// Feeds a prompt in pieces; returns the logits after its last token.
-pub fn prefill(engine: &mut Engine, prompt: &[u32]) -> Result<Vec<f32>, EngineError> {
-    let mut logits = Err(EngineError::Empty);
+/// Feeds a prompt in pieces; returns the token that a draw takes after its last.
+pub fn prefill(engine: &mut Engine, prompt: &[u32], draw: &Draw) -> Result<u32, EngineError> {
+    let mut token = Err(EngineError::Empty);
     for piece in prompt.chunks(PREFILL_STEP) {
-        logits = Ok(engine.last_logits(piece)?);
+        token = Ok(engine.next(piece, draw)?);
     }
-    logits
+    token
 }

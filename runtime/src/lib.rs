@@ -21,6 +21,7 @@ pub use artifact::Artifact;
 pub use compare::Compared;
 pub use error::RuntimeError;
 pub use executor::{Executor, Limits};
+pub use fireq_kernels::cuda::params::Draw;
 pub use memory::Bytes;
 pub use sample::{Sampler, Sampling, pick};
 pub use session::{Select, Session};

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use fireq_ir::Dim;
 use fireq_ir::plan::{Place, Plan, Step};
+use fireq_kernels::cuda::params::Draw;
 
 use crate::cuda::{self, Gpu, Piece, Room};
-use crate::{Artifact, Compared, Executor, Limits, Ran, RuntimeError};
+use crate::{Artifact, Compared, Executor, Limits, Ran, RuntimeError, pick};
 
 /// Which rows of logits a call wants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +92,29 @@ impl Session {
             self.step(chunk, rows, &mut logits)?;
         }
         Ok(logits)
+    }
+
+    /// Reads tokens, at least one, and returns the token that a draw takes from the logits of the last, which stay where they are.
+    pub fn next(&mut self, tokens: &[u32], draw: &Draw) -> Result<u32, RuntimeError> {
+        self.check(tokens)?;
+        let Some(before) = tokens.len().checked_sub(1) else {
+            return Err(RuntimeError::Step("nothing follows no tokens".into()));
+        };
+        let (most, _) = self.limits();
+        let (read, last) = tokens.split_at(before / most * most);
+        for chunk in read.chunks(most) {
+            self.step(chunk, 0..0, &mut vec![])?;
+        }
+        match &mut self.device {
+            Device::Cuda(executor, pages) if executor.chooses() => {
+                let selected = last.len() - 1..last.len();
+                let piece = Piece { tokens: last, past: self.past, pages, selected };
+                let chosen = executor.choose(&[piece], &[*draw])?;
+                self.past += last.len();
+                chosen.first().copied().ok_or_else(|| RuntimeError::Kernel("sample".into()))
+            }
+            _ => Ok(pick(&self.forward(last, Select::Last)?, draw)),
+        }
     }
 
     /// Reads tokens as [`Session::forward`] does, in steps, and compares every launch of each with the interpreter. All of them

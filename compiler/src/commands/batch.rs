@@ -98,8 +98,8 @@ fn one_by_one(
     for (id, Request { prompt, tokens, eos, sampling }) in requests.iter().enumerate() {
         engine.reset();
         let (mut sampler, limits) = (Sampler::new(*sampling), Limits { tokens: *tokens, eos: eos.clone() });
-        let choose = |logits: &[f32]| sampler.pick(logits);
-        let timing = generate(&mut engine, prompt, &limits, choose, |token| each(id, Event::Token(token)))?;
+        let timing =
+            generate(&mut engine, prompt, &limits, &mut sampler, |token| each(id, Event::Token(token)))?;
         let full = timing.generated == engine.context() - prompt.len() + 1;
         let end = match timing.generated == *tokens {
             true => End::Length,

@@ -29,7 +29,7 @@ pub fn run(options: &Run) -> Outcome {
     let limits = Limits { tokens: options.n, eos: opened.eos.clone() };
     emit(text)?;
     let show = |token| decode(token)?.map_or(Ok(()), |text| emit(&text));
-    let timing = generate(&mut engine, &prompt, &limits, |logits| sampler.pick(logits), show)?;
+    let timing = generate(&mut engine, &prompt, &limits, &mut sampler, show)?;
     emit("\n")?;
     eprintln!("{}", speed(&timing));
     if let Some(path) = &options.traced.trace {

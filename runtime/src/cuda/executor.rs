@@ -112,6 +112,11 @@ impl Executor {
         self.start(&step)
     }
 
+    /// Whether it chooses tokens.
+    pub fn chooses(&self) -> bool {
+        self.sample.is_some()
+    }
+
     /// Runs a step, and gives the tokens that draws take from the logits of its selected rows, one for each, when it is done.
     pub fn choose(&mut self, pieces: &[Piece<'_>], draws: &[Draw]) -> Result<Vec<u32>, RuntimeError> {
         let sample = self.sample.as_ref().ok_or_else(|| RuntimeError::Kernel("sample".into()))?;

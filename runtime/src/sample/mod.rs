@@ -57,11 +57,16 @@ impl Sampler {
         Sampler { sampling, step: 0 }
     }
 
-    /// The next token for these logits.
-    pub fn pick(&mut self, logits: &[f32]) -> u32 {
+    /// What decides the next token.
+    pub fn draw(&mut self) -> Draw {
         let draw = self.sampling.draw(self.step);
         self.step = self.step.wrapping_add(1);
-        pick(logits, &draw)
+        draw
+    }
+
+    /// The next token for these logits.
+    pub fn pick(&mut self, logits: &[f32]) -> u32 {
+        pick(logits, &self.draw())
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use fireq::engine::Engine;
 use fireq::generate::prefill;
-use fireq_runtime::Ran;
+use fireq_runtime::{Ran, Sampling};
 use serde_json::json;
 
 use super::by_kernel::{kernels, table_of};
@@ -97,13 +97,14 @@ fn measure(engine: &mut Engine, prompt: usize, options: &Bench) -> Outcome<Speed
     let token = |n: usize| (n.wrapping_mul(7919) % engine.vocab()) as u32;
     let tokens: Vec<u32> = (0..prompt).map(token).collect();
     let steps: Vec<u32> = (prompt..prompt + options.decode).map(token).collect();
+    let draw = Sampling::Greedy.draw(0);
     engine.reset();
     let began = Instant::now();
-    prefill(engine, &tokens)?;
+    prefill(engine, &tokens, &draw)?;
     let prefilled = began.elapsed();
     let began = Instant::now();
     for step in steps {
-        engine.last_logits(&[step])?;
+        engine.next(&[step], &draw)?;
     }
     let decoded = began.elapsed();
     Ok(Speed {
