@@ -150,12 +150,12 @@ impl Executor {
         }
         pieces.iter().try_for_each(|piece| self.check_tokens(piece.tokens))?;
         self.memory.inbox.send(step.layout.clone(), |item, to| step.write(item, to))?;
+        self.selected = step.shape.selected;
         Ok(step)
     }
 
     /// Starts everything of a step: of one that may come again, by a graph.
     fn start(&mut self, step: &Step<'_>) -> Result<(), RuntimeError> {
-        self.selected = step.shape.selected;
         if self.trace.is_none() && self.repeats(&step.shape) {
             let Executor { gpu, launches, sample, graphs, memory, room, .. } = self;
             let capture = || gpu.capture(|| launch_all(launches, sample.as_mut(), &step.shape, memory, room));
