@@ -73,7 +73,8 @@ fn fused(graph: &Graph) -> Result<(Graph, Lowered), CompileError> {
     Ok((fused, lowered))
 }
 
-/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is told bytes of weights done and in all.
+/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is
+/// told bytes of weights done and in all.
 pub fn build(
     model: &Model,
     plans: &Plans,

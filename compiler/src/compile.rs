@@ -73,9 +73,7 @@ pub fn sizes(plan: &Plan) -> Sizes {
         let row: u64 = parts.iter().map(|part| part.row_bytes() as u64).sum();
         match &buffer.place {
             Place::Weight(_) => {
-                let rows = buffer.ty.shape.rows().fixed().unwrap_or(0);
-                let stored = parts.iter().filter_map(|part| part.stored(rows));
-                sizes.weights += stored.map(|(_, bytes)| bytes as u64).sum::<u64>();
+                sizes.weights += buffer.stored().iter().map(|bytes| *bytes as u64).sum::<u64>();
             }
             Place::Cache(name) => drop(caches.insert(name.clone(), row)),
             _ => {}

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use fireq_ir::Dim;
-use fireq_ir::plan::{BufferId, Kernel, Launch, Place, Plan, parts};
+use fireq_ir::plan::{BufferId, Kernel, Launch, Place, Plan};
 use serde::Serialize;
 
 use crate::compile::sizes;
@@ -108,9 +108,7 @@ fn cols(plan: &Plan, buffer: BufferId) -> f64 {
 fn stored(plan: &Plan, buffer: BufferId) -> f64 {
     let buffer = &plan.buffers[buffer];
     let Place::Weight(_) = buffer.place else { return 0.0 };
-    let rows = buffer.ty.shape.rows().fixed().unwrap_or(0);
-    let list = parts(&buffer.ty, buffer.storage).unwrap_or_default();
-    list.iter().filter_map(|part| part.stored(rows)).map(|(_, bytes)| bytes as f64).sum()
+    buffer.stored().iter().map(|bytes| *bytes as f64).sum()
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ use std::process::{Command, Output};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use simulated::{failed, succeeded};
+
 /// The demo model for both kinds of machine, and a folder with the simulated driver.
 struct Demo {
     temp: TempDir,
@@ -55,18 +57,6 @@ impl Demo {
 
 fn fireq() -> Command {
     Command::new(env!("CARGO_BIN_EXE_fireq"))
-}
-
-#[track_caller]
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-#[track_caller]
-fn failed(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[test]

@@ -10,6 +10,8 @@ use std::process::{Command, Output};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use simulated::{failed, succeeded};
+
 /// A shape of two layers, and its artifact, whose kernels the simulator finds.
 struct Demo {
     temp: TempDir,
@@ -66,18 +68,6 @@ const LITTLE: [&str; 14] = [
     "--repeat",
     "1",
 ];
-
-#[track_caller]
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-#[track_caller]
-fn failed(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
-    String::from_utf8(output.stderr.clone()).unwrap()
-}
 
 #[test]
 fn a_shape_is_measured_with_random_weights_in_every_case_that_fits() {

@@ -11,6 +11,8 @@ use std::process::{Command, Output};
 use fireq_kernels::cuda::tuning::Tuning;
 use tempfile::TempDir;
 
+use simulated::{failed, succeeded};
+
 /// A tiny artifact for GPUs, and a folder in which the simulated driver goes by the name of the real one.
 struct Tuned {
     temp: TempDir,
@@ -50,18 +52,6 @@ impl Tuned {
     fn kernels(&self, artifact: &Path) -> String {
         succeeded(&self.command().arg("inspect").arg(artifact).arg("--kernels").output().unwrap())
     }
-}
-
-#[track_caller]
-fn succeeded(output: &Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout.clone()).unwrap()
-}
-
-#[track_caller]
-fn failed(output: &Output) -> String {
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[test]

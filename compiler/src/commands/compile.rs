@@ -34,9 +34,9 @@ pub fn compile(options: &Compile) -> Outcome {
         return emit(&text(&options.recipe)?);
     }
     let began = Instant::now();
-    let (targets, recipe, tuning) = checked(options)?;
+    let (targets, (recipe, scaled), tuning) = checked(options)?;
     set_threads(options.threads)?;
-    let mut model = imported(options)?;
+    let mut model = imported(options, scaled)?;
     let calibration = calibrated(options, &model, &recipe.pipeline)?;
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
@@ -72,26 +72,25 @@ pub fn compile(options: &Compile) -> Outcome {
 }
 
 /// What to compile for, the recipe, and measurements; what is wrong with the options is said before the work, not after it.
-fn checked(options: &Compile) -> Outcome<(Targets, Chosen, Tuning)> {
+fn checked(options: &Compile) -> Outcome<(Targets, (Chosen, bool), Tuning)> {
     let targets = targets(options)?;
     let tuning = options.tuning.as_deref().map(tuning::read).transpose()?.unwrap_or_default();
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
     }
     if options.shape.is_none() {
-        return Ok((targets, chosen(&options.recipe)?, tuning));
+        return Ok((targets, (chosen(&options.recipe)?, false), tuning));
     }
     if targets.cpu {
         let message = "a shape has no weights, and CPUs are measured with an artifact that has them";
         return Err(Failure::new(message).hint("leave --target out, or give sm_90a"));
     }
-    Ok((targets, structure(&options.recipe)?.0, tuning))
+    Ok((targets, structure(&options.recipe)?, tuning))
 }
 
 /// The model, or with --shape one whose weights are unknown.
-fn imported(options: &Compile) -> Outcome<Model> {
+fn imported(options: &Compile, scaled: bool) -> Outcome<Model> {
     if let Some(shape) = &options.shape {
-        let (_, scaled) = structure(&options.recipe)?;
         return Ok(import_named(shape, options.import.options(), scaled)?);
     }
     let dir = options.model.as_deref().expect("only --print-recipe and --shape go without");

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 
 use fireq_codegen::cuda::nvrtc::version;
 
@@ -23,4 +23,18 @@ pub fn driver(within: &Path, what: &str) -> Option<PathBuf> {
 /// Lets a program find the driver, whose modules are those of this folder.
 pub fn on<'a>(command: &'a mut Command, driver: &Path, kernels: &Path) -> &'a mut Command {
     command.env("LD_LIBRARY_PATH", driver).env("FIREQ_SIM_PTX", kernels)
+}
+
+/// What a program printed, which succeeds.
+#[track_caller]
+pub fn succeeded(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// What a program said, which fails.
+#[track_caller]
+pub fn failed(output: &Output) -> String {
+    assert_eq!(output.status.code(), Some(1), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8(output.stderr.clone()).unwrap()
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use fireq_ir::Dim;
 use fireq_ir::plan::{Kernel, Place, Plan};
 use fireq_kernels::cuda::DecodeAttention;
 use fireq_kernels::cuda::params::Draw;
@@ -29,6 +28,8 @@ pub struct Executor {
     // Before the memory that they use, as fields are dropped in order.
     graphs: Graphs,
     memory: Memory,
+    /// Tokens that there are.
+    vocab: Option<usize>,
     /// Names of its regions.
     regions: Vec<String>,
     /// Rows whose logits the last step left.
@@ -73,6 +74,7 @@ impl Executor {
         let regions = program.regions.into_iter().map(|region| region.name).collect();
         Ok(Executor {
             gpu: gpu.clone(),
+            vocab: vocab(&plan),
             plan,
             room,
             launches,
@@ -256,17 +258,11 @@ impl Executor {
 
     /// Rows that are gathered by their tokens must exist.
     pub(super) fn check_tokens(&self, tokens: &[u32]) -> Result<(), RuntimeError> {
-        let by_tokens =
-            |b: usize| matches!(&self.plan.buffers[b].place, Place::Input(name) if &**name == "tokens");
-        let gathers =
-            self.plan.launches.iter().filter(|l| l.kernel == Kernel::Gather && by_tokens(l.inputs[1]));
-        for rows in gathers.map(|l| self.plan.buffers[l.inputs[0]].ty.shape.rows()) {
-            let Dim::Fixed(rows) = rows else { continue };
-            if let Some(bad) = tokens.iter().find(|token| **token as usize >= rows) {
-                return Err(RuntimeError::Step(format!("token {bad} is outside the vocabulary of {rows}")));
-            }
+        let Some(rows) = self.vocab else { return Ok(()) };
+        match tokens.iter().find(|token| **token as usize >= rows) {
+            Some(bad) => Err(RuntimeError::Step(format!("token {bad} is outside the vocabulary of {rows}"))),
+            None => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -282,4 +278,11 @@ fn launch_all(
     let at = Places { memory, layout: &layout, room };
     let sample = sample.filter(|_| shape.draws > 0);
     launches.iter_mut().chain(sample).try_for_each(|ready| ready.run(shape, &at))
+}
+
+/// Rows of the smallest table that is gathered by tokens.
+fn vocab(plan: &Plan) -> Option<usize> {
+    let by_tokens = |b: usize| matches!(&plan.buffers[b].place, Place::Input(name) if &**name == "tokens");
+    let gathers = plan.launches.iter().filter(|l| l.kernel == Kernel::Gather && by_tokens(l.inputs[1]));
+    gathers.filter_map(|l| plan.buffers[l.inputs[0]].ty.shape.rows().fixed()).min()
 }

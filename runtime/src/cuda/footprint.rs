@@ -3,7 +3,7 @@
 use std::fmt;
 
 use fireq_ir::Dim;
-use fireq_ir::plan::{Place, Plan, parts};
+use fireq_ir::plan::{Place, Plan};
 use fireq_kernels::cuda::program::{Extent, Program};
 use serde::Serialize;
 
@@ -13,7 +13,7 @@ use super::program::read;
 use super::{Gpu, Room};
 use crate::{Artifact, RuntimeError};
 
-/// Footprint of a GPU's memory, by what they are for.
+/// Bytes of a GPU's memory, by what they are for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Footprint {
     /// Weights.
@@ -59,10 +59,7 @@ impl Footprint {
             let row: usize = row_bytes(buffer).iter().sum();
             match &buffer.place {
                 Place::Weight(_) => {
-                    let rows = buffer.ty.shape.rows().fixed().unwrap_or(0);
-                    let list = parts(&buffer.ty, buffer.storage).unwrap_or_default();
-                    let stored = list.iter().filter_map(|part| part.stored(rows));
-                    bytes.weights += stored.map(|(_, bytes)| aligned(bytes)).sum::<usize>();
+                    bytes.weights += buffer.stored().into_iter().map(aligned).sum::<usize>();
                 }
                 Place::Output(_) => {
                     let selected = buffer.ty.shape.rows() == Dim::sym("L");
@@ -94,7 +91,7 @@ impl Footprint {
 /// Alignment of weights: that of allocations.
 pub(super) const ALIGN: usize = 256;
 
-/// Footprint up to where the next part of a weight begins.
+/// Bytes up to where the next part of a weight begins.
 pub(super) fn aligned(bytes: usize) -> usize {
     bytes.next_multiple_of(ALIGN)
 }

@@ -61,9 +61,7 @@ pub(super) fn linear<'c>(
                 let token = e.add(first, t);
                 let token_scale = x.row_factor(e, token);
                 for (r, channel) in channels.into_iter().enumerate() {
-                    let total =
-                        e.load(elements.wide(e), b.total(e.add(e.mul(t, LINEAR_ROWS), e.index(r))), 8);
-                    let sum = e.reduce_wide(total.into_vector_value());
+                    let sum = elements.total(e, b.total(e.add(e.mul(t, LINEAR_ROWS), e.index(r))));
                     let sum = scaled(e, sum, [channel_scales[r], token_scale]);
                     e.store(e.at(out.row(e, 0, token), e.mul(channel, 4)), sum, 4);
                 }
@@ -125,9 +123,7 @@ impl<'c> Blocked<'c, '_, '_> {
             }
         });
         for (n, sum) in sums.iter().enumerate() {
-            let sum = elements.widen(e, e.load(elements.sum(e), *sum, 4).into_vector_value());
-            let total = self.total(e.add(e.mul(first, LINEAR_ROWS), e.index(n)));
-            e.store(total, e.fadd(e.load(elements.wide(e), total, 8).into_vector_value(), sum), 8);
+            elements.promote(e, *sum, self.total(e.add(e.mul(first, LINEAR_ROWS), e.index(n))));
         }
     }
 }

@@ -2,7 +2,7 @@
 //! E4M3 have four significant bits, so that they are exact as bf16 and their products are exact as f32.
 
 use inkwell::types::{BasicTypeEnum, VectorType};
-use inkwell::values::{IntValue, PointerValue, VectorValue};
+use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
 use fireq_ir::DType;
 use fireq_ir::plan::BLOCK;
@@ -190,8 +190,19 @@ impl Elements {
         e.ctx.f64_type().vec_type(self.lanes / 2)
     }
 
+    /// Adds a sum to one in f64.
+    pub fn promote<'c>(&self, e: &Emit<'c, '_>, sum: PointerValue<'c>, total: PointerValue<'c>) {
+        let sum = self.widen(e, e.load(self.sum(e), sum, 4).into_vector_value());
+        e.store(total, e.fadd(e.load(self.wide(e), total, 8).into_vector_value(), sum), 8);
+    }
+
+    /// All of a sum in f64.
+    pub fn total<'c>(&self, e: &Emit<'c, '_>, total: PointerValue<'c>) -> FloatValue<'c> {
+        e.reduce_wide(e.load(self.wide(e), total, 8).into_vector_value())
+    }
+
     /// The lanes of a sum in f64, two added up to one.
-    pub fn widen<'c>(&self, e: &Emit<'c, '_>, sum: VectorValue<'c>) -> VectorValue<'c> {
+    fn widen<'c>(&self, e: &Emit<'c, '_>, sum: VectorValue<'c>) -> VectorValue<'c> {
         let half = self.lanes / 2;
         let [low, high] = [0, half].map(|first| {
             let half = e.shuffle(sum, sum, |lane| lane + first, half);

@@ -50,13 +50,12 @@ pub(super) fn linear<'c>(e: &Emit<'c, '_>, elements: &Elements, [x, w, out]: [&O
                 });
             });
             for (sum, total) in sums.iter().zip(&totals) {
-                let sum = elements.widen(e, e.load(elements.sum(e), *sum, 4).into_vector_value());
-                e.store(*total, e.fadd(e.load(elements.wide(e), *total, 8).into_vector_value(), sum), 8);
+                elements.promote(e, *sum, *total);
             }
         });
         let token_scale = x.row_factor(e, zero);
         for (channel, total) in channels.into_iter().zip(&totals) {
-            let sum = e.reduce_wide(e.load(elements.wide(e), *total, 8).into_vector_value());
+            let sum = elements.total(e, *total);
             let sum = scaled(e, sum, [w.row_factor(e, channel), token_scale]);
             e.store(e.at(out.row(e, 0, zero), e.mul(channel, 4)), sum, 4);
         }

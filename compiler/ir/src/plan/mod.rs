@@ -50,6 +50,17 @@ pub struct Buffer {
     pub storage: Storage,
 }
 
+impl Buffer {
+    /// Bytes of each part, as they are stored; none where there is no fixed number of rows.
+    pub fn stored(&self) -> Vec<usize> {
+        let list = self.ty.shape.rows().fixed().zip(parts(&self.ty, self.storage));
+        let bytes = |(rows, list): (usize, Vec<Part>)| {
+            list.iter().filter_map(|part| Some(part.stored(rows)?.1)).collect()
+        };
+        list.map(bytes).unwrap_or_default()
+    }
+}
+
 /// What a launch computes: an [`crate::Op`] without sources, on buffers.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs)]
