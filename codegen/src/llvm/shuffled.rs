@@ -42,8 +42,23 @@ impl<'c> Emit<'c, '_> {
     /// The 32 numbers of a block of codes as bf16, in the order of channels.
     pub fn decode_pairs(&self, block: PointerValue<'c>, table: V<'c>) -> V<'c> {
         let words = self.ctx.i16_type().vec_type(CODES);
-        let nibbles = ok(self.b.build_int_z_extend(self.nibbles(block), words, ""));
-        let args = [table.into(), nibbles.into()];
+        self.lookup_pairs(table, ok(self.b.build_int_z_extend(self.nibbles(block), words, "")))
+    }
+
+    /// The numbers of four blocks of codes as bf16: the nth of the four codes in each word.
+    pub fn decode_words(&self, codes: PointerValue<'c>, table: V<'c>) -> [V<'c>; 4] {
+        let line = self.load(self.ctx.i32_type().vec_type(16), codes, 1).into_vector_value();
+        [0, 4, 8, 12].map(|bits| {
+            // What a doubleword's upper half leaves in its lower one is above the four bits.
+            let index = self.shr(line, bits);
+            let index = ok(self.b.build_bit_cast(index, self.ctx.i16_type().vec_type(CODES), ""));
+            self.lookup_pairs(table, index.into_vector_value())
+        })
+    }
+
+    /// bf16 of a table by the low four bits of words.
+    fn lookup_pairs(&self, table: V<'c>, index: V<'c>) -> V<'c> {
+        let args = [table.into(), index.into()];
         let values = self.intrinsic("llvm.x86.avx512.permvar.hi.512", &[], &args);
         ok(self.b.build_bit_cast(values, self.ctx.bf16_type().vec_type(CODES), "")).into_vector_value()
     }

@@ -244,6 +244,21 @@ impl<'c> Emit<'c, '_> {
     }
 }
 
+impl<'c> Emit<'c, '_> {
+    /// The vector of the elements `order` of vectors of [`LANES`] elements that follow one another.
+    pub fn collect(&self, parts: &[V<'c>], order: &[u32]) -> V<'c> {
+        let first = order[0] / LANES;
+        let second = order.iter().map(|n| n / LANES).find(|part| *part != first).unwrap_or(first);
+        if order.iter().all(|n| [first, second].contains(&(n / LANES))) {
+            let [a, b] = [first, second].map(|part| parts[part as usize]);
+            let pick = |n: u32| n % LANES + if n / LANES == first { 0 } else { LANES };
+            return self.shuffle(a, b, |lane| pick(order[lane as usize]), order.len() as u32);
+        }
+        let (low, high) = order.split_at(order.len() / 2);
+        self.shuffle(self.collect(parts, low), self.collect(parts, high), |lane| lane, order.len() as u32)
+    }
+}
+
 fn contract(v: VectorValue<'_>) -> VectorValue<'_> {
     if let Some(instruction) = v.as_instruction_value() {
         // Fails only for values that are not arithmetic, such as folded constants.

@@ -2,7 +2,7 @@
 
 use inkwell::values::{IntValue, PointerValue};
 
-use fireq_ir::plan::{BLOCK, LINEAR_ROWS};
+use fireq_ir::plan::LINEAR_ROWS;
 use fireq_kernels::CpuTile;
 
 use super::super::emit::Emit;
@@ -15,9 +15,9 @@ use super::walk::{Chunk, chunks};
 struct Blocked<'c, 'e, 'm> {
     e: &'e Emit<'c, 'm>,
     elements: &'e Elements,
-    /// Blocks of a row.
-    blocks: usize,
-    /// Decoded weights of a chunk: for each block that of each channel.
+    /// Bytes of a row of activations.
+    row_bytes: usize,
+    /// Decoded weights of a chunk: for each step that of each channel.
     weights: PointerValue<'c>,
     /// Sums in f64: for each token that of each channel.
     totals: PointerValue<'c>,
@@ -32,25 +32,25 @@ pub(super) fn linear<'c>(
     [x, w, out]: [&Operand<'c>; 3],
     tokens: IntValue<'c>,
 ) {
-    let (blocks, tile, scratch) =
-        (super::blocks(w), CpuTile::of_registers(e.registers, LINEAR_ROWS), e.pointer_param(4));
-    let together = tile.together(blocks * elements.bytes());
+    let (row_bytes, tile, scratch) =
+        (elements.row_bytes(w), CpuTile::of_registers(e.registers, LINEAR_ROWS), e.pointer_param(4));
+    let together = tile.together(row_bytes);
     let weights = LINEAR_ROWS * elements.chunk() * elements.bytes();
     let totals = together * LINEAR_ROWS * 4 * elements.lanes as usize;
     let at = |bytes: usize| e.at(scratch, e.index(bytes));
-    let b =
-        Blocked { e, elements, blocks, weights: scratch, totals: at(weights), packed: at(weights + totals) };
+    let (packed, totals) = (at(weights + totals), at(weights));
+    let b = Blocked { e, elements, row_bytes, weights: scratch, totals, packed };
     e.for_range(e.index(0), tokens, together, |first| {
         let count = e.min(e.sub(tokens, first), e.index(together));
         e.for_range(e.index(0), count, 1, |t| {
-            elements.pack(e, x, x.row(e, 0, e.add(first, t)), blocks, b.row(t));
+            elements.pack(e, x, w, x.row(e, 0, e.add(first, t)), b.row(t));
         });
         e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
             let channels = super::channels(e, w, unit);
             let [codes, scales] = [0, 1].map(|part| channels.map(|channel| w.row(e, part, channel)));
             let empty = elements.wide(e).const_zero();
             e.for_range(e.index(0), e.mul(count, LINEAR_ROWS), 1, |n| e.store(b.total(n), empty, 8));
-            chunks(e, w, elements.chunk(), &mut |chunk| {
+            chunks(e, w, elements, elements.chunk(), &mut |chunk| {
                 b.decode(chunk, codes, scales);
                 let full = e.mul(e.div(count, tile.tokens), tile.tokens);
                 e.for_range(e.index(0), full, tile.tokens, |t| b.tile(chunk, t, tile.tokens));
@@ -72,16 +72,16 @@ pub(super) fn linear<'c>(
 
 impl<'c> Blocked<'c, '_, '_> {
     fn row(&self, token: IntValue<'c>) -> PointerValue<'c> {
-        self.e.row(self.packed, token, self.blocks * self.elements.bytes())
+        self.e.row(self.packed, token, self.row_bytes)
     }
 
     fn total(&self, n: IntValue<'c>) -> PointerValue<'c> {
         self.e.row(self.totals, n, 4 * self.elements.lanes as usize)
     }
 
-    fn weight(&self, block: IntValue<'c>, channel: usize) -> PointerValue<'c> {
-        let block = self.e.row(self.weights, block, LINEAR_ROWS * self.elements.bytes());
-        self.e.at(block, self.e.index(channel * self.elements.bytes()))
+    fn weight(&self, step: IntValue<'c>, channel: usize) -> PointerValue<'c> {
+        let step = self.e.row(self.weights, step, LINEAR_ROWS * self.elements.bytes());
+        self.e.at(step, self.e.index(channel * self.elements.bytes()))
     }
 
     fn decode(
@@ -91,13 +91,13 @@ impl<'c> Blocked<'c, '_, '_> {
         scales: [PointerValue<'c>; LINEAR_ROWS],
     ) {
         let e = self.e;
-        chunk.groups(e, |scale, first, blocks| {
+        chunk.groups(e, |scale, first, steps| {
             let lookups = scales.map(|scales| self.elements.lookup(e, scales, scale));
-            e.for_count(blocks, |block| {
-                let block = e.add(first, block);
+            e.for_count(steps, |step| {
+                let step = e.add(first, step);
                 for (r, (codes, lookup)) in codes.iter().zip(&lookups).enumerate() {
-                    let from = e.row(*codes, e.add(chunk.block, block), BLOCK / 2);
-                    self.elements.store(e, self.weight(block, r), &self.elements.decode(e, from, lookup));
+                    let from = e.row(*codes, e.add(chunk.step, step), self.elements.code_bytes());
+                    self.elements.store(e, self.weight(step, r), &self.elements.decode(e, from, lookup));
                 }
             });
         });
@@ -111,15 +111,16 @@ impl<'c> Blocked<'c, '_, '_> {
             e.store(*sum, elements.sum(e).const_zero(), 4);
         }
         let rows: Vec<_> = (0..tokens).map(|t| self.row(e.add(first, e.index(t)))).collect();
-        e.for_count(chunk.len(), |block| {
-            let x_block = e.add(chunk.block, block);
-            let xs: Vec<_> =
-                rows.iter().map(|row| elements.load(e, e.row(*row, x_block, elements.bytes()))).collect();
-            let ws: Vec<_> = (0..LINEAR_ROWS).map(|r| elements.load(e, self.weight(block, r))).collect();
-            for (n, sum) in sums.iter().enumerate() {
-                let pairs = ws[n % LINEAR_ROWS].iter().zip(&xs[n / LINEAR_ROWS]);
-                let from = e.load(elements.sum(e), *sum, 4).into_vector_value();
-                e.store(*sum, pairs.fold(from, |s, (w, x)| elements.multiply_add(e, s, *w, *x)), 4);
+        e.for_count(chunk.len(), |step| {
+            let at = e.add(chunk.step, step);
+            let xs: Vec<_> = rows.iter().map(|row| e.row(*row, at, elements.bytes())).collect();
+            for v in 0..elements.vectors() {
+                let x = xs.iter().map(|x| elements.load(e, *x, v)).collect::<Vec<_>>();
+                let w =
+                    (0..LINEAR_ROWS).map(|r| elements.load(e, self.weight(step, r), v)).collect::<Vec<_>>();
+                for (n, sum) in sums.iter().enumerate() {
+                    elements.accumulate(e, *sum, w[n % LINEAR_ROWS], x[n / LINEAR_ROWS]);
+                }
             }
         });
         for (n, sum) in sums.iter().enumerate() {

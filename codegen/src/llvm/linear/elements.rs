@@ -15,7 +15,8 @@ use super::super::target::Isa;
 /// How blocks of 32 channels are held between memory and sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// 32 bf16 in a register, two of which are multiplied into a lane of f32.
+    /// 32 bf16 in a register, two of which are multiplied into a lane of f32. Where four blocks are under one scale, they are
+    /// a register of codes, whose words have the channels of a vector in the same four bits each.
     Pairs,
     /// f32 made of two bytes that a shuffle looks up each, in the order in which bytes come together.
     Bytes,
@@ -29,6 +30,8 @@ pub(super) struct Elements {
     scales: DType,
     /// Lanes of a sum.
     pub lanes: u32,
+    /// Blocks that are decoded and multiplied in one step, all under one scale; rows are whole steps.
+    pub step: usize,
 }
 
 /// Values of codes under one scale.
@@ -47,18 +50,31 @@ impl Elements {
             Isa::Avx2 if scales == DType::E4M3 => Kind::Bytes,
             _ => Kind::Values,
         };
-        Elements { kind, scales, lanes: e.registers.lanes as u32 }
+        let group = w.ty.scheme.0[0].extent(w.cols());
+        let whole = [group, w.cols()].iter().all(|cols| cols.is_multiple_of(4 * BLOCK));
+        let step = if kind == Kind::Pairs && whole { 4 } else { 1 };
+        Elements { kind, scales, lanes: e.registers.lanes as u32, step }
     }
 
-    /// Bytes of a block.
+    /// Bytes of a step's elements.
     pub fn bytes(&self) -> usize {
-        if self.kind == Kind::Pairs { 2 * BLOCK } else { 4 * BLOCK }
+        self.step * BLOCK * if self.kind == Kind::Pairs { 2 } else { 4 }
     }
 
-    /// Blocks whose products add up in f32, before sums go on in f64: 32 products in each lane, which have eight significant
+    /// Steps whose products add up in f32, before sums go on in f64: 32 products in each lane, which have eight significant
     /// bits each.
     pub fn chunk(&self) -> usize {
-        self.lanes as usize
+        self.lanes as usize / self.step
+    }
+
+    /// Bytes of a step's codes.
+    pub fn code_bytes(&self) -> usize {
+        self.step * BLOCK / 2
+    }
+
+    /// Bytes of a row of elements.
+    pub fn row_bytes(&self, w: &Operand<'_>) -> usize {
+        w.parts[0].0.cols / (self.step * BLOCK) * self.bytes()
     }
 
     fn ty<'c>(&self, e: &Emit<'c, '_>) -> VectorType<'c> {
@@ -73,11 +89,15 @@ impl Elements {
         e.ctx.f32_type().vec_type(self.lanes)
     }
 
-    /// Where the vectors of a block have their channels.
+    /// Where the vectors of a step have their channels.
     fn order(&self) -> Vec<Vec<u32>> {
-        let vectors = |lanes: u32| 0..BLOCK as u32 / lanes;
+        let vectors = |lanes: u32| 0..(self.step * BLOCK) as u32 / lanes;
         match self.kind {
-            Kind::Pairs => vec![(0..BLOCK as u32).collect()],
+            Kind::Pairs if self.step == 1 => vec![(0..BLOCK as u32).collect()],
+            // A word has channels of its block: two neighbours in the low halves of its bytes, two more 16 further on.
+            Kind::Pairs => vectors(32)
+                .map(|v| (0..32).map(|n| n / 8 * 32 + n % 8 * 2 + v / 2 + v % 2 * 16).collect())
+                .collect(),
             Kind::Values => {
                 vectors(self.lanes).map(|v| (0..self.lanes).map(|n| v * self.lanes + n).collect()).collect()
             }
@@ -88,56 +108,54 @@ impl Elements {
         }
     }
 
-    /// Writes `blocks` blocks of a row of activations to `to`.
+    /// Writes a row of activations for weights `w` to `to`.
     pub fn pack<'c>(
         &self,
         e: &Emit<'c, '_>,
         x: &Operand<'c>,
+        w: &Operand<'c>,
         row: PointerValue<'c>,
-        blocks: usize,
         to: PointerValue<'c>,
     ) {
         // Codes are padded to whole blocks; what is not coded ends with its channels.
-        let cols = if x.ty.scheme.is_plain() { x.cols() } else { blocks * BLOCK };
-        let block = |n: IntValue<'c>, have: usize| {
-            let half = |skip: usize| {
+        let cols = if x.ty.scheme.is_plain() { x.cols() } else { w.parts[0].0.cols };
+        let channels = self.step * BLOCK;
+        let step = |n: IntValue<'c>, have: usize| {
+            let part = |skip: usize| {
                 let have = have.saturating_sub(skip).min(LANES as usize) as u32;
-                if have == 0 {
-                    return e.constant(0.0);
-                }
-                e.load_floats(row, e.add(e.mul(n, BLOCK), e.index(skip)), x.stored(0), have)
+                let words = if have == 0 {
+                    e.constant(0.0)
+                } else {
+                    e.load_floats(row, e.add(e.mul(n, channels), e.index(skip)), x.stored(0), have)
+                };
+                if self.kind == Kind::Pairs { e.top_halves(words) } else { words }
             };
-            let halves = [half(0), half(LANES as usize)];
+            let parts: Vec<_> = (0..channels).step_by(LANES as usize).map(part).collect();
             let to = e.row(to, n, self.bytes());
             for (v, order) in self.order().iter().enumerate() {
-                let ordered = |[a, b]: [VectorValue<'c>; 2]| {
-                    e.shuffle(a, b, |lane| order[lane as usize], order.len() as u32)
-                };
-                let vector = if self.kind == Kind::Pairs {
-                    ordered(halves.map(|half| e.top_halves(half)))
-                } else {
-                    ordered(halves)
-                };
-                e.store(e.at(to, e.index(v * 4 * self.lanes as usize)), vector, 4);
+                e.store(e.at(to, e.index(v * 4 * self.lanes as usize)), e.collect(&parts, order), 4);
             }
         };
-        e.for_count(cols / BLOCK, |n| block(n, BLOCK));
-        if !cols.is_multiple_of(BLOCK) {
-            block(e.index(cols / BLOCK), cols % BLOCK);
+        e.for_count(cols / channels, |n| step(n, channels));
+        if !cols.is_multiple_of(channels) {
+            step(e.index(cols / channels), cols % channels);
         }
     }
 
-    /// The vectors of a block.
-    pub fn load<'c>(&self, e: &Emit<'c, '_>, block: PointerValue<'c>) -> Vec<VectorValue<'c>> {
-        let at = |v: usize| e.at(block, e.index(v * 4 * self.lanes as usize));
-        (0..self.bytes() / (4 * self.lanes as usize))
-            .map(|v| e.load(BasicTypeEnum::from(self.ty(e)), at(v), 4).into_vector_value())
-            .collect()
+    /// Vectors of a step.
+    pub fn vectors(&self) -> usize {
+        self.bytes() / (4 * self.lanes as usize)
     }
 
-    pub fn store<'c>(&self, e: &Emit<'c, '_>, block: PointerValue<'c>, vectors: &[VectorValue<'c>]) {
+    /// Vector `v` of a step.
+    pub fn load<'c>(&self, e: &Emit<'c, '_>, step: PointerValue<'c>, v: usize) -> VectorValue<'c> {
+        let at = e.at(step, e.index(v * 4 * self.lanes as usize));
+        e.load(BasicTypeEnum::from(self.ty(e)), at, 4).into_vector_value()
+    }
+
+    pub fn store<'c>(&self, e: &Emit<'c, '_>, step: PointerValue<'c>, vectors: &[VectorValue<'c>]) {
         for (v, vector) in vectors.iter().enumerate() {
-            e.store(e.at(block, e.index(v * 4 * self.lanes as usize)), *vector, 4);
+            e.store(e.at(step, e.index(v * 4 * self.lanes as usize)), *vector, 4);
         }
     }
 
@@ -150,39 +168,41 @@ impl Elements {
         }
     }
 
-    /// The vectors of a block of codes.
+    /// The vectors of a step of codes.
     pub fn decode<'c>(
         &self,
         e: &Emit<'c, '_>,
-        block: PointerValue<'c>,
+        codes: PointerValue<'c>,
         lookup: &Lookup<'c>,
     ) -> Vec<VectorValue<'c>> {
         match lookup {
-            Lookup::Pairs(table) => vec![e.decode_pairs(block, *table)],
-            Lookup::Bytes(table) => e.decode_bytes(block, *table).to_vec(),
+            Lookup::Pairs(table) if self.step == 1 => vec![e.decode_pairs(codes, *table)],
+            Lookup::Pairs(table) => e.decode_words(codes, *table).to_vec(),
+            Lookup::Bytes(table) => e.decode_bytes(codes, *table).to_vec(),
             Lookup::Values(table) => {
-                let [a, b] = e.decode_block(block, table);
-                let order = self.order();
-                order.iter().map(|lanes| e.shuffle(a, b, |n| lanes[n as usize], self.lanes)).collect()
+                let halves = e.decode_block(codes, table);
+                self.order().iter().map(|lanes| e.collect(&halves, lanes)).collect()
             }
         }
     }
 
-    /// `sum + Σ a·b`, in which lanes add up the products of their channels.
-    pub fn multiply_add<'c>(
+    /// `sum += Σ a·b`, in which lanes add up the products of their channels.
+    pub fn accumulate<'c>(
         &self,
         e: &Emit<'c, '_>,
-        sum: VectorValue<'c>,
+        sum: PointerValue<'c>,
         a: VectorValue<'c>,
         b: VectorValue<'c>,
-    ) -> VectorValue<'c> {
-        match self.kind {
+    ) {
+        let from = e.load(self.sum(e), sum, 4).into_vector_value();
+        let to = match self.kind {
             Kind::Pairs => {
-                let args = [sum.into(), a.into(), b.into()];
+                let args = [from.into(), a.into(), b.into()];
                 e.intrinsic("llvm.x86.avx512bf16.dpbf16ps.512", &[], &args).into_vector_value()
             }
-            _ => e.fma(a, b, sum),
-        }
+            _ => e.fma(a, b, from),
+        };
+        e.store(sum, to, 4);
     }
 
     /// The type of sums that go on in f64: half as many lanes.

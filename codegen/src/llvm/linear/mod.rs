@@ -8,7 +8,7 @@ mod walk;
 
 use inkwell::values::{FloatValue, IntValue};
 
-use fireq_ir::plan::{BLOCK, LINEAR_ROWS};
+use fireq_ir::plan::LINEAR_ROWS;
 use fireq_kernels::{CpuTile, VectorRegisters};
 
 use super::emit::{Emit, ok};
@@ -53,9 +53,4 @@ fn scaled<'c>(e: &Emit<'c, '_>, sum: FloatValue<'c>, scales: [Option<FloatValue<
 fn channels<'c>(e: &Emit<'c, '_>, w: &Operand<'c>, unit: IntValue<'c>) -> [IntValue<'c>; LINEAR_ROWS] {
     let (first, last) = (e.mul(unit, LINEAR_ROWS), e.index(w.rows() - 1));
     std::array::from_fn(|r| e.min(e.add(first, e.index(r)), last))
-}
-
-/// Blocks of a row of codes.
-fn blocks(w: &Operand<'_>) -> usize {
-    w.parts[0].0.cols / BLOCK
 }
