@@ -14,7 +14,7 @@ use std::{cell::UnsafeCell, hint::spin_loop, mem::transmute};
 use crate::RuntimeError;
 
 /// Pieces per thread, so that a slow thread does not hold up the others.
-const PIECES_PER_THREAD: usize = 4;
+const PIECES_PER_THREAD: usize = 2;
 /// How often a thread looks for what it waits for before it lets others run, where each has a core of its own: longer than
 /// the launches take that one thread runs between those that are shared.
 const SPINS: u32 = 2000;
