@@ -159,7 +159,7 @@ impl Executor {
         self.check_step(step)?;
         self.check_indices(step)?;
         let Executor { plan, launches, scratch, threads, trace, .. } = self;
-        let shared = |ready: &Ready| work(plan, &ready.launch, step) >= crate::threads::knob("WORK", SHARED_WORK);
+        let shared = |ready: &Ready| work(plan, &ready.launch, step) >= SHARED_WORK;
         let dims = [step.tokens as u64, step.past as u64, step.selected as u64];
         threads.run(launches.iter().any(shared), |crew| {
             for ready in launches.iter().filter(|r| step.rows(&r.rows) > 0) {

@@ -126,7 +126,7 @@ impl Shared {
             quit: Mutex::new(false),
             wake: Condvar::new(),
             count,
-            spins: if count > cores { 0 } else { knob("SPINS", SPINS as usize) as u32 },
+            spins: if count > cores { 0 } else { SPINS },
         }
     }
 
@@ -136,7 +136,7 @@ impl Shared {
 
     /// Runs a launch with all workers who join it.
     fn launch(&self, units: usize, body: Body<'_>) {
-        let piece = units.div_ceil(self.count * knob("PIECES", PIECES_PER_THREAD));
+        let piece = units.div_ceil(self.count * PIECES_PER_THREAD);
         // SAFETY: the reference is not used after `Opened` is dropped, which waits for all who have it.
         let body = unsafe { transmute::<Body<'_>, Body<'static>>(body) };
         // SAFETY: one thread at a time runs a step, as `Threads::run` and `Crew::share` borrow exclusively; its last launch
@@ -196,7 +196,11 @@ impl Shared {
             let launch = state / LAUNCH;
             if state & OPEN == 0 || launch == last {
                 wait(&mut patience);
-            } else if self.state.0.compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed).is_ok()
+            } else if self
+                .state
+                .0
+                .compare_exchange(state, state + 1, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
             {
                 return Some(launch);
             }
@@ -256,12 +260,3 @@ impl Drop for Opened<'_> {
 
 #[cfg(test)]
 mod tests;
-
-pub(crate) fn knob(name: &'static str, default: usize) -> usize {
-    use std::sync::OnceLock;
-    static P: OnceLock<usize> = OnceLock::new();
-    static S: OnceLock<usize> = OnceLock::new();
-    static W: OnceLock<usize> = OnceLock::new();
-    let cell = match name { "PIECES" => &P, "SPINS" => &S, _ => &W };
-    *cell.get_or_init(|| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(default))
-}
