@@ -147,7 +147,7 @@ mod tests {
     fn those_that_wait_may_be_all_threads_of_a_pool() {
         let pool = ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         pool.install(|| {
-            let check = check(&[7; 1 << 20], false);
+            let check = check(&vec![7; 1 << 20], false);
             check.begin();
             check.wait().unwrap();
         });
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_ends() {
-        let check = check(&[7; 1 << 20], false);
+        let check = check(&vec![7; 1 << 20], false);
         check.begin();
         let work = Arc::downgrade(&check.work);
         drop(check);
