@@ -162,6 +162,15 @@ fn faults_of_a_gpu_end_a_command_with_what_happened_and_no_output() {
     let said = failed(&demo.with(&[("FIREQ_SIM_PTX", "/nowhere")], "cuda", "logits", &logits));
     assert!(said.contains("no kernel image") && said.contains("for Hopper GPUs (sm_90a)"), "{said}");
 
+    let weights = demo.artifact.join("weights.sm_90a.safetensors");
+    let mut bytes = fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, &bytes).unwrap();
+    let said = failed(&demo.on("cuda", "logits", &logits));
+    assert!(said.contains("`weights.sm_90a.safetensors` does not have the hash"), "{said}");
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&weights, bytes).unwrap();
+
     // The first norm reads from an address that nothing has.
     let program = fs::read_to_string(demo.artifact.join("kernels/program.json")).unwrap();
     let norm = program.lines().find(|line| line.contains("norm_quantize")).unwrap();

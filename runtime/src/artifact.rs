@@ -1,5 +1,11 @@
 //! Opening an artifact: version, machine and hashes first, then everything against everything.
+//!
+//! What could do harm if it were not what was written is hashed before it is used: code, plans, programs, texts. Of weights
+//! dtypes, shapes and places are checked against the plan, so that whatever their bytes, kernels stay within them, and
+//! damage makes numbers wrong and nothing else. So their hash, which takes as long as reading all of them does, is
+//! computed on other threads while the first step runs, and no result is handed out before it is known.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,6 +13,7 @@ use fireq_ir::artifact::{CPU_LIBRARY, CUDA_PLAN, CUDA_WEIGHTS, MANIFEST, Manifes
 use fireq_ir::plan::{Plan, PlanError, Storage, parse_plan, verify_plan};
 use fireq_kernels::cpu::has_feature;
 
+use crate::hash::check_file;
 use crate::{RuntimeError, Weights};
 
 /// A checked artifact, ready to run on this machine.
@@ -18,12 +25,15 @@ pub struct Artifact {
     pub manifest: Manifest,
     /// The verified plan for CPUs; without one, that for GPUs.
     pub plan: Plan,
+    /// Those of each plan, by file.
+    weights: BTreeMap<&'static str, Weights>,
 }
 
 impl Artifact {
-    /// Opens the directory `dir`. Every file that the manifest lists is hashed before any of it is used.
+    /// Opens the directory `dir`. Every file that the manifest lists is hashed before any of it is used, but for weights: they are
+    /// hashed from now on, and [`Executor::run`](crate::Executor::run) waits for the end, or is told by [`Weights::wait`].
     pub fn open(dir: &Path) -> Result<Self, RuntimeError> {
-        let artifact = Self::describe(dir)?;
+        let artifact = Self::read(dir, &[WEIGHTS])?;
         let Some(target) = &artifact.manifest.target else {
             let arch = artifact.manifest.cuda.as_ref().map_or("no machine", |cuda| cuda.arch.as_str());
             return Err(RuntimeError::NoCpu { arch: arch.into() });
@@ -34,12 +44,19 @@ impl Artifact {
 
     /// As [`Artifact::open`], for what has GPU code.
     pub fn open_for_gpu(dir: &Path) -> Result<Self, RuntimeError> {
-        let artifact = Self::describe(dir)?;
+        let artifact = Self::read(dir, &[CUDA_WEIGHTS])?;
         if artifact.manifest.cuda.is_some() { Ok(artifact) } else { Err(RuntimeError::NoGpu) }
     }
 
-    /// As [`Artifact::open`], for looking only: the code may be for other machines.
+    /// For looking only: the code may be for other machines. Weights are hashed, too, before it returns.
     pub fn describe(dir: &Path) -> Result<Self, RuntimeError> {
+        let artifact = Self::read(dir, &[WEIGHTS, CUDA_WEIGHTS])?;
+        artifact.weights.values().try_for_each(Weights::wait)?;
+        Ok(artifact)
+    }
+
+    /// All but the machine, and hashes of weights, which begin for those that are `used`.
+    fn read(dir: &Path, used: &[&str]) -> Result<Self, RuntimeError> {
         let path = dir.join(MANIFEST);
         let manifest =
             Manifest::parse(&read(&path)?).map_err(|source| RuntimeError::Manifest { path, source })?;
@@ -51,43 +68,44 @@ impl Artifact {
                 return Err(RuntimeError::Unlisted((*file).into()));
             }
         }
-        for (file, hash) in &manifest.files {
-            check_hash(dir, file, hash)?;
+        let weights = map(dir, &manifest, used)?;
+        let others = manifest.files.iter().filter(|(file, _)| !weights.contains_key(file.as_str()));
+        for (file, hash) in others {
+            check_file(dir, file, hash)?;
         }
         let some = manifest.weightless;
-        let cuda = on_cuda.then(|| plan(dir, CUDA_PLAN, CUDA_WEIGHTS, some)).transpose()?;
-        let cpu = (on_cpu || !on_cuda).then(|| cpu_plan(dir, some)).transpose()?;
+        let cuda = on_cuda.then(|| plan(dir, CUDA_PLAN, &weights[CUDA_WEIGHTS], some)).transpose()?;
+        let cpu = (on_cpu || !on_cuda).then(|| cpu_plan(dir, &weights[WEIGHTS], some)).transpose()?;
         let plan = cpu.or(cuda).ok_or_else(|| RuntimeError::Unlisted(PLAN.into()))?;
-        Ok(Artifact { dir: dir.to_path_buf(), manifest, plan })
+        Ok(Artifact { dir: dir.to_path_buf(), manifest, plan, weights })
     }
 
     /// The verified plan for GPUs.
     pub fn cuda_plan(&self) -> Result<Plan, RuntimeError> {
-        plan(&self.dir, CUDA_PLAN, CUDA_WEIGHTS, self.manifest.weightless)
+        plan(&self.dir, CUDA_PLAN, self.of(CUDA_WEIGHTS)?, self.manifest.weightless)
     }
 
-    /// Maps the weights for CPUs. An artifact of shapes has none.
+    /// The mapped weights for CPUs. An artifact of shapes has none.
     pub fn weights(&self) -> Result<Weights, RuntimeError> {
         self.mapped(WEIGHTS)
     }
 
-    /// Maps the weights for GPUs. An artifact of shapes has none.
+    /// The mapped weights for GPUs. An artifact of shapes has none.
     pub fn cuda_weights(&self) -> Result<Weights, RuntimeError> {
         self.mapped(CUDA_WEIGHTS)
     }
 
     /// What the artifact has of its weights for GPUs, and for all others random numbers of this seed.
     pub fn random_cuda_weights(&self, seed: u64) -> Result<Weights, RuntimeError> {
-        let known = Box::new(Weights::open(&self.dir.join(CUDA_WEIGHTS))?);
-        Ok(Weights::Random { known, seed })
+        Ok(Weights::Random { known: Box::new(self.of(CUDA_WEIGHTS)?.clone()), seed })
     }
 
     fn mapped(&self, file: &str) -> Result<Weights, RuntimeError> {
-        if self.manifest.weightless {
-            Err(RuntimeError::Weightless)
-        } else {
-            Weights::open(&self.dir.join(file))
-        }
+        if self.manifest.weightless { Err(RuntimeError::Weightless) } else { self.of(file).cloned() }
+    }
+
+    fn of(&self, file: &str) -> Result<&Weights, RuntimeError> {
+        self.weights.get(file).ok_or_else(|| RuntimeError::Unlisted(file.into()))
     }
 
     /// The shared library with the compiled kernels.
@@ -96,31 +114,43 @@ impl Artifact {
     }
 }
 
+/// Maps all files of weights that there are, and begins to hash those that are `used`.
+fn map(
+    dir: &Path,
+    manifest: &Manifest,
+    used: &[&str],
+) -> Result<BTreeMap<&'static str, Weights>, RuntimeError> {
+    let mut mapped = BTreeMap::new();
+    for file in [WEIGHTS, CUDA_WEIGHTS] {
+        if let Some(hash) = manifest.files.get(file) {
+            let weights = Weights::open(dir, file, hash)?;
+            if used.contains(&file) {
+                weights.begin_check();
+            }
+            mapped.insert(file, weights);
+        }
+    }
+    Ok(mapped)
+}
+
 /// A verified plan whose weights are all there, or as many as there are where `some` are enough.
-fn plan(dir: &Path, plan: &str, weights: &str, some: bool) -> Result<Plan, RuntimeError> {
+fn plan(dir: &Path, plan: &str, weights: &Weights, some: bool) -> Result<Plan, RuntimeError> {
     let plan = parse_plan(&read(&dir.join(plan))?).map_err(Box::new)?;
     verify_plan(&plan)?;
-    Weights::open(&dir.join(weights))?.check(&plan, some)?;
+    // Weights that do not fit are most likely damaged ones, which is what then is to be said.
+    weights.check(&plan, some).or_else(|error| weights.wait().and(Err(error)))?;
     Ok(plan)
 }
 
 /// The plan for CPUs, whose kernels read codes in blocks.
-fn cpu_plan(dir: &Path, some: bool) -> Result<Plan, RuntimeError> {
-    let plan = plan(dir, PLAN, WEIGHTS, some)?;
+fn cpu_plan(dir: &Path, weights: &Weights, some: bool) -> Result<Plan, RuntimeError> {
+    let plan = plan(dir, PLAN, weights, some)?;
     let plain = plan.buffers.iter().any(|b| b.ty.dtype.is_code() && b.storage != Storage::Blocked32);
     if plain { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
 }
 
 fn read(path: &Path) -> Result<String, RuntimeError> {
     fs::read_to_string(path).map_err(|source| RuntimeError::Io { path: path.to_path_buf(), source })
-}
-
-fn check_hash(dir: &Path, file: &str, expected: &str) -> Result<(), RuntimeError> {
-    let path = dir.join(file);
-    let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(&path).map_err(|source| RuntimeError::Io { path, source })?;
-    let matches = hasher.finalize().to_hex().as_str() == expected;
-    if matches { Ok(()) } else { Err(RuntimeError::Hash { file: file.into() }) }
 }
 
 fn check_machine(target: &Target) -> Result<(), RuntimeError> {

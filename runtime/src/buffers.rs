@@ -15,7 +15,7 @@ pub(crate) struct Buffers {
     pub caches: BTreeMap<String, Vec<Bytes>>,
     limits: Limits,
     arena: Bytes,
-    weights: Weights,
+    pub weights: Weights,
 }
 
 /// The addresses of a buffer's parts.

@@ -71,9 +71,9 @@ impl Ready {
 
 /// Bytes of scratch per thread beyond one score per key: see the code generator's ABI.
 const SCRATCH_SLACK: usize = 4096;
-/// From this many operations on threads share a launch. It takes some 10 µs before another thread is awake, in which
-/// one does about half of this.
-const SHARED_WORK: usize = 1_000_000;
+/// From this many operations on threads share a launch: one does them in a few times of what it takes until another one has
+/// noticed the launch, and until its end is noticed.
+const SHARED_WORK: usize = 50_000;
 
 impl Executor {
     /// Verifies the plan, maps its buffers and binds its kernels from the shared library.
@@ -153,7 +153,8 @@ impl Executor {
         Some(unsafe { std::slice::from_raw_parts(bytes.pointer().cast::<f32>(), count) })
     }
 
-    /// Runs every launch for one step. Inputs must be set; caches keep what earlier steps wrote.
+    /// Runs every launch for one step. Inputs must be set; caches keep what earlier steps wrote. The first step ends when
+    /// weights are known to be those that were written, and with an error where they are not.
     pub fn run(&mut self, step: Step) -> Result<(), RuntimeError> {
         self.check_step(step)?;
         self.check_indices(step)?;
@@ -176,7 +177,7 @@ impl Executor {
                 }
             }
         });
-        Ok(())
+        self.buffers.weights.wait()
     }
 
     /// Notes from now on when launches run, and gives what was noted before.
@@ -195,6 +196,7 @@ impl Executor {
             let value = |buffer| self.value(buffer, step);
             compared.push(compare(&self.plan, &ready.launch, step, &value)?);
         }
+        self.buffers.weights.wait()?;
         Ok(compared)
     }
 

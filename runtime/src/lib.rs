@@ -1,7 +1,7 @@
 //! Loads artifacts and executes their plans. Needs no compiler, no LLVM and no toolkit.
 //!
-//! [`Artifact::open`] trusts nothing before it checked version, machine and hashes; [`Executor`] runs a plan on buffers
-//! it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token. [`cuda::Executor`] does the same on
+//! [`Artifact::open`] trusts nothing before it checked version, machine and hashes, but for the numbers in weights, whose hash is
+//! known before the first result is handed out; [`Executor`] runs a plan on buffers it owns; [`Session`] feeds it tokens and hands out logits; [`Sampler`] picks the next token. [`cuda::Executor`] does the same on
 //! a GPU, for several sequences in a step, and [`cuda::Batch`] continues many texts there.
 
 mod artifact;
@@ -10,6 +10,7 @@ mod compare;
 pub mod cuda;
 mod error;
 mod executor;
+mod hash;
 mod memory;
 mod sample;
 mod session;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 use fireq_ir::ConstData;
 use fireq_ir::artifact::{part_name, safetensors_type};
@@ -11,17 +12,13 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 
 use crate::RuntimeError;
+use crate::hash::Check;
 
-/// Where the weights of a plan are.
-#[derive(Debug)]
+/// Where the weights of a plan are. A copy has the same memory.
+#[derive(Clone, Debug)]
 pub enum Weights {
-    /// In a mapped safetensors file: dtype, shape and place of each tensor.
-    File {
-        /// The file.
-        map: Mmap,
-        /// For each tensor its dtype as safetensors names it, its shape, and its bytes in the file.
-        tensors: BTreeMap<String, (String, Vec<usize>, Range<usize>)>,
-    },
+    /// In a mapped file of an artifact.
+    File(Arc<Mapped>),
     /// In memory, or mapped from a checkpoint that others share; unchecked but for their size.
     Memory(BTreeMap<String, ConstData>),
     /// Made where they are wanted, on a GPU: random numbers that weights could have.
@@ -33,29 +30,58 @@ pub enum Weights {
     },
 }
 
+/// A mapped safetensors file, which may yet turn out to be damaged: see [`Weights::wait`].
+#[derive(Debug)]
+pub struct Mapped {
+    map: Arc<Mmap>,
+    tensors: Tensors,
+    check: Check,
+}
+
+/// For each tensor its dtype as safetensors names it, its shape, and its bytes in the file.
+type Tensors = BTreeMap<String, (String, Vec<usize>, Range<usize>)>;
+
 impl Weights {
-    /// Maps a safetensors file and reads its header; a header that lies about the file is an error.
-    pub fn open(path: &Path) -> Result<Self, RuntimeError> {
-        let io = |source| RuntimeError::Io { path: path.to_path_buf(), source };
-        let file = std::fs::File::open(path).map_err(io)?;
-        // SAFETY: the file is part of an artifact, which nothing changes while it is open; its hash was checked.
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
+    /// Maps a safetensors file of an artifact and reads its header; a header that lies about the file is an error. Whether the
+    /// file has its `hash` is left to be checked.
+    pub(crate) fn open(dir: &Path, file: &str, hash: &str) -> Result<Self, RuntimeError> {
+        let path = dir.join(file);
+        let io = |source| RuntimeError::Io { path: path.clone(), source };
+        let opened = std::fs::File::open(&path).map_err(io)?;
+        // SAFETY: the file is part of an artifact, which nothing changes while it is open.
+        let map = Arc::new(unsafe { Mmap::map(&opened) }.map_err(io)?);
+        // A wish only: what is read in from now on may come in large pages, which take less time to find.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let check = Check::new(Arc::clone(&map), file, hash);
         let bad = |e: safetensors::SafeTensorError| RuntimeError::Weight {
             name: path.display().to_string(),
             reason: e.to_string(),
         };
-        let tensors = SafeTensors::deserialize(&map).map_err(bad)?;
-        let base = map.as_ptr() as usize;
-        let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
-            let start = view.data().as_ptr() as usize - base;
-            let dtype = serde_json::to_value(view.dtype()).ok().and_then(|v| v.as_str().map(String::from));
-            (
-                name.to_string(),
-                (dtype.unwrap_or_default(), view.shape().to_vec(), start..start + view.data().len()),
-            )
-        };
-        let tensors = tensors.iter().map(entry).collect();
-        Ok(Weights::File { map, tensors })
+        match tensors(&map) {
+            Ok(tensors) => Ok(Weights::File(Arc::new(Mapped { map, tensors, check }))),
+            // A header that cannot be read is most likely one that was damaged.
+            Err(error) => check.wait().and(Err(bad(error))),
+        }
+    }
+
+    /// Begins to check on other threads that the weights are those that were written.
+    pub(crate) fn begin_check(&self) {
+        match self {
+            Weights::File(file) => file.check.begin(),
+            Weights::Random { known, .. } => known.begin_check(),
+            Weights::Memory(_) => {}
+        }
+    }
+
+    /// Waits until all bytes are known to be those that were written; an error if they are not. Headers are checked before
+    /// weights are used at all, so that numbers are wrong in a damaged file and nothing else: no result may leave before this.
+    pub fn wait(&self) -> Result<(), RuntimeError> {
+        match self {
+            Weights::File(file) => file.check.wait(),
+            Weights::Random { known, .. } => known.wait(),
+            Weights::Memory(_) => Ok(()),
+        }
     }
 
     /// Checks that every weight of the plan is there, with the plan's dtypes, shapes and sizes, and that nothing else is.
@@ -99,7 +125,7 @@ impl Weights {
 
     fn names(&self) -> Box<dyn Iterator<Item = &String> + '_> {
         match self {
-            Weights::File { tensors, .. } => Box::new(tensors.keys()),
+            Weights::File(file) => Box::new(file.tensors.keys()),
             Weights::Memory(tensors) => Box::new(tensors.keys()),
             Weights::Random { known, .. } => known.names(),
         }
@@ -115,15 +141,15 @@ impl Weights {
     ) -> Result<&[u8], RuntimeError> {
         let missing = || bad(name, "is missing");
         let found = match self {
-            Weights::File { map, tensors } => {
-                let (found_dtype, found_shape, range) = tensors.get(name).ok_or_else(missing)?;
+            Weights::File(file) => {
+                let (found_dtype, found_shape, range) = file.tensors.get(name).ok_or_else(missing)?;
                 if found_dtype != dtype || found_shape != shape {
                     return Err(bad(
                         name,
                         format!("is {found_dtype} {found_shape:?}, the plan wants {dtype} {shape:?}"),
                     ));
                 }
-                &map[range.clone()]
+                &file.map[range.clone()]
             }
             Weights::Memory(tensors) => tensors.get(name).and_then(ConstData::bytes).ok_or_else(missing)?,
             Weights::Random { known, .. } => return known.get(name, dtype, shape, bytes),
@@ -134,6 +160,19 @@ impl Weights {
             Err(bad(name, format!("has {} bytes, the plan wants {bytes}", found.len())))
         }
     }
+}
+
+/// Dtype, shape and place of each tensor, by the header of a safetensors file.
+fn tensors(map: &Mmap) -> Result<Tensors, safetensors::SafeTensorError> {
+    let tensors = SafeTensors::deserialize(map)?;
+    let base = map.as_ptr() as usize;
+    let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {
+        let start = view.data().as_ptr() as usize - base;
+        let dtype = serde_json::to_value(view.dtype()).ok().and_then(|v| v.as_str().map(String::from));
+        let bytes = start..start + view.data().len();
+        (name.to_string(), (dtype.unwrap_or_default(), view.shape().to_vec(), bytes))
+    };
+    Ok(tensors.iter().map(entry).collect())
 }
 
 fn bad(name: &str, reason: impl Into<String>) -> RuntimeError {

@@ -44,7 +44,7 @@ struct Trace {
 }
 
 impl Executor {
-    /// Loads the artifact's GPU code and weights.
+    /// Loads the artifact's GPU code and weights, and waits until these are known to be those that were written.
     pub fn new(gpu: &Gpu, artifact: &Artifact, room: Room) -> Result<Self, RuntimeError> {
         Self::with_weights(gpu, artifact, &artifact.cuda_weights()?, room)
     }
@@ -71,6 +71,7 @@ impl Executor {
         let sample = program.sample.as_ref().map(&mut ready).transpose()?;
         let shapes = Shapes::new(&program, room);
         gpu.synchronize()?;
+        weights.wait()?;
         let regions = program.regions.into_iter().map(|region| region.name).collect();
         Ok(Executor {
             gpu: gpu.clone(),

@@ -1,9 +1,10 @@
-//! Artifacts that are damaged, forged, or made for something else are refused before any of them is used.
+//! Artifacts that are damaged, forged, or made for something else are refused before any of them is used, and for numbers in
+//! weights before there is a result.
 
 use std::fs;
 
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, PLAN, WEIGHTS};
-use fireq_runtime::{Artifact, Limits, RuntimeError, Session};
+use fireq_runtime::{Artifact, Limits, RuntimeError, Sampling, Select, Session};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
@@ -19,6 +20,17 @@ fn refusal(small: &Small) -> RuntimeError {
             || matches!(error, RuntimeError::Plan(_) | RuntimeError::PlanText(_))
     );
     error
+}
+
+/// A session's first result.
+fn first_result(small: &Small) -> Result<Vec<f32>, RuntimeError> {
+    Session::open(&Artifact::open(&small.dir)?, LIMITS)?.forward(&[1], Select::Last)
+}
+
+#[track_caller]
+fn assert_damaged(error: &RuntimeError, file: &str) {
+    assert!(matches!(error, RuntimeError::Hash { file: named } if named == file), "{file}: {error}");
+    assert!(error.hint().unwrap().contains("copy the artifact again"));
 }
 
 #[test]
@@ -43,18 +55,54 @@ fn a_changed_byte_in_any_file_is_found() {
         damaged[original.len() / 2] ^= 1;
         for bad in [&damaged[..], &original[..original.len() - 1], &[]] {
             fs::write(&path, bad).unwrap();
-            let error = refusal(&small);
-            assert!(
-                matches!(&error, RuntimeError::Hash { file: named } if *named == file),
-                "{file}: {error}"
-            );
-            assert!(error.hint().unwrap().contains("copy the artifact again"));
+            assert_damaged(&Artifact::describe(&small.dir).unwrap_err(), &file);
+            assert_damaged(&first_result(&small).unwrap_err(), &file);
+            if file != WEIGHTS || bad.len() < original.len() {
+                assert_damaged(&refusal(&small), &file);
+            }
         }
         fs::remove_file(&path).unwrap();
         assert!(matches!(refusal(&small), RuntimeError::Io { .. }));
         fs::write(&path, original).unwrap();
     }
     Artifact::open(&small.dir).unwrap();
+}
+
+#[test]
+fn a_changed_number_in_weights_lets_no_result_out() {
+    let Some(small) = small() else { return };
+    let path = small.dir.join(WEIGHTS);
+    let mut bytes = fs::read(&path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&path, bytes).unwrap();
+    let artifact = Artifact::open(&small.dir).unwrap();
+    for _ in 0..2 {
+        let mut session = Session::open(&artifact, LIMITS).unwrap();
+        for select in [Select::Last, Select::All, Select::Last] {
+            assert_damaged(&session.forward(&[1, 2, 3, 4, 5], select).unwrap_err(), WEIGHTS);
+            assert!(session.is_empty(), "nothing was read");
+        }
+        assert_damaged(&session.next(&[1], &Sampling::Greedy.draw(0)).unwrap_err(), WEIGHTS);
+        assert_damaged(&session.compare(&[1]).unwrap_err(), WEIGHTS);
+    }
+    assert_damaged(&artifact.weights().unwrap().wait().unwrap_err(), WEIGHTS);
+}
+
+/// Whatever becomes of dtypes, shapes and places: what is said is that the file is damaged.
+#[test]
+fn a_changed_header_of_weights_is_damage() {
+    let Some(small) = small() else { return };
+    let path = small.dir.join(WEIGHTS);
+    let original = fs::read(&path).unwrap();
+    let header = 8 + u64::from_le_bytes(original[..8].try_into().unwrap()) as usize;
+    for (at, bit) in (0..header).zip((0..8).cycle()) {
+        let mut damaged = original.clone();
+        damaged[at] ^= 1 << bit;
+        fs::write(&path, damaged).unwrap();
+        assert_damaged(&first_result(&small).unwrap_err(), WEIGHTS);
+    }
+    fs::write(&path, original).unwrap();
+    first_result(&small).unwrap();
 }
 
 #[test]

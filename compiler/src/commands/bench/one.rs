@@ -5,6 +5,7 @@ use std::time::Instant;
 use fireq::engine::Engine;
 use fireq::generate::prefill;
 use fireq_runtime::{Ran, Sampling};
+use serde::Serialize;
 use serde_json::json;
 
 use super::by_kernel::{kernels, table_of};
@@ -21,11 +22,24 @@ struct Speed {
     decode: f64,
 }
 
+/// Seconds that pass before anything is measured.
+#[derive(Clone, Copy, Serialize)]
+struct StartUp {
+    /// Files are read and checked.
+    open: f64,
+    /// Code is bound, and memory allocated.
+    session: f64,
+    /// The first token is read, in which memory is used for the first time; weights are known to be sound behind it.
+    first_token: f64,
+}
+
 /// Prints the medians of all repetitions.
 pub fn bench(options: &Bench) -> Outcome {
-    let opened = open(&options.model)?;
+    let (opened, open) = timed(|| open(&options.model))?;
     let prompt = check(options, opened.context)?;
-    let mut engine = opened.engine(prompt + options.decode)?;
+    let (mut engine, session) = timed(|| opened.engine(prompt + options.decode))?;
+    let (_, first_token) = timed(|| Ok(engine.next(&[0], &Sampling::Greedy.draw(0))?))?;
+    let start_up = StartUp { open, session, first_token };
     let bar = progress("measuring", options.repeat);
     let mut speeds = vec![];
     for _ in 0..options.repeat {
@@ -46,16 +60,31 @@ pub fn bench(options: &Bench) -> Outcome {
             "device": if options.model.device == Device::Cpu { "cpu" } else { "cuda" },
             "threads": threads,
             "repeat": options.repeat,
+            "start_up": start_up,
             "prefill": { "tokens": prompt, "tokens_per_second": prefill },
             "decode": { "tokens": options.decode, "tokens_per_second": decode },
             "kernels": options.by_kernel.then(|| kernels(&ran)),
         }));
     }
     emit(&format!(
-        "{}, {on}, median of {}\n  prefill  {prefill:10.1} tokens/s  ({} tokens)\n  decode   {decode:10.1} tokens/s  ({} tokens after them)\n",
-        opened.name, options.repeat, prompt, options.decode,
+        "{}, {on}, median of {}\n  start-up {:10.1} ms        ({:.1} to open, {:.1} for the session; the first token takes {:.1} ms)\n  prefill  {prefill:10.1} tokens/s  ({} tokens)\n  decode   {decode:10.1} tokens/s  ({} tokens after them)\n",
+        opened.name,
+        options.repeat,
+        1e3 * (open + session),
+        1e3 * open,
+        1e3 * session,
+        1e3 * first_token,
+        prompt,
+        options.decode,
     ))?;
     if options.by_kernel { emit(&table_of(&kernels(&ran))) } else { Ok(()) }
+}
+
+/// What comes out, and how many seconds it took.
+fn timed<T>(run: impl FnOnce() -> Outcome<T>) -> Outcome<(T, f64)> {
+    let began = Instant::now();
+    let made = run()?;
+    Ok((made, began.elapsed().as_secs_f64()))
 }
 
 /// Launches of one repetition more, where they are wanted.
