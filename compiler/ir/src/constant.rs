@@ -100,28 +100,40 @@ impl ConstData {
     /// The index of the first NaN or infinity when the bytes are numbers of `dtype`; `None` when there is none, when
     /// the dtype has none, and for elided data. Whoever consumes a constant checks this: weights are never read before.
     pub fn first_non_finite(&self, dtype: DType) -> Option<usize> {
-        let bytes = self.bytes()?;
-        match dtype {
-            DType::F32 => position32(bytes, 0x7f80_0000),
-            DType::F16 => position16(bytes, 0x7c00),
-            DType::BF16 => position16(bytes, 0x7f80),
-            DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
-            DType::I4 | DType::I32 => None,
-        }
+        first_non_finite(dtype, self.bytes()?)
     }
 
     /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Computed once for all clones;
-    /// mapped memory is given back.
+    /// mapped memory is given back on the way.
     pub fn hash(&self) -> Option<Arc<str>> {
-        let compute = || {
-            let hash = blake3::hash(self.bytes()?).to_hex()[..16].into();
-            self.release();
-            Some(hash)
-        };
         match self {
-            ConstData::Bytes { hash, .. } => hash.get_or_init(compute).clone(),
+            ConstData::Bytes { owner, range, hash } => {
+                hash.get_or_init(|| hash_of(&**owner, range.clone())).clone()
+            }
             ConstData::Elided { hash } => hash.clone(),
         }
+    }
+}
+
+fn hash_of(owner: &dyn ByteSource, range: Range<usize>) -> Option<Arc<str>> {
+    const PIECE: usize = 1 << 20;
+    let bytes = owner.bytes().get(range.clone())?;
+    let mut hasher = blake3::Hasher::new();
+    for (piece, start) in bytes.chunks(PIECE).zip((range.start..).step_by(PIECE)) {
+        hasher.update(piece);
+        owner.release(start..start + piece.len());
+    }
+    Some(hasher.finalize().to_hex()[..16].into())
+}
+
+/// The index of the first NaN or infinity in bytes of numbers; `None` for dtypes that have none.
+pub fn first_non_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    match dtype {
+        DType::F32 => position32(bytes, 0x7f80_0000),
+        DType::F16 => position16(bytes, 0x7c00),
+        DType::BF16 => position16(bytes, 0x7f80),
+        DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
+        DType::I4 | DType::I32 => None,
     }
 }
 
