@@ -219,7 +219,7 @@ fn hashes(root: &Path, dir: &Path) -> Result<BTreeMap<String, String>, ArtifactE
 fn hash(path: &Path) -> Result<String, ArtifactError> {
     let mut file = fs::File::open(path).map_err(at(path))?;
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; 1 << 20];
+    let mut piece = vec![0; 4 << 20];
     loop {
         match io::Read::read(&mut file, &mut piece).map_err(at(path))? {
             0 => return Ok(hasher.finalize().to_hex().to_string()),

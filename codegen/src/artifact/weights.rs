@@ -68,16 +68,20 @@ impl<'a> WeightFile<'a> {
         let pieces = pieces(self.graph, weight.value, weight.buffer.storage);
         // What cannot be made in pieces may be large.
         let _one = (pieces.len() == 1).then(|| whole.lock());
+        let all = pieces.last().map_or(0, |rows| rows.end);
+        // The text of the graph has the hashes of constants, and wants them one after another.
+        let mut read: Vec<_> =
+            constants(self.graph, weight.value).map(|(.., data)| data.reading()).collect();
         for rows in pieces {
             for ((part, bytes), offset) in packed(self.graph, weight, &rows)?.iter().zip(&weight.offsets) {
                 let before = part.stored(rows.start).map_or(0, |(_, bytes)| bytes as u64);
                 self.file.write_all_at(bytes, self.start + offset + before).map_err(at(&self.path))?;
                 wrote(bytes.len() as u64);
             }
-            constants(self.graph, weight.value).for_each(|(.., data)| data.release());
+            for constant in &mut read {
+                constant.passed(rows.end, all);
+            }
         }
-        // The text of the graph has these, and wants them one after another.
-        constants(self.graph, weight.value).for_each(|(.., data)| drop(data.hash()));
         Ok(())
     }
 }

@@ -35,7 +35,7 @@ pub enum ConstData {
         /// Which of them belong to the constant.
         range: Range<usize>,
         /// Their hash, once it was asked for.
-        hash: Arc<OnceLock<Option<Arc<str>>>>,
+        hash: Arc<OnceLock<Arc<str>>>,
     },
     /// Left out of the text this graph came from; the hash, if it was printed, is kept.
     Elided {
@@ -107,23 +107,58 @@ impl ConstData {
     /// mapped memory is given back on the way.
     pub fn hash(&self) -> Option<Arc<str>> {
         match self {
-            ConstData::Bytes { owner, range, hash } => {
-                hash.get_or_init(|| hash_of(&**owner, range.clone())).clone()
-            }
             ConstData::Elided { hash } => hash.clone(),
+            ConstData::Bytes { hash, range, .. } => {
+                if hash.get().is_none() {
+                    let (mut reading, steps) = (self.reading(), range.len().div_ceil(STEP).max(1));
+                    (1..=steps).for_each(|step| reading.passed(step, steps));
+                }
+                hash.get().cloned()
+            }
         }
+    }
+
+    /// For someone who reads the data from its beginning to its end.
+    pub fn reading(&self) -> Reading<'_> {
+        let known = matches!(self, ConstData::Bytes { hash, .. } if hash.get().is_some());
+        let hasher = (!known).then(|| Box::new(blake3::Hasher::new()));
+        Reading { data: self, hasher, hashed: 0, released: 0 }
     }
 }
 
-fn hash_of(owner: &dyn ByteSource, range: Range<usize>) -> Option<Arc<str>> {
-    const PIECE: usize = 1 << 20;
-    let bytes = owner.bytes().get(range.clone())?;
-    let mut hasher = blake3::Hasher::new();
-    for (piece, start) in bytes.chunks(PIECE).zip((range.start..).step_by(PIECE)) {
-        hasher.update(piece);
-        owner.release(start..start + piece.len());
+/// How far someone has read a constant. What was read is hashed while it is at hand, so that [`ConstData::hash`] needs not
+/// read it again, and memory behind mapped bytes is given back.
+pub struct Reading<'a> {
+    data: &'a ConstData,
+    /// Unless the hash is known.
+    hasher: Option<Box<blake3::Hasher>>,
+    hashed: usize,
+    released: usize,
+}
+
+/// Mapped memory is given back in steps of this many bytes: few enough to be small beside a tensor, and worth the call.
+const STEP: usize = 2 << 20;
+
+impl Reading<'_> {
+    /// Says that `part` of `all` equal parts are read.
+    pub fn passed(&mut self, part: usize, all: usize) {
+        let (ConstData::Bytes { owner, range, hash }, Some(bytes)) = (self.data, self.data.bytes()) else {
+            return;
+        };
+        let end = if part < all { bytes.len() / all * part } else { bytes.len() };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[self.hashed..end]);
+            self.hashed = end;
+        }
+        if end < bytes.len() && end - self.released < STEP {
+            return;
+        }
+        owner.release(range.start + self.released..range.start + end);
+        self.released = end;
+        if let (true, Some(hasher)) = (part >= all, self.hasher.take()) {
+            hash.get_or_init(|| hasher.finalize().to_hex()[..16].into());
+        }
     }
-    Some(hasher.finalize().to_hex()[..16].into())
 }
 
 /// The index of the first NaN or infinity in bytes of numbers; `None` for dtypes that have none.

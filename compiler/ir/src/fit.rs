@@ -58,7 +58,6 @@ impl Fit {
 }
 
 /// The largest magnitude; 0 without elements. What is not a number is passed over.
-#[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
 #[inline(always)]
 pub(crate) fn largest(group: &[f32]) -> f32 {
     // Independent chains, which vectors hold and processors overlap, and then their halves.
