@@ -64,14 +64,18 @@ impl<'a> WeightFile<'a> {
     }
 
     /// Packs and writes a weight, some rows at a time.
-    fn write(&self, weight: &Weight<'_>, whole: &Mutex<()>, wrote: &dyn Fn(u64)) -> Result<(), ArtifactError> {
+    fn write(
+        &self,
+        weight: &Weight<'_>,
+        whole: &Mutex<()>,
+        wrote: &dyn Fn(u64),
+    ) -> Result<(), ArtifactError> {
         let pieces = pieces(self.graph, weight.value, weight.buffer.storage);
         // What cannot be made in pieces may be large.
         let _one = (pieces.len() == 1).then(|| whole.lock());
         let all = pieces.last().map_or(0, |rows| rows.end);
         // The text of the graph has the hashes of constants, and wants them one after another.
-        let mut read: Vec<_> =
-            constants(self.graph, weight.value).map(|(.., data)| data.reading()).collect();
+        let mut read: Vec<_> = constants(self.graph, weight.value).map(|(.., data)| data.reading()).collect();
         for rows in pieces {
             for ((part, bytes), offset) in packed(self.graph, weight, &rows)?.iter().zip(&weight.offsets) {
                 let before = part.stored(rows.start).map_or(0, |(_, bytes)| bytes as u64);

@@ -145,17 +145,17 @@ impl Reading<'_> {
         let (ConstData::Bytes { owner, range, hash }, Some(bytes)) = (self.data, self.data.bytes()) else {
             return;
         };
-        let end = if part < all { bytes.len() / all * part } else { bytes.len() };
+        let last = part >= all;
+        let end = if last { bytes.len() } else { bytes.len() / all * part };
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&bytes[self.hashed..end]);
             self.hashed = end;
         }
-        if end < bytes.len() && end - self.released < STEP {
-            return;
+        if last || end - self.released >= STEP {
+            owner.release(range.start + self.released..range.start + end);
+            self.released = end;
         }
-        owner.release(range.start + self.released..range.start + end);
-        self.released = end;
-        if let (true, Some(hasher)) = (part >= all, self.hasher.take()) {
+        if let Some(hasher) = self.hasher.take_if(|_| last) {
             hash.get_or_init(|| hasher.finalize().to_hex()[..16].into());
         }
     }
@@ -245,6 +245,39 @@ mod tests {
                 assert_eq!(holding(f16).first_non_finite(DType::F16), Some(at));
             }
         }
+    }
+
+    #[test]
+    fn the_hash_is_that_of_all_bytes_however_they_were_read() {
+        let bytes: Vec<u8> = (0..3 * STEP + 12).map(|i| (i * i / 7) as u8).collect();
+        let expected: Arc<str> = blake3::hash(&bytes).to_hex()[..16].into();
+        assert_eq!(holding(bytes.clone()).hash(), Some(expected.clone()));
+        for parts in [1, 3, 100] {
+            let data = holding(bytes.clone());
+            let mut reading = data.reading();
+            (1..=parts).for_each(|part| reading.passed(part, parts));
+            let ConstData::Bytes { hash, .. } = &data else { panic!() };
+            assert_eq!(hash.get(), Some(&expected), "{parts} parts");
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_released_once_in_steps() {
+        struct Released(Vec<u8>, std::sync::Mutex<Vec<Range<usize>>>);
+        impl ByteSource for Released {
+            fn bytes(&self) -> &[u8] {
+                &self.0
+            }
+            fn release(&self, range: Range<usize>) {
+                self.1.lock().unwrap().push(range);
+            }
+        }
+        let source = Arc::new(Released(vec![1; 2 * STEP + 100], std::sync::Mutex::default()));
+        ConstData::shared(source.clone(), 40..2 * STEP + 90).hash();
+        let released = source.1.lock().unwrap();
+        assert!((2..=3).contains(&released.len()), "{released:?}");
+        assert_eq!((released[0].start, released.last().unwrap().end), (40, 2 * STEP + 90));
+        assert!(released.windows(2).all(|pair| pair[0].end == pair[1].start), "{released:?}");
     }
 
     #[test]

@@ -163,6 +163,22 @@ mod tests {
     }
 
     #[test]
+    fn the_extreme_is_the_first_of_the_largest_wherever_it_stands() {
+        for n in [1, 31, 32, 33, 100] {
+            for at in 0..n {
+                let mut group = vec![0.25f32; n];
+                group[n - 1] = 2.0;
+                group[at] = -2.0;
+                let first = group.iter().copied().find(|x| x.abs() == 2.0).unwrap();
+                assert_eq!((largest(&group), extreme(&group)), (2.0, first), "{at} of {n}");
+                group[at] = f32::NAN;
+                assert_eq!(largest(&group), group.iter().copied().fold(0.0, f32::max));
+            }
+        }
+        assert!(extreme(&[-0.0, -0.0]).is_sign_positive() && extreme(&[]) == 0.0);
+    }
+
+    #[test]
     fn each_fit_is_better_than_the_one_before() {
         for (cols, format) in [(64, Format::kv(64)), (128, Format::kv(128)), (256, Format::weight(128))] {
             let x = normal(512 * cols);

@@ -201,6 +201,7 @@ pub(crate) fn nearest_i4(x: f32, scale: f32) -> i8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::FITS;
 
     fn wave(n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|i| ((i * i + 7 * i) as f32 * 0.37).sin() * scale).collect()
@@ -209,6 +210,37 @@ mod tests {
     fn error(x: &[f32], y: &[f32]) -> f32 {
         let num: f32 = x.iter().zip(y).map(|(a, b)| (a - b).powi(2)).sum();
         (num / x.iter().map(|a| a * a).sum::<f32>()).sqrt()
+    }
+
+    #[test]
+    fn wider_vectors_and_more_tasks_give_the_same_bits() {
+        let formats = [Format::weight(128), Format::weight(32), Format::kv(64), Format::activation()];
+        let cases = formats.iter().flat_map(|format| FITS.map(|fit| (format, fit)));
+        for ((format, fit), cols) in cases.flat_map(|case| [200, 256].map(|cols| (case, cols))) {
+            let mut x = wave(2 * PIECE, 0.1);
+            x.truncate(x.len() / cols * cols);
+            x[..cols].fill(-0.0);
+            (x[cols + 3], x[cols + 4]) = (-0.5, 0.5);
+            let found = Quantized::from_rows(&x, cols, format, fit);
+            let (mut codes, mut outer) = (vec![0; x.len()], vec![1.0; x.len() / cols]);
+            let mut inner = vec![0.0; found.scales[0].len()];
+            let rows = Rows { cols, x: &x, codes: &mut codes, inner: &mut inner, outer: &mut outer };
+            rows.quantize_each(format, fit);
+            let bits = |scales: &[f32]| scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>();
+            assert!(codes == found.codes && bits(&inner) == bits(&found.scales[0]), "{format} {fit}");
+            assert!(found.scales.get(1).is_none_or(|scales| bits(scales) == bits(&outer)), "{format} {fit}");
+        }
+    }
+
+    #[test]
+    fn codes_are_the_nearest_integers() {
+        for x in (-4000..4000).map(|i| i as f32 / 256.0).chain([1e30, -1e30, f32::INFINITY, -0.0]) {
+            for scale in [1.0f32, -0.75, 0.375, 448.0] {
+                let expected = (x / scale).clamp(-8.0, 7.0).round_ties_even() as i8;
+                assert_eq!(nearest_i4(x, scale), expected, "{x} / {scale}");
+            }
+            assert_eq!(nearest_i4(x, 0.0), 0);
+        }
     }
 
     #[test]

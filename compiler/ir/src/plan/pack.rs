@@ -37,8 +37,7 @@ pub fn pack_rows(
         let bytes = if rows.len() == all { bytes } else { &bytes[rows.start * row..rows.end * row] };
         return Ok(list.into_iter().map(|part| (part, Cow::Borrowed(bytes))).collect());
     }
-    let tensor =
-        if rows.len() == all { eval_constant(graph, value) } else { eval_rows(graph, value, rows) };
+    let tensor = if rows.len() == all { eval_constant(graph, value) } else { eval_rows(graph, value, rows) };
     pack_tensor(&tensor?, storage)
 }
 
@@ -48,7 +47,8 @@ pub fn pieces(graph: &Graph, value: ValueId, storage: Storage) -> Vec<Range<usiz
     let shape = &graph.ty(value).shape;
     let (rows, cols) = (shape.rows().fixed().unwrap_or(0), shape.cols().fixed().unwrap_or(0));
     let tile = parts(graph.ty(value), storage).iter().flatten().map(|part| part.row_tile).max().unwrap_or(1);
-    let piece = if row_wise(graph, value) { (PIECE / cols.max(1)).max(1).next_multiple_of(tile) } else { rows };
+    let piece =
+        if row_wise(graph, value) { (PIECE / cols.max(1)).max(1).next_multiple_of(tile) } else { rows };
     (0..rows).step_by(piece.max(1)).map(|start| start..(start + piece).min(rows)).collect()
 }
 
