@@ -1,5 +1,6 @@
 //! Writing artifacts: everything into a temporary directory beside the output, which is renamed when it is complete.
 
+mod header;
 mod recode;
 mod weights;
 
@@ -18,6 +19,7 @@ use fireq_ir::text::print_graph;
 use thiserror::Error;
 
 pub use recode::recode;
+use weights::WeightFile;
 
 /// What goes into an artifact.
 pub struct Build<'a> {
@@ -158,10 +160,20 @@ fn fill(
     generate: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Manifest, ArtifactError> {
-    let code = generate(dir)?;
-    for stored in &build.plans {
-        weights::write(build, stored, &dir.join(stored.weights), progress)?;
-    }
+    let weights: Result<Vec<_>, _> =
+        build.plans.iter().map(|stored| WeightFile::create(build, stored, dir)).collect();
+    let weights = weights?;
+    let code = weights::write(&weights, build.threads, progress, || generate(dir))?;
+    std::thread::scope(|scope| {
+        let synced = scope.spawn(|| weights.iter().try_for_each(WeightFile::sync));
+        let manifest = describe(build, dir, code)?;
+        synced.join().expect("does not panic")?;
+        Ok(manifest)
+    })
+}
+
+/// Writes everything besides code and weights, the manifest at last.
+fn describe(build: &Build<'_>, dir: &Path, code: Code) -> Result<Manifest, ArtifactError> {
     let plans = build.plans.iter().map(|stored| (stored.plan, print_plan(&stored.lowered.plan)));
     let ours: Vec<_> = plans.chain([(GRAPH, print_graph(build.graph))]).collect();
     for (name, text) in ours.iter().chain(&build.texts) {
@@ -207,7 +219,7 @@ fn hashes(root: &Path, dir: &Path) -> Result<BTreeMap<String, String>, ArtifactE
 fn hash(path: &Path) -> Result<String, ArtifactError> {
     let mut file = fs::File::open(path).map_err(at(path))?;
     let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; 8 << 20];
+    let mut piece = vec![0; 4 << 20];
     loop {
         match io::Read::read(&mut file, &mut piece).map_err(at(path))? {
             0 => return Ok(hasher.finalize().to_hex().to_string()),

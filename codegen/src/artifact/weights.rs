@@ -1,73 +1,134 @@
-//! `weights.safetensors`, written tensor by tensor: a few of the largest are in memory at a time, whatever the size of
-//! the model.
+//! `weights.safetensors`, written some rows at a time: besides them, the largest tensor whose rows depend on each other is in
+//! memory, whatever the size of the model.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
-use std::sync::Mutex;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
-use fireq_ir::artifact::{SCHEMA, part_name, safetensors_type};
 use fireq_ir::interp::InterpError;
-use fireq_ir::plan::{Buffer, PackedPart, Part, Place, Storage, pack, parts};
-use fireq_ir::{Graph, Op, ValueId};
-use serde_json::json;
+use fireq_ir::plan::{Buffer, PackedPart, Place, pack_rows, parts, pieces};
+use fireq_ir::{ConstData, Graph, Op, ValueId, first_non_finite};
 
+use super::header::lay_out;
 use super::{ArtifactError, Build, Stored, at};
 
-/// Weights in memory at once: what bounds memory, whatever the number of threads.
-const AT_ONCE: usize = 4;
-/// Alignment of the data, and of every tensor whose size and whose predecessors' sizes allow it.
-const ALIGN: usize = 64;
-
 /// A weight of the plan and where its parts go.
-struct Weight<'a> {
-    buffer: &'a Buffer,
-    value: ValueId,
+pub(super) struct Weight<'a> {
+    pub buffer: &'a Buffer,
+    pub value: ValueId,
     /// Offset of each part behind the header, in the order of [`parts`].
-    offsets: Vec<u64>,
+    pub offsets: Vec<u64>,
 }
 
-/// One part of one weight.
-struct Entry {
-    weight: usize,
-    index: usize,
-    name: String,
-    part: Part,
-    shape: Vec<usize>,
-    dtype: &'static str,
-    bytes: usize,
+/// A file of weights that is being written.
+pub(super) struct WeightFile<'a> {
+    graph: &'a Graph,
+    path: PathBuf,
+    file: File,
+    weights: Vec<Weight<'a>>,
+    /// Where the header ends.
+    start: u64,
+    total: u64,
 }
 
-pub(super) fn write(
-    build: &Build<'_>,
-    stored: &Stored<'_>,
-    path: &Path,
-    progress: &(dyn Fn(u64, u64) + Sync),
-) -> Result<(), ArtifactError> {
-    let mut weights = collect(stored);
-    if build.weightless {
-        weights.retain(|weight| has_data(stored.graph, weight.value));
-    }
-    let (header, total) = lay_out(&mut weights, build);
-    let file = File::create(path).map_err(at(path))?;
-    file.write_all_at(&header, 0).map_err(at(path))?;
-    let start = header.len() as u64;
-    file.set_len(start + total).map_err(at(path))?;
-    let done = AtomicU64::new(0);
-    for_each(&weights, build.threads, |weight| {
-        for ((_, bytes), offset) in packed(stored.graph, weight)?.iter().zip(&weight.offsets) {
-            file.write_all_at(bytes, start + offset).map_err(at(path))?;
-            progress(done.fetch_add(bytes.len() as u64, Ordering::Relaxed) + bytes.len() as u64, total);
+impl<'a> WeightFile<'a> {
+    /// The file of a plan in `dir`, with its header and without weights.
+    pub fn create(build: &Build<'_>, stored: &Stored<'a>, dir: &Path) -> Result<Self, ArtifactError> {
+        let mut weights = collect(stored);
+        if build.weightless {
+            weights.retain(|weight| has_data(stored.graph, weight.value));
         }
-        release(stored.graph, weight.value);
+        let (header, total) = lay_out(&mut weights, build);
+        let (path, start) = (dir.join(stored.weights), header.len() as u64);
+        let create = || {
+            let file = File::create(&path)?;
+            file.write_all_at(&header, 0)?;
+            file.set_len(start + total)?;
+            Ok(file)
+        };
+        let file = create().map_err(at(&path))?;
+        Ok(WeightFile { graph: stored.graph, path, file, weights, start, total })
+    }
+
+    /// Has everything on the disk, as far as there is one.
+    pub fn sync(&self) -> Result<(), ArtifactError> {
+        let synced = self.file.sync_all();
+        synced
+            .or_else(|e| if e.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(e) })
+            .map_err(at(&self.path))
+    }
+
+    /// Packs and writes a weight, some rows at a time.
+    fn write(
+        &self,
+        weight: &Weight<'_>,
+        whole: &Mutex<()>,
+        wrote: &dyn Fn(u64),
+    ) -> Result<(), ArtifactError> {
+        let pieces = pieces(self.graph, weight.value, weight.buffer.storage);
+        // What cannot be made in pieces may be large.
+        let _one = (pieces.len() == 1).then(|| whole.lock());
+        let all = pieces.last().map_or(0, |rows| rows.end);
+        // The text of the graph has the hashes of constants, and wants them one after another.
+        let mut read: Vec<_> = constants(self.graph, weight.value).map(|(.., data)| data.reading()).collect();
+        for rows in pieces {
+            for ((part, bytes), offset) in packed(self.graph, weight, &rows)?.iter().zip(&weight.offsets) {
+                let before = part.stored(rows.start).map_or(0, |(_, bytes)| bytes as u64);
+                self.file.write_all_at(bytes, self.start + offset + before).map_err(at(&self.path))?;
+                wrote(bytes.len() as u64);
+            }
+            for constant in &mut read {
+                constant.passed(rows.end, all);
+            }
+        }
         Ok(())
+    }
+}
+
+/// Packs and writes all weights on `threads` threads, this one among them when `meanwhile` is done. Of several errors the
+/// one of `meanwhile` is reported, or that of the first weight.
+pub(super) fn write<T>(
+    files: &[WeightFile<'_>],
+    threads: usize,
+    progress: &(dyn Fn(u64, u64) + Sync),
+    meanwhile: impl FnOnce() -> Result<T, ArtifactError>,
+) -> Result<T, ArtifactError> {
+    let all: Vec<_> = files.iter().flat_map(|file| file.weights.iter().map(move |w| (file, w))).collect();
+    let total = files.iter().map(|file| file.total).sum();
+    let (next, done, whole) = (AtomicUsize::new(0), AtomicU64::new(0), Mutex::new(()));
+    let wrote = |bytes| progress(done.fetch_add(bytes, Ordering::Relaxed) + bytes, total);
+    let first_error: Mutex<Option<(usize, ArtifactError)>> = Mutex::new(None);
+    let take = || {
+        let n = next.fetch_add(1, Ordering::Relaxed);
+        all.get(n).map(|item| (n, item))
+    };
+    let work = || {
+        while let Some((n, (file, weight))) = take() {
+            let Err(error) = file.write(weight, &whole, &wrote) else { continue };
+            next.store(all.len(), Ordering::Relaxed);
+            let mut first = first_error.lock().expect("no thread panics while it holds the lock");
+            if first.as_ref().is_none_or(|(before, _)| n < *before) {
+                *first = Some((n, error));
+            }
+        }
+    };
+    let made = std::thread::scope(|scope| {
+        for _ in 1..threads.min(all.len()) {
+            scope.spawn(work);
+        }
+        let made = meanwhile();
+        if made.is_err() {
+            next.store(all.len(), Ordering::Relaxed);
+        }
+        work();
+        made
     })?;
-    file.sync_all()
-        .or_else(|e| if e.kind() == io::ErrorKind::Unsupported { Ok(()) } else { Err(e) })
-        .map_err(at(path))
+    first_error.into_inner().expect("no thread panicked").map_or(Ok(made), |(_, error)| Err(error))
 }
 
 fn collect<'a>(stored: &Stored<'a>) -> Vec<Weight<'a>> {
@@ -81,124 +142,31 @@ fn collect<'a>(stored: &Stored<'a>) -> Vec<Weight<'a>> {
     stored.lowered.plan.buffers.iter().filter_map(weight).collect()
 }
 
-/// Sets the offsets of all parts and returns the header with the size of what follows it. Tensors of whole cache lines
-/// come first, then those of ever smaller elements, so that every element is aligned to its own size.
-fn lay_out(weights: &mut [Weight<'_>], build: &Build<'_>) -> (Vec<u8>, u64) {
-    let mut entries: Vec<Entry> = weights.iter().enumerate().flat_map(|(n, w)| entries(n, w)).collect();
-    let class = |e: &Entry| if e.bytes.is_multiple_of(ALIGN) { 0 } else { 64 / e.part.dtype.bits().max(8) };
-    entries.sort_by(|a, b| (class(a), &a.name).cmp(&(class(b), &b.name)));
-    let mut header = BTreeMap::from([("__metadata__".to_string(), json!(metadata(weights, build.recipe)))]);
-    let mut offset = 0;
-    for entry in &entries {
-        let end = offset + entry.bytes as u64;
-        let value = json!({"data_offsets": [offset, end], "dtype": entry.dtype, "shape": entry.shape});
-        header.insert(entry.name.clone(), value);
-        weights[entry.weight].offsets[entry.index] = offset;
-        offset = end;
+/// The bytes of each part of some rows, made of finite numbers.
+fn packed<'a>(
+    graph: &'a Graph,
+    weight: &Weight<'_>,
+    rows: &Range<usize>,
+) -> Result<Vec<PackedPart<'a>>, ArtifactError> {
+    let (value, ty) = (weight.value, &weight.buffer.ty);
+    let parts = pack_rows(graph, value, weight.buffer.storage, rows.clone())
+        .map_err(|error| non_finite(graph, value).unwrap_or(error.into()))?;
+    let wrong = |(part, bytes): &&PackedPart<'_>| Some(bytes.len()) != part.stored(rows.len()).map(|s| s.1);
+    if let Some((_, bytes)) = parts.iter().find(wrong) {
+        let reason = format!("{} bytes of data are not {rows:?} of {ty}", bytes.len());
+        return Err(InterpError::Op { op: "const", reason }.into());
     }
-    let mut json = serde_json::to_vec(&header).expect("strings and numbers have a JSON form");
-    json.resize((json.len() + 8).next_multiple_of(ALIGN) - 8, b' ');
-    let length = json.len() as u64;
-    ([&length.to_le_bytes()[..], &json].concat(), offset)
+    // What is computed was checked on the way.
+    let unchecked = parts.iter().any(|(part, bytes)| matches!(bytes, Cow::Borrowed(bytes) if first_non_finite(part.dtype, bytes).is_some()));
+    if unchecked { Err(non_finite(graph, value).expect("it is there")) } else { Ok(parts) }
 }
 
-/// Which layout the file has, and for each weight of codes the type that its parts stand for.
-fn metadata(weights: &[Weight<'_>], recipe: &str) -> BTreeMap<String, String> {
-    let mut metadata: BTreeMap<String, String> = [
-        ("format", "fireq"),
-        ("version", &SCHEMA.to_string()),
-        ("recipe", recipe),
-        ("blocked32", BLOCKED_NOTE),
-        ("plain", PLAIN_NOTE),
-        ("records", RECORDS_NOTE),
-    ]
-    .map(|(key, value)| (key.to_string(), value.to_string()))
-    .into();
-    for Weight { buffer, .. } in weights {
-        let Place::Weight(name) = &buffer.place else { continue };
-        if buffer.ty.dtype.is_code() {
-            let order = if buffer.storage == Storage::Plain { "plain" } else { buffer.storage.name() };
-            metadata.insert(format!("layout.{name}"), format!("{order} {}", buffer.ty));
-        }
-    }
-    metadata
-}
-
-const BLOCKED_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j in its low and code j+16 in its high \
-     nibble; the group of every scale is padded with zeros to whole blocks; value = outer * e4m3(code * scale) under \
-     e4m3 scales";
-
-const PLAIN_NOTE: &str = "i4 codes two to a byte, low nibble first, row after row; value = outer * e4m3(code * scale) \
-     under e4m3 scales";
-
-const RECORDS_NOTE: &str = "per 64 rows and 128 columns 4096 bytes of i4 codes in the order of wgmma's operand A, then e4m3 \
-     scales of each row and group; 16 bytes for half h of the columns, warp w, lane 4g+t: words of rows 16w+g, 16w+g+8, \
-     again for the next 32 columns, each with columns 4t..4t+4 and 16+4t..16+4t+4, low nibble first; scales of rows g and \
-     g+8 are neighbours; value = outer * e4m3(code * scale)";
-
-fn entries(weight: usize, w: &Weight<'_>) -> Vec<Entry> {
-    let Place::Weight(name) = &w.buffer.place else { return vec![] };
-    let rows = w.buffer.ty.shape.rows().fixed().unwrap_or(0);
-    let vector = w.buffer.ty.shape.0.len() == 1;
-    let list = parts(&w.buffer.ty, w.buffer.storage).unwrap_or_default();
-    let entry = |(index, part): (usize, Part)| {
-        let (dtype, shape) = safetensors_type(&part, rows, vector);
-        Entry {
-            weight,
-            index,
-            name: part_name(name, &part),
-            shape,
-            dtype,
-            bytes: part.stored(rows).map_or(0, |(_, bytes)| bytes),
-            part,
-        }
-    };
-    list.into_iter().enumerate().map(entry).collect()
-}
-
-/// Runs `work` on every weight, on `threads` threads at most. Of several errors that of the first weight is reported.
-fn for_each<'a>(
-    weights: &'a [Weight<'a>],
-    threads: usize,
-    work: impl Fn(&'a Weight<'a>) -> Result<(), ArtifactError> + Sync,
-) -> Result<(), ArtifactError> {
-    let next = AtomicUsize::new(0);
-    let first_error: Mutex<Option<(usize, ArtifactError)>> = Mutex::new(None);
-    std::thread::scope(|scope| {
-        for _ in 0..threads.min(weights.len()).clamp(1, AT_ONCE) {
-            scope.spawn(|| {
-                while let Some(weight) = weights.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let Err(error) = work(weight) else { continue };
-                    next.store(weights.len(), Ordering::Relaxed);
-                    let index = weights.iter().position(|w| std::ptr::eq(w, weight)).unwrap_or(0);
-                    let mut first = first_error.lock().expect("no thread panics while it holds the lock");
-                    if first.as_ref().is_none_or(|(n, _)| index < *n) {
-                        *first = Some((index, error));
-                    }
-                }
-            });
-        }
-    });
-    first_error.into_inner().expect("no thread panicked").map_or(Ok(()), |(_, error)| Err(error))
-}
-
-fn packed<'a>(graph: &'a Graph, weight: &Weight<'_>) -> Result<Vec<PackedPart<'a>>, ArtifactError> {
-    for leaf in leaves(graph, weight.value) {
-        let Op::Const { name } = graph.op(leaf) else { continue };
-        let bad = graph.constants.get(name).and_then(|data| data.first_non_finite(graph.ty(leaf).dtype));
-        if let Some(element) = bad {
-            return Err(ArtifactError::NonFinite { tensor: name.to_string(), element });
-        }
-    }
-    let parts = pack(graph, weight.value, weight.buffer.storage)?;
-    let rows = weight.buffer.ty.shape.rows().fixed().unwrap_or(0);
-    match parts.iter().find(|(part, bytes)| Some(bytes.len()) != part.stored(rows).map(|(_, bytes)| bytes)) {
-        None => Ok(parts),
-        Some((_, bytes)) => {
-            let reason = format!("{} bytes of data are not {}", bytes.len(), weight.buffer.ty);
-            Err(InterpError::Op { op: "const", reason }.into())
-        }
-    }
+/// The first number of an expression's constants that is not finite.
+fn non_finite(graph: &Graph, value: ValueId) -> Option<ArtifactError> {
+    constants(graph, value).find_map(|(name, leaf, data)| {
+        let element = data.first_non_finite(graph.ty(leaf).dtype)?;
+        Some(ArtifactError::NonFinite { tensor: name.to_string(), element })
+    })
 }
 
 fn has_data(graph: &Graph, value: ValueId) -> bool {
@@ -208,17 +176,15 @@ fn has_data(graph: &Graph, value: ValueId) -> bool {
     })
 }
 
-fn release(graph: &Graph, value: ValueId) {
-    for leaf in leaves(graph, value) {
-        if let Op::Const { name } = graph.op(leaf)
-            && let Some(data) = graph.constants.get(name)
-        {
-            data.release();
-        }
-    }
+/// The constants that an expression is made of, as far as there is data.
+fn constants(graph: &Graph, value: ValueId) -> impl Iterator<Item = (&Arc<str>, ValueId, &ConstData)> {
+    leaves(graph, value).into_iter().filter_map(|leaf| {
+        let Op::Const { name } = graph.op(leaf) else { return None };
+        Some((name, leaf, graph.constants.get(name)?))
+    })
 }
 
-/// The constants that an expression is made of.
+/// The values that an expression is made of.
 fn leaves(graph: &Graph, value: ValueId) -> Vec<ValueId> {
     let operands = graph.operands(value);
     if operands.is_empty() {

@@ -35,7 +35,7 @@ pub enum ConstData {
         /// Which of them belong to the constant.
         range: Range<usize>,
         /// Their hash, once it was asked for.
-        hash: Arc<OnceLock<Option<Arc<str>>>>,
+        hash: Arc<OnceLock<Arc<str>>>,
     },
     /// Left out of the text this graph came from; the hash, if it was printed, is kept.
     Elided {
@@ -100,28 +100,75 @@ impl ConstData {
     /// The index of the first NaN or infinity when the bytes are numbers of `dtype`; `None` when there is none, when
     /// the dtype has none, and for elided data. Whoever consumes a constant checks this: weights are never read before.
     pub fn first_non_finite(&self, dtype: DType) -> Option<usize> {
-        let bytes = self.bytes()?;
-        match dtype {
-            DType::F32 => position32(bytes, 0x7f80_0000),
-            DType::F16 => position16(bytes, 0x7c00),
-            DType::BF16 => position16(bytes, 0x7f80),
-            DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
-            DType::I4 | DType::I32 => None,
-        }
+        first_non_finite(dtype, self.bytes()?)
     }
 
     /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Computed once for all clones;
-    /// mapped memory is given back.
+    /// mapped memory is given back on the way.
     pub fn hash(&self) -> Option<Arc<str>> {
-        let compute = || {
-            let hash = blake3::hash(self.bytes()?).to_hex()[..16].into();
-            self.release();
-            Some(hash)
-        };
         match self {
-            ConstData::Bytes { hash, .. } => hash.get_or_init(compute).clone(),
             ConstData::Elided { hash } => hash.clone(),
+            ConstData::Bytes { hash, range, .. } => {
+                if hash.get().is_none() {
+                    let (mut reading, steps) = (self.reading(), range.len().div_ceil(STEP).max(1));
+                    (1..=steps).for_each(|step| reading.passed(step, steps));
+                }
+                hash.get().cloned()
+            }
         }
+    }
+
+    /// For someone who reads the data from its beginning to its end.
+    pub fn reading(&self) -> Reading<'_> {
+        let known = matches!(self, ConstData::Bytes { hash, .. } if hash.get().is_some());
+        let hasher = (!known).then(|| Box::new(blake3::Hasher::new()));
+        Reading { data: self, hasher, hashed: 0, released: 0 }
+    }
+}
+
+/// How far someone has read a constant. What was read is hashed while it is at hand, so that [`ConstData::hash`] needs not
+/// read it again, and memory behind mapped bytes is given back.
+pub struct Reading<'a> {
+    data: &'a ConstData,
+    /// Unless the hash is known.
+    hasher: Option<Box<blake3::Hasher>>,
+    hashed: usize,
+    released: usize,
+}
+
+/// Mapped memory is given back in steps of this many bytes: few enough to be small beside a tensor, and worth the call.
+const STEP: usize = 2 << 20;
+
+impl Reading<'_> {
+    /// Says that `part` of `all` equal parts are read.
+    pub fn passed(&mut self, part: usize, all: usize) {
+        let (ConstData::Bytes { owner, range, hash }, Some(bytes)) = (self.data, self.data.bytes()) else {
+            return;
+        };
+        let last = part >= all;
+        let end = if last { bytes.len() } else { bytes.len() / all * part };
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[self.hashed..end]);
+            self.hashed = end;
+        }
+        if last || end - self.released >= STEP {
+            owner.release(range.start + self.released..range.start + end);
+            self.released = end;
+        }
+        if let Some(hasher) = self.hasher.take_if(|_| last) {
+            hash.get_or_init(|| hasher.finalize().to_hex()[..16].into());
+        }
+    }
+}
+
+/// The index of the first NaN or infinity in bytes of numbers; `None` for dtypes that have none.
+pub fn first_non_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
+    match dtype {
+        DType::F32 => position32(bytes, 0x7f80_0000),
+        DType::F16 => position16(bytes, 0x7c00),
+        DType::BF16 => position16(bytes, 0x7f80),
+        DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
+        DType::I4 | DType::I32 => None,
     }
 }
 
@@ -198,6 +245,39 @@ mod tests {
                 assert_eq!(holding(f16).first_non_finite(DType::F16), Some(at));
             }
         }
+    }
+
+    #[test]
+    fn the_hash_is_that_of_all_bytes_however_they_were_read() {
+        let bytes: Vec<u8> = (0..3 * STEP + 12).map(|i| (i * i / 7) as u8).collect();
+        let expected: Arc<str> = blake3::hash(&bytes).to_hex()[..16].into();
+        assert_eq!(holding(bytes.clone()).hash(), Some(expected.clone()));
+        for parts in [1, 3, 100] {
+            let data = holding(bytes.clone());
+            let mut reading = data.reading();
+            (1..=parts).for_each(|part| reading.passed(part, parts));
+            let ConstData::Bytes { hash, .. } = &data else { panic!() };
+            assert_eq!(hash.get(), Some(&expected), "{parts} parts");
+        }
+    }
+
+    #[test]
+    fn what_was_read_is_released_once_in_steps() {
+        struct Released(Vec<u8>, std::sync::Mutex<Vec<Range<usize>>>);
+        impl ByteSource for Released {
+            fn bytes(&self) -> &[u8] {
+                &self.0
+            }
+            fn release(&self, range: Range<usize>) {
+                self.1.lock().unwrap().push(range);
+            }
+        }
+        let source = Arc::new(Released(vec![1; 2 * STEP + 100], std::sync::Mutex::default()));
+        ConstData::shared(source.clone(), 40..2 * STEP + 90).hash();
+        let released = source.1.lock().unwrap();
+        assert!((2..=3).contains(&released.len()), "{released:?}");
+        assert_eq!((released[0].start, released.last().unwrap().end), (40, 2 * STEP + 90));
+        assert!(released.windows(2).all(|pair| pair[0].end == pair[1].start), "{released:?}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub const MIN_SUBNORMAL: f32 = 0.001953125;
 /// `rn8`: rounds to the nearest E4M3 value, ties to even, saturating at ±448. NaN stays NaN.
 ///
 /// Source: FireQ's contract, section "Notation"; OCP 8-bit floating point specification.
+#[inline]
 pub fn round(x: f32) -> f32 {
     if x.is_nan() {
         return x;
@@ -22,16 +23,18 @@ pub fn round(x: f32) -> f32 {
 }
 
 /// The byte of an E4M3 value: `round(x)` must equal `x`. Sign, four exponent bits (bias 7), three mantissa bits.
+#[inline]
 pub fn encode(x: f32) -> u8 {
-    let sign = if x.is_sign_negative() { 0x80 } else { 0 };
-    let magnitude = x.abs();
-    if magnitude < MIN_NORMAL {
-        return sign | (magnitude / MIN_SUBNORMAL) as u8;
-    }
-    sign | ((magnitude.to_bits() >> 20) - (120 << 3)) as u8
+    // Behind 2¹⁴ the lowest bits of f32 count the smallest subnormal.
+    const BEHIND: f32 = MIN_SUBNORMAL * (1 << 23) as f32;
+    let (sign, magnitude) = ((x.to_bits() >> 24) as u8 & 0x80, x.abs());
+    let normal = (magnitude.to_bits() >> 20) as u8;
+    let subnormal = (magnitude + BEHIND).to_bits() as u8;
+    sign | if magnitude < MIN_NORMAL { subnormal } else { normal.wrapping_sub((120u32 << 3) as u8) }
 }
 
 /// The value of an E4M3 byte. The two NaN bytes, 0x7f and 0xff, decode to NaN.
+#[inline]
 pub fn decode(byte: u8) -> f32 {
     let (exponent, mantissa) = (u32::from(byte >> 3 & 15), u32::from(byte & 7));
     let magnitude = match (exponent, mantissa) {

@@ -46,19 +46,43 @@ impl Fit {
     }
 
     /// The scale for a group of I4 codes, as `dtype` stores it.
+    #[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+    #[inline(always)]
     pub(crate) fn scale(self, group: &[f32], dtype: DType) -> f32 {
-        let extreme = extreme(group);
         match self {
-            Fit::Absmax => round_scale(extreme.abs() / self.top(), dtype),
-            Fit::Signed => signed_scale(extreme, 1.0, dtype),
-            Fit::Clipped => clipped_scale(group, extreme, dtype),
+            Fit::Absmax => round_scale(largest(group) / self.top(), dtype),
+            Fit::Signed => signed_scale(extreme(group), 1.0, dtype),
+            Fit::Clipped => clipped_scale(group, extreme(group), dtype),
         }
     }
 }
 
+/// The largest magnitude; 0 without elements. What is not a number is passed over.
+#[inline(always)]
+pub(crate) fn largest(group: &[f32]) -> f32 {
+    // Independent chains, which vectors hold and processors overlap, and then their halves.
+    const CHAINS: usize = 32;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let (chunks, rest) = group.as_chunks::<CHAINS>();
+    let mut tops = [0.0f32; CHAINS];
+    for chunk in chunks {
+        tops.iter_mut().zip(chunk).for_each(|(top, x)| *top = larger(*top, x.abs()));
+    }
+    tops.iter_mut().zip(rest).for_each(|(top, x)| *top = larger(*top, x.abs()));
+    let mut half = CHAINS / 2;
+    while half > 0 {
+        (0..half).for_each(|i| tops[i] = larger(tops[i], tops[i + half]));
+        half /= 2;
+    }
+    tops[0]
+}
+
 /// The first element of largest magnitude; 0 without one.
-pub(crate) fn extreme(group: &[f32]) -> f32 {
-    group.iter().fold(0.0f32, |m, x| if x.abs() > m.abs() { *x } else { m })
+#[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+#[inline(always)]
+fn extreme(group: &[f32]) -> f32 {
+    let top = largest(group);
+    if top > 0.0 { group.iter().copied().find(|x| x.abs() == top).unwrap_or(0.0) } else { 0.0 }
 }
 
 /// `(m / −8) · ratio`, rounded in this order.
@@ -136,6 +160,22 @@ mod tests {
 
     fn i4_row(dtype: DType) -> Format {
         Format { dtype: DType::I4, scheme: crate::Scheme::row(dtype) }
+    }
+
+    #[test]
+    fn the_extreme_is_the_first_of_the_largest_wherever_it_stands() {
+        for n in [1, 31, 32, 33, 100] {
+            for at in 0..n {
+                let mut group = vec![0.25f32; n];
+                group[n - 1] = 2.0;
+                group[at] = -2.0;
+                let first = group.iter().copied().find(|x| x.abs() == 2.0).unwrap();
+                assert_eq!((largest(&group), extreme(&group)), (2.0, first), "{at} of {n}");
+                group[at] = f32::NAN;
+                assert_eq!(largest(&group), group.iter().copied().fold(0.0, f32::max));
+            }
+        }
+        assert!(extreme(&[-0.0, -0.0]).is_sign_positive() && extreme(&[]) == 0.0);
     }
 
     #[test]

@@ -117,7 +117,7 @@ mod shape;
 mod types;
 
 pub use attr::{Attr, AttrError, Attribute, Quoted};
-pub use constant::{ByteSource, ConstData, SharedBytes};
+pub use constant::{ByteSource, ConstData, Reading, SharedBytes, first_non_finite};
 pub use dtype::{DTYPES, DType};
 pub use fit::{CLIP_RATIOS, FITS, Fit};
 pub use graph::{Graph, Node, ValueId};

@@ -2,8 +2,8 @@
 
 use rayon::prelude::*;
 
-use crate::fit::extreme;
-use crate::{DType, Fit, Format, Level, e4m3};
+use crate::fit::largest;
+use crate::{DType, Fit, Format, e4m3};
 
 /// The largest magnitude of a scale of a weight row in units of its outer scale. A power of two: the group that sets it
 /// keeps every table entry exact, and 8·32 stays far below the largest E4M3 value.
@@ -22,20 +22,27 @@ pub struct Quantized {
     pub scales: Vec<Vec<f32>>,
 }
 
+/// Numbers that one task quantizes or packs: they stay in a core's cache, and are worth a task.
+pub(crate) const PIECE: usize = 1 << 17;
+
 impl Quantized {
-    /// Quantizes rows of `cols` numbers (section 2 for two levels, sections 3 and 6 for one). Rows are independent and
+    /// Quantizes rows of `cols` numbers (section 2 for two levels, sections 3 and 6 for one). Rows are independent, and many
     /// run in parallel; the result does not depend on the number of threads.
     pub fn from_rows(x: &[f32], cols: usize, format: &Format, fit: Fit) -> Self {
-        let cols = cols.max(1);
-        let counts: Vec<usize> = format.scheme.0.iter().map(|l| l.count(cols)).collect();
-        let rows: Vec<(Vec<i8>, Vec<Vec<f32>>)> =
-            x.par_chunks(cols).map(|row| quantize_row(row, format, fit)).collect();
-        let mut codes = Vec::with_capacity(x.len());
-        let mut scales: Vec<Vec<f32>> = counts.iter().map(|n| Vec::with_capacity(n * rows.len())).collect();
-        for (row_codes, row_scales) in rows {
-            codes.extend(row_codes);
-            scales.iter_mut().zip(row_scales).for_each(|(all, row)| all.extend(row));
+        let (cols, levels) = (cols.max(1), &format.scheme.0);
+        let (rows, count) = (x.len().div_ceil(cols), levels[0].count(cols));
+        let (mut codes, mut inner, mut outer) = (vec![0; x.len()], vec![0.0; rows * count], vec![1.0; rows]);
+        let piece = (PIECE / cols).max(1);
+        if rows <= piece {
+            Rows { cols, x, codes: &mut codes, inner: &mut inner, outer: &mut outer }.quantize(format, fit);
+        } else {
+            let scales = inner.par_chunks_mut(piece * count).zip(outer.par_chunks_mut(piece));
+            let numbers = x.par_chunks(piece * cols).zip(codes.par_chunks_mut(piece * cols));
+            numbers.zip(scales).for_each(|((x, codes), (inner, outer))| {
+                Rows { cols, x, codes, inner, outer }.quantize(format, fit);
+            });
         }
+        let scales = [inner, outer].into_iter().take(levels.len()).collect();
         Quantized { format: format.clone(), cols, codes, scales }
     }
 
@@ -100,57 +107,101 @@ pub fn round_scale(scale: f32, dtype: DType) -> f32 {
     }
 }
 
-fn quantize_row(row: &[f32], format: &Format, fit: Fit) -> (Vec<i8>, Vec<Vec<f32>>) {
-    let levels = &format.scheme.0;
-    if levels.len() == 1 {
-        let (codes, scales) = quantize_groups(row, format.dtype, levels[0], fit);
-        return (codes, vec![scales]);
+/// Rows of numbers, and where their codes and scales go.
+struct Rows<'a> {
+    cols: usize,
+    x: &'a [f32],
+    codes: &'a mut [i8],
+    /// Scales of the innermost level, row by row.
+    inner: &'a mut [f32],
+    /// One for each row.
+    outer: &'a mut [f32],
+}
+
+impl Rows<'_> {
+    /// Finds codes and scales. Every machine gets the same bits, some of them sooner.
+    fn quantize(self, format: &Format, fit: Fit) {
+        #[cfg(target_arch = "x86_64")]
+        if is_x86_feature_detected!("avx2") {
+            // SAFETY: this machine has what the function was compiled for.
+            return unsafe { self.quantize_avx2(format, fit) };
+        }
+        self.quantize_each(format, fit);
     }
-    let outer = outer_scale(row, fit);
-    let scaled: Vec<f32> = row.iter().map(|w| w / outer).collect();
-    let (codes, scales) = quantize_groups(&scaled, format.dtype, levels[0], fit);
-    (codes, vec![scales, vec![outer]])
+
+    #[cfg(target_arch = "x86_64")]
+    #[target_feature(enable = "avx2")]
+    fn quantize_avx2(self, format: &Format, fit: Fit) {
+        self.quantize_each(format, fit);
+    }
+
+    #[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+    #[inline(always)]
+    fn quantize_each(self, format: &Format, fit: Fit) {
+        let (level, scaled) = (format.scheme.0[0], format.scheme.0.len() == 2);
+        let mut units = vec![0.0; if scaled { self.cols } else { 0 }];
+        let numbers = self.x.chunks(self.cols).zip(self.codes.chunks_mut(self.cols));
+        let scales = self.inner.chunks_mut(level.count(self.cols)).zip(self.outer);
+        for ((row, codes), (inner, outer)) in numbers.zip(scales) {
+            let mut numbers = row;
+            if scaled {
+                *outer = outer_scale(row, fit);
+                units.iter_mut().zip(row).for_each(|(unit, x)| *unit = x / *outer);
+                numbers = &units[..row.len()];
+            }
+            let extent = level.extent(row.len());
+            for ((group, codes), scale) in numbers.chunks(extent).zip(codes.chunks_mut(extent)).zip(inner) {
+                *scale = quantize_group(group, format.dtype, level.dtype, fit, codes);
+            }
+        }
+    }
 }
 
 /// The outer scale of a weight row: puts the row's largest group scale at [`WEIGHT_SCALE_TOP`]; 1 for a zero row.
+#[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+#[inline(always)]
 fn outer_scale(row: &[f32], fit: Fit) -> f32 {
-    let outer = extreme(row).abs() / (fit.top() * WEIGHT_SCALE_TOP);
+    let outer = largest(row) / (fit.top() * WEIGHT_SCALE_TOP);
     if outer >= f32::MIN_POSITIVE { outer } else { 1.0 }
 }
 
-fn quantize_groups(row: &[f32], dtype: DType, level: Level, fit: Fit) -> (Vec<i8>, Vec<f32>) {
-    let mut codes = Vec::with_capacity(row.len());
-    let mut scales = Vec::with_capacity(level.count(row.len()));
-    for group in row.chunks(level.extent(row.len())) {
-        if dtype == DType::I4 {
-            let scale = fit.scale(group, level.dtype);
-            scales.push(scale);
-            codes.extend(group.iter().map(|x| nearest_i4(*x, scale)));
-        } else {
-            let scale = e4m3_scale(group, level.dtype);
-            scales.push(scale);
-            codes.extend(group.iter().map(|x| e4m3::encode(e4m3::round(x / scale)) as i8));
-        }
+/// Fills in the codes of a group and returns its scale.
+#[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+#[inline(always)]
+fn quantize_group(group: &[f32], dtype: DType, stored: DType, fit: Fit, codes: &mut [i8]) -> f32 {
+    if dtype == DType::I4 {
+        let scale = fit.scale(group, stored);
+        codes.iter_mut().zip(group).for_each(|(code, x)| *code = nearest_i4(*x, scale));
+        scale
+    } else {
+        let scale = e4m3_scale(group, stored);
+        let code = |x: f32| e4m3::encode(e4m3::round(x / scale)) as i8;
+        codes.iter_mut().zip(group).for_each(|(to, x)| *to = code(*x));
+        scale
     }
-    (codes, scales)
 }
 
 /// absmax/448 as its dtype stores it; 1 for all zeros, so that nothing is divided by zero.
+#[expect(clippy::inline_always, reason = "compiled for the vectors of each caller")]
+#[inline(always)]
 fn e4m3_scale(group: &[f32], dtype: DType) -> f32 {
-    let scale = round_scale(extreme(group).abs() / e4m3::MAX, dtype);
+    let scale = round_scale(largest(group) / e4m3::MAX, dtype);
     if scale > 0.0 { scale } else { 1.0 }
 }
 
 /// The nearest integer code, ties to even. A scale that rounded to zero has only zeros under it.
+#[inline]
 pub(crate) fn nearest_i4(x: f32, scale: f32) -> i8 {
-    // Adding one and a half times 2²³ leaves f32 no bits below 1; not a call where processors have no instruction for it.
+    // Adding one and a half times 2²³ leaves f32 no bits below 1, and the code in the lowest ones; not a call where
+    // processors have no instruction for it, and many at a time where they have vectors.
     const WHOLE: f32 = 12_582_912.0;
-    if scale == 0.0 { 0 } else { (((x / scale).clamp(-8.0, 7.0) + WHOLE) - WHOLE) as i8 }
+    if scale == 0.0 { 0 } else { ((x / scale).clamp(-8.0, 7.0) + WHOLE).to_bits() as i8 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit::FITS;
 
     fn wave(n: usize, scale: f32) -> Vec<f32> {
         (0..n).map(|i| ((i * i + 7 * i) as f32 * 0.37).sin() * scale).collect()
@@ -159,6 +210,37 @@ mod tests {
     fn error(x: &[f32], y: &[f32]) -> f32 {
         let num: f32 = x.iter().zip(y).map(|(a, b)| (a - b).powi(2)).sum();
         (num / x.iter().map(|a| a * a).sum::<f32>()).sqrt()
+    }
+
+    #[test]
+    fn wider_vectors_and_more_tasks_give_the_same_bits() {
+        let formats = [Format::weight(128), Format::weight(32), Format::kv(64), Format::activation()];
+        let cases = formats.iter().flat_map(|format| FITS.map(|fit| (format, fit)));
+        for ((format, fit), cols) in cases.flat_map(|case| [200, 256].map(|cols| (case, cols))) {
+            let mut x = wave(2 * PIECE, 0.1);
+            x.truncate(x.len() / cols * cols);
+            x[..cols].fill(-0.0);
+            (x[cols + 3], x[cols + 4]) = (-0.5, 0.5);
+            let found = Quantized::from_rows(&x, cols, format, fit);
+            let (mut codes, mut outer) = (vec![0; x.len()], vec![1.0; x.len() / cols]);
+            let mut inner = vec![0.0; found.scales[0].len()];
+            let rows = Rows { cols, x: &x, codes: &mut codes, inner: &mut inner, outer: &mut outer };
+            rows.quantize_each(format, fit);
+            let bits = |scales: &[f32]| scales.iter().map(|s| s.to_bits()).collect::<Vec<_>>();
+            assert!(codes == found.codes && bits(&inner) == bits(&found.scales[0]), "{format} {fit}");
+            assert!(found.scales.get(1).is_none_or(|scales| bits(scales) == bits(&outer)), "{format} {fit}");
+        }
+    }
+
+    #[test]
+    fn codes_are_the_nearest_integers() {
+        for x in (-4000..4000).map(|i| i as f32 / 256.0).chain([1e30, -1e30, f32::INFINITY, -0.0]) {
+            for scale in [1.0f32, -0.75, 0.375, 448.0] {
+                let expected = (x / scale).clamp(-8.0, 7.0).round_ties_even() as i8;
+                assert_eq!(nearest_i4(x, scale), expected, "{x} / {scale}");
+            }
+            assert_eq!(nearest_i4(x, 0.0), 0);
+        }
     }
 
     #[test]

@@ -53,7 +53,7 @@ impl ByteSource for Mapped {
 
     #[cfg(unix)]
     fn release(&self, range: Range<usize>) {
-        let inside = range.start.min(self.map.len())..range.end.min(self.map.len());
+        let inside = around(&self.map, &range);
         // SAFETY: the mapping is shared and never written, so dropped pages come back from the file unchanged.
         let advised = unsafe {
             self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, inside.start, inside.len())
@@ -61,6 +61,17 @@ impl ByteSource for Mapped {
         // Advice that is not taken costs memory, not correctness.
         drop(advised);
     }
+}
+
+/// A range and what may have been mapped along with it: kernels map what surrounds a page that is read, as far as one table of
+/// pages reaches. What others read there comes back.
+#[cfg(unix)]
+fn around(map: &[u8], range: &Range<usize>) -> Range<usize> {
+    const TABLE: usize = 2 << 20;
+    let base = map.as_ptr() as usize % TABLE;
+    let start = (base + range.start) / TABLE * TABLE;
+    let end = (base + range.end).next_multiple_of(TABLE);
+    start.saturating_sub(base).min(map.len())..(end - base).min(map.len())
 }
 
 const SINGLE: &str = "model.safetensors";

@@ -3,16 +3,19 @@
 //! It is naive: one operation at a time, sums in f64 rounded once to f32, the numeric contract followed to the letter.
 
 mod attention;
+mod constant;
 mod ops;
 mod tensor;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use crate::fused::{self, Slot};
 use crate::{Graph, Op, Type, ValueId};
 
+pub use constant::eval_constant;
+pub(crate) use constant::{eval_rows, row_wise};
 pub(crate) use tensor::widen;
 pub use tensor::{Data, Tensor};
 
@@ -94,7 +97,7 @@ pub fn interpret_observed(
         let tensor = match graph.op(value) {
             Op::Input { name } => given("input", name, graph, value, inputs)?,
             Op::Cache { name } => given("cache", name, graph, value, caches)?,
-            Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
+            Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name), None)?,
             op => eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
         };
         let cache = operands.first().and_then(|c| graph.op(*c).name());
@@ -107,39 +110,6 @@ pub fn interpret_observed(
     }
     let outputs = graph.outputs.iter().map(|v| values[v].clone()).collect();
     Ok(Outcome { outputs, caches: after })
-}
-
-/// The value of an expression over constants only. What it shares is computed once, however deep it is, and held only as
-/// long as it is needed.
-pub fn eval_constant(graph: &Graph, value: ValueId) -> Result<Tensor, InterpError> {
-    let order = operands_first(graph, value);
-    let mut uses: BTreeMap<ValueId, usize> = BTreeMap::new();
-    order.iter().flat_map(|v| graph.operands(*v)).for_each(|v| *uses.entry(v).or_default() += 1);
-    let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
-    for value in order {
-        let operands = graph.operands(value);
-        let tensor = match graph.op(value) {
-            Op::Const { name } => Tensor::constant(name, graph.ty(value), graph.constants.get(name))?,
-            op => eval(op, &operands.iter().map(|v| &values[v]).collect::<Vec<_>>())?,
-        };
-        values.insert(value, tensor);
-        drop_dead(graph, &operands, &mut uses, &mut values);
-    }
-    values.remove(&value).ok_or(InterpError::Op { op: "const", reason: "has no value".into() })
-}
-
-/// What a value is computed from, each before what reads it, and the value itself.
-fn operands_first(graph: &Graph, value: ValueId) -> Vec<ValueId> {
-    let (mut order, mut seen, mut stack) = (vec![], BTreeSet::new(), vec![(value, false)]);
-    while let Some((value, read)) = stack.pop() {
-        if read {
-            order.push(value);
-        } else if seen.insert(value) {
-            stack.push((value, true));
-            stack.extend(graph.operands(value).into_iter().rev().map(|v| (v, false)));
-        }
-    }
-    order
 }
 
 /// The result of an operation on operands of fixed shapes; a fused one is computed as the operations that it stands for.

@@ -1,8 +1,11 @@
 //! Values of the interpreter.
 
+use std::ops::Range;
+
 use half::{bf16, f16};
 
 use super::InterpError;
+use crate::constant::first_non_finite;
 use crate::plan::unpack_plain;
 use crate::quant::Quantized;
 use crate::{ConstData, DType, Dim, Fit, Shape, Type};
@@ -98,26 +101,40 @@ impl Tensor {
         }
     }
 
-    /// The value of a constant; random by name when its data was elided.
-    pub(super) fn constant(name: &str, ty: &Type, data: Option<&ConstData>) -> Result<Self, InterpError> {
+    /// The value of a constant, or of some of it along its first dimension; random by name when its data was elided, and
+    /// whole.
+    pub(super) fn constant(
+        name: &str,
+        ty: &Type,
+        data: Option<&ConstData>,
+        rows: Option<Range<usize>>,
+    ) -> Result<Self, InterpError> {
         let fail = |reason: &str| InterpError::Op { op: "const", reason: format!("`{name}`: {reason}") };
         let elements = ty.shape.elements().ok_or_else(|| fail("has no fixed shape"))?;
         let Some(ConstData::Bytes { .. }) = data else { return Ok(Self::random(name, ty, elements)) };
+        let bytes = data.and_then(ConstData::bytes).unwrap_or_default();
+        let all = ty.shape.0.first().and_then(Dim::fixed).unwrap_or(1);
+        let rows = rows.unwrap_or(0..all);
         if !ty.scheme.is_plain() {
-            let tensor = data.and_then(ConstData::bytes).and_then(|bytes| unpack_plain(ty, bytes));
+            let tensor = unpack_plain(ty, bytes, rows);
             return tensor.ok_or_else(|| fail("its codes and scales do not have the sizes of its type"));
         }
-        let bytes = data.and_then(ConstData::bytes).filter(|b| b.len() == elements * ty.dtype.bits() / 8);
-        let bytes = bytes.ok_or_else(|| fail("its data does not have the size of its type"))?;
+        if bytes.len() != elements * ty.dtype.bits() / 8 {
+            return Err(fail("its data does not have the size of its type"));
+        }
+        let mut ty = ty.clone();
+        ty.shape.0.iter_mut().take(1).for_each(|dim| *dim = Dim::Fixed(rows.len()));
+        let bytes = &bytes[bytes.len() / all.max(1) * rows.start..bytes.len() / all.max(1) * rows.end];
         if ty.dtype == DType::I32 {
-            let values = bytes.chunks_exact(4).map(|b| i32::from_le_bytes(b.try_into().unwrap_or_default()));
-            return Ok(Tensor { ty: ty.clone(), data: Data::Int(values.collect()) });
+            let values = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            return Ok(Tensor { ty, data: Data::Int(values) });
         }
         let values = widen(ty.dtype, bytes).ok_or_else(|| fail("its dtype has no plain numbers"))?;
-        if let Some(at) = values.iter().position(|v| !v.is_finite()) {
-            return Err(fail(&format!("element {at} is {}; weights must be finite", values[at])));
+        if let Some(at) = first_non_finite(ty.dtype, bytes) {
+            let element = at + elements / all.max(1) * rows.start;
+            return Err(fail(&format!("element {element} is {}; weights must be finite", values[at])));
         }
-        Ok(Tensor { ty: ty.clone(), data: Data::Float(values) })
+        Ok(Tensor { ty, data: Data::Float(values) })
     }
 
     fn random(name: &str, ty: &Type, elements: usize) -> Self {
@@ -140,13 +157,11 @@ impl Tensor {
 
 /// Numbers of a float dtype, little endian, as f32; `None` for other dtypes.
 pub(crate) fn widen(dtype: DType, bytes: &[u8]) -> Option<Vec<f32>> {
-    let pairs = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]));
+    let halves = bytes.as_chunks().0.iter().map(|b| u16::from_le_bytes(*b));
     match dtype {
-        DType::F32 => {
-            Some(bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
-        }
-        DType::BF16 => Some(pairs.map(|b| f32::from_bits(u32::from(b) << 16)).collect()),
-        DType::F16 => Some(pairs.map(|b| f16::from_bits(b).to_f32()).collect()),
+        DType::F32 => Some(bytes.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect()),
+        DType::BF16 => Some(halves.map(|b| f32::from_bits(u32::from(b) << 16)).collect()),
+        DType::F16 => Some(halves.map(|b| f16::from_bits(b).to_f32()).collect()),
         _ => None,
     }
 }

@@ -9,7 +9,7 @@ mod verify;
 
 pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, lower_fused, output_name};
 pub(crate) use pack::unpack_plain;
-pub use pack::{PackedPart, constant_data, pack, pack_tensor, unpack};
+pub use pack::{PackedPart, constant_data, pack, pack_rows, pack_tensor, pieces, unpack};
 pub use storage::{BLOCK, Part, Storage, parts, pitch};
 pub use text::{launch_text, parse_plan, print_plan};
 pub use verify::{PlanError, verify_plan};

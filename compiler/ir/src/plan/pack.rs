@@ -1,13 +1,14 @@
 //! Weights as bytes: the parts of a buffer, in the order that its storage wants.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::storage::{BLOCK, pitch};
 use super::{Part, Storage, parts, records};
-use crate::interp::{Data, InterpError, Tensor, eval_constant};
-use crate::quant::Quantized;
+use crate::interp::{Data, InterpError, Tensor, eval_constant, eval_rows, row_wise};
+use crate::quant::{PIECE, Quantized};
 use crate::{ConstData, DType, Graph, Op, Shape, Type, ValueId, e4m3};
 
 /// A part of a weight with its bytes, `rows × row_bytes`.
@@ -16,13 +17,39 @@ pub type PackedPart<'a> = (Part, Cow<'a, [u8]>);
 /// The bytes of each part of an expression over constants, in the order of [`parts`]. Constants are borrowed as they
 /// are in their file, unchecked; everything computed comes from finite numbers only.
 pub fn pack(graph: &Graph, value: ValueId, storage: Storage) -> Result<Vec<PackedPart<'_>>, InterpError> {
-    if let (Op::Const { name }, true) = (graph.op(value), graph.ty(value).scheme.is_plain())
+    pack_rows(graph, value, storage, 0..graph.ty(value).shape.rows().fixed().unwrap_or(0))
+}
+
+/// As [`pack`], of some rows: of all, or of a piece of [`pieces`].
+pub fn pack_rows(
+    graph: &Graph,
+    value: ValueId,
+    storage: Storage,
+    rows: Range<usize>,
+) -> Result<Vec<PackedPart<'_>>, InterpError> {
+    let ty = graph.ty(value);
+    let all = ty.shape.rows().fixed().unwrap_or(0);
+    if let (Op::Const { name }, true) = (graph.op(value), ty.scheme.is_plain())
         && let Some(bytes) = graph.constants.get(name).and_then(ConstData::bytes)
-        && let Some(list) = parts(graph.ty(value), storage)
+        && let Some(list) = parts(ty, storage)
     {
+        let row = bytes.len() / all.max(1);
+        let bytes = if rows.len() == all { bytes } else { &bytes[rows.start * row..rows.end * row] };
         return Ok(list.into_iter().map(|part| (part, Cow::Borrowed(bytes))).collect());
     }
-    pack_tensor(&eval_constant(graph, value)?, storage)
+    let tensor = if rows.len() == all { eval_constant(graph, value) } else { eval_rows(graph, value, rows) };
+    pack_tensor(&tensor?, storage)
+}
+
+/// The rows of a value in pieces that can be packed one by one, by tasks that need little memory; all of them where what
+/// they are made of mixes rows.
+pub fn pieces(graph: &Graph, value: ValueId, storage: Storage) -> Vec<Range<usize>> {
+    let shape = &graph.ty(value).shape;
+    let (rows, cols) = (shape.rows().fixed().unwrap_or(0), shape.cols().fixed().unwrap_or(0));
+    let tile = parts(graph.ty(value), storage).iter().flatten().map(|part| part.row_tile).max().unwrap_or(1);
+    let piece =
+        if row_wise(graph, value) { (PIECE / cols.max(1)).max(1).next_multiple_of(tile) } else { rows };
+    (0..rows).step_by(piece.max(1)).map(|start| start..(start + piece).min(rows)).collect()
 }
 
 /// The bytes of each part of a tensor. Numbers of dtypes other than f32 and i32 are stored as f32 would round to them.
@@ -34,9 +61,9 @@ pub fn pack_tensor(tensor: &Tensor, storage: Storage) -> Result<Vec<PackedPart<'
         Data::Int(values) => vec![values.iter().flat_map(|v| v.to_le_bytes()).collect()],
         Data::Quant(q) => {
             let scales = q.scales.iter().zip(&q.format.scheme.0).map(|(s, level)| narrow(s, level.dtype));
-            match (storage, records::records(q)) {
-                (Storage::Records, Some(records)) => std::iter::once(records).chain(scales.skip(1)).collect(),
-                _ => std::iter::once(pack_codes(q, storage)).chain(scales).collect(),
+            match if storage == Storage::Records { records::records(q) } else { None } {
+                Some(records) => std::iter::once(records).chain(scales.skip(1)).collect(),
+                None => std::iter::once(pack_codes(q, storage, list[0].row_bytes())).chain(scales).collect(),
             }
         }
     };
@@ -53,16 +80,18 @@ pub fn constant_data(quantized: Quantized) -> ConstData {
     ConstData::from_bytes(packed.into_iter().flat_map(|(_, bytes)| bytes.into_owned()).collect())
 }
 
-/// The tensor behind the data of a quantized constant; `None` when sizes disagree. The inverse of [`constant_data`].
-pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8]) -> Option<Tensor> {
-    let rows = ty.shape.rows().fixed()?;
+/// The tensor behind the data of a quantized constant, or `rows` of it; `None` when sizes disagree. The inverse of
+/// [`constant_data`].
+pub(crate) fn unpack_plain(ty: &Type, mut bytes: &[u8], rows: Range<usize>) -> Option<Tensor> {
+    let all = ty.shape.rows().fixed()?;
     let mut arrays = vec![];
     for part in parts(ty, Storage::Plain)? {
-        let (array, rest) = bytes.split_at_checked(part.stored(rows)?.1)?;
-        arrays.push(array);
+        let (array, rest) = bytes.split_at_checked(part.stored(all)?.1)?;
+        arrays.push(&array[part.stored(rows.start)?.1..part.stored(rows.end)?.1]);
         bytes = rest;
     }
-    if bytes.is_empty() { unpack(ty, Storage::Plain, &arrays) } else { None }
+    let shape = Shape::matrix(rows.len(), ty.shape.cols());
+    if bytes.is_empty() { unpack(&Type { shape, ..ty.clone() }, Storage::Plain, &arrays) } else { None }
 }
 
 /// The tensor that packed parts hold: the inverse of [`pack_tensor`]. `None` when sizes disagree.
@@ -105,28 +134,55 @@ fn wide(bytes: &[u8], dtype: DType) -> Option<Vec<f32>> {
 fn narrow(values: &[f32], dtype: DType) -> Vec<u8> {
     match dtype {
         DType::E4M3 => values.iter().map(|v| e4m3::encode(*v)).collect(),
-        DType::BF16 => values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect(),
-        DType::F16 => values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect(),
-        _ => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::BF16 => bytes_of(values.iter().map(|v| half::bf16::from_f32(*v).to_le_bytes())),
+        DType::F16 => bytes_of(values.iter().map(|v| half::f16::from_f32(*v).to_le_bytes())),
+        _ => bytes_of(values.iter().map(|v| v.to_le_bytes())),
     }
 }
 
-fn pack_codes(q: &Quantized, storage: Storage) -> Vec<u8> {
-    let rows: Vec<Vec<u8>> =
-        q.codes.par_chunks(q.cols).map(|row| pack_row(row, &q.format, storage)).collect();
-    rows.concat()
+/// Bytes of one number after another.
+fn bytes_of<const N: usize>(numbers: impl ExactSizeIterator<Item = [u8; N]>) -> Vec<u8> {
+    let mut bytes = vec![0; N * numbers.len()];
+    bytes.as_chunks_mut::<N>().0.iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
+    bytes
 }
 
-fn pack_row(row: &[i8], format: &crate::Format, storage: Storage) -> Vec<u8> {
+fn pack_codes(q: &Quantized, storage: Storage, row_bytes: usize) -> Vec<u8> {
+    let mut bytes = vec![0; q.rows() * row_bytes];
+    let (piece, row_bytes) = ((PIECE / q.cols).max(1), row_bytes.max(1));
+    let pack = |(codes, bytes): (&[i8], &mut [u8])| {
+        let rows = codes.chunks(q.cols).zip(bytes.chunks_mut(row_bytes));
+        rows.for_each(|(codes, bytes)| pack_row(codes, &q.format, storage, bytes));
+    };
+    if q.rows() <= piece {
+        pack((&q.codes, &mut bytes));
+    } else {
+        q.codes.par_chunks(piece * q.cols).zip(bytes.par_chunks_mut(piece * row_bytes)).for_each(pack);
+    }
+    bytes
+}
+
+/// The codes of a row in the order of a storage; `bytes` are zeros.
+fn pack_row(row: &[i8], format: &crate::Format, storage: Storage, bytes: &mut [u8]) {
     let extent = format.scheme.0[0].extent(row.len());
     match (storage, format.dtype) {
         (Storage::Blocked32, DType::I4) => {
-            row.chunks(extent).flat_map(|g| g.chunks(BLOCK)).flat_map(pack_block).collect()
+            let groups = row.chunks(extent).zip(bytes.chunks_mut(extent.next_multiple_of(BLOCK) / 2));
+            groups.for_each(|(codes, bytes)| pack_group(codes, bytes));
         }
-        (Storage::Blocked32, _) => row.chunks(extent).flat_map(widen_group).collect(),
-        (_, DType::I4) => row.chunks(2).map(|c| nibbles(c[0], c.get(1).copied().unwrap_or(0))).collect(),
-        (Storage::Pitched, _) => row.chunks(extent).flat_map(pad_group).collect(),
-        (_, _) => row.iter().map(|c| *c as u8).collect(),
+        (Storage::Blocked32, _) => {
+            let groups = row.chunks(extent).zip(bytes.chunks_mut(extent.next_multiple_of(BLOCK) * 4));
+            groups.for_each(|(codes, bytes)| widen_codes(codes, bytes));
+        }
+        (_, DType::I4) => {
+            let pair = |c: &[i8]| nibbles(c[0], c.get(1).copied().unwrap_or(0));
+            row.chunks(2).zip(bytes).for_each(|(codes, byte)| *byte = pair(codes));
+        }
+        (Storage::Pitched, _) => {
+            let groups = row.chunks(extent).zip(bytes.chunks_mut(pitch(extent)));
+            groups.for_each(|(codes, bytes)| store(codes, bytes));
+        }
+        (_, _) => store(row, bytes),
     }
 }
 
@@ -134,20 +190,29 @@ fn nibbles(low: i8, high: i8) -> u8 {
     (low as u8 & 15) | (high as u8) << 4
 }
 
-fn pack_block(codes: &[i8]) -> [u8; BLOCK / 2] {
-    let code = |i: usize| codes.get(i).copied().unwrap_or(0);
-    std::array::from_fn(|j| nibbles(code(j), code(j + BLOCK / 2)))
+/// A group's codes in blocks.
+fn pack_group(codes: &[i8], bytes: &mut [u8]) {
+    let (whole, rest) = codes.as_chunks::<BLOCK>();
+    let (blocks, _) = bytes.as_chunks_mut::<{ BLOCK / 2 }>();
+    blocks.iter_mut().zip(whole).for_each(|(block, codes)| *block = pack_block(codes));
+    if let Some(block) = blocks.get_mut(whole.len()) {
+        let mut codes = [0; BLOCK];
+        codes[..rest.len()].copy_from_slice(rest);
+        *block = pack_block(&codes);
+    }
 }
 
-fn widen_group(codes: &[i8]) -> Vec<u8> {
-    let padding = codes.len().next_multiple_of(BLOCK) - codes.len();
-    let values = codes.iter().map(|c| e4m3::decode(*c as u8)).chain(std::iter::repeat_n(0.0, padding));
-    values.flat_map(f32::to_le_bytes).collect()
+fn pack_block(codes: &[i8; BLOCK]) -> [u8; BLOCK / 2] {
+    std::array::from_fn(|j| nibbles(codes[j], codes[j + BLOCK / 2]))
 }
 
-fn pad_group(codes: &[i8]) -> Vec<u8> {
-    let padding = pitch(codes.len()) - codes.len();
-    codes.iter().map(|c| *c as u8).chain(std::iter::repeat_n(0, padding)).collect()
+fn widen_codes(codes: &[i8], bytes: &mut [u8]) {
+    let numbers = bytes.as_chunks_mut().0;
+    numbers.iter_mut().zip(codes).for_each(|(to, code)| *to = e4m3::decode(*code as u8).to_le_bytes());
+}
+
+fn store(codes: &[i8], bytes: &mut [u8]) {
+    bytes.iter_mut().zip(codes).for_each(|(byte, code)| *byte = *code as u8);
 }
 
 fn unpack_row(row: &[u8], cols: usize, format: &crate::Format, storage: Storage) -> Vec<i8> {
@@ -206,7 +271,7 @@ mod tests {
 
     #[test]
     fn a_block_holds_its_halves_in_low_and_high_nibbles() {
-        let codes: Vec<i8> = (0..32).map(|i| (i % 16) as i8 - 8).collect();
+        let codes: [i8; BLOCK] = std::array::from_fn(|i| (i % 16) as i8 - 8);
         let block = pack_block(&codes);
         assert_eq!(block[0], 0x88);
         assert_eq!(block[15], 0x77);
