@@ -145,7 +145,7 @@ fn plan(dir: &Path, plan: &str, weights: &Weights, some: bool) -> Result<Plan, R
 /// The plan for CPUs, whose kernels read codes in blocks.
 fn cpu_plan(dir: &Path, weights: &Weights, some: bool) -> Result<Plan, RuntimeError> {
     let plan = plan(dir, PLAN, weights, some)?;
-    let plain = plan.buffers.iter().any(|b| b.ty.dtype.is_code() && b.storage != Storage::Blocked32);
+    let plain = plan.buffers.iter().any(|b| b.storage != Storage::of(&b.ty, &b.place, Storage::Blocked32));
     if plain { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
 }
 

@@ -160,8 +160,15 @@ fn emit_kernel<'c>(
         |reason: &str| CompileError::Unsupported { symbol: launch.symbol.to_string(), reason: reason.into() };
     let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
     check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
-    if types.iter().any(|(ty, storage)| ty.dtype.is_code() && *storage != Storage::Blocked32) {
-        return Err(unsupported("codes are not stored in blocks: the plan is for GPUs"));
+    for (n, (ty, storage)) in types.iter().enumerate().filter(|(_, (ty, _))| ty.dtype.is_code()) {
+        match storage {
+            Storage::Blocked32 => {}
+            Storage::Interleaved if (kernel, n) == (&Kernel::Linear, 1) => {}
+            Storage::Interleaved => {
+                return Err(unsupported(&format!("reads {ty} that is a linear's weight")));
+            }
+            _ => return Err(unsupported("codes are not stored in blocks: the plan is for GPUs")),
+        }
     }
     let e = Emit::new(context, module, &launch.symbol, cpu);
     let mut next = 0;

@@ -9,6 +9,7 @@ use super::emit::Emit;
 
 pub(super) struct Operand<'c> {
     pub ty: Type,
+    pub storage: Storage,
     pub parts: Vec<(Part, PointerValue<'c>)>,
 }
 
@@ -22,7 +23,7 @@ impl<'c> Operand<'c> {
             *next += 1;
             (part, e.load_pointer(e.pointer_param(0), *next - 1))
         };
-        Some(Operand { ty: ty.clone(), parts: list.into_iter().map(&mut address).collect() })
+        Some(Operand { ty: ty.clone(), storage, parts: list.into_iter().map(&mut address).collect() })
     }
 
     /// Rows, for weights: 1 for a vector, 0 for symbolic dimensions.

@@ -47,10 +47,10 @@ pub(super) fn linear<'c>(
         });
         e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
             let channels = super::channels(e, w, unit);
-            let [codes, scales] = [0, 1].map(|part| channels.map(|channel| w.row(e, part, channel)));
+            let (codes, scales) = (elements.codes(e, w, unit, channels), channels.map(|n| w.row(e, 1, n)));
             let empty = elements.wide(e).const_zero();
             e.for_range(e.index(0), e.mul(count, LINEAR_ROWS), 1, |n| e.store(b.total(n), empty, 8));
-            chunks(e, w, elements, elements.chunk(), &mut |chunk| {
+            chunks(e, w, elements, &mut |chunk| {
                 b.decode(chunk, codes, scales);
                 let full = e.mul(e.div(count, tile.tokens), tile.tokens);
                 e.for_range(e.index(0), full, tile.tokens, |t| b.tile(chunk, t, tile.tokens));
@@ -96,8 +96,12 @@ impl<'c> Blocked<'c, '_, '_> {
             e.for_count(steps, |step| {
                 let step = e.add(first, step);
                 for (r, (codes, lookup)) in codes.iter().zip(&lookups).enumerate() {
-                    let from = e.row(*codes, e.add(chunk.step, step), self.elements.code_bytes());
-                    self.elements.store(e, self.weight(step, r), &self.elements.decode(e, from, lookup));
+                    let from = e.row(*codes, e.add(chunk.step, step), self.elements.stride());
+                    for part in self.elements.parts() {
+                        for (v, w) in self.elements.decode(e, from, part, lookup) {
+                            self.elements.store(e, self.weight(step, r), v, w);
+                        }
+                    }
                 }
             });
         });

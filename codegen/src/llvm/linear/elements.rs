@@ -1,11 +1,13 @@
 //! What products are made of: weights from codes and tables, activations in the same order, and how they add up. Values of
 //! E4M3 have four significant bits, so that they are exact as bf16 and their products are exact as f32.
 
+use std::ops::Range;
+
 use inkwell::types::{BasicTypeEnum, VectorType};
 use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
 use fireq_ir::DType;
-use fireq_ir::plan::BLOCK;
+use fireq_ir::plan::{BLOCK, LINE, LINEAR_ROWS, Storage};
 
 use super::super::codes::Table;
 use super::super::emit::{Emit, LANES};
@@ -15,8 +17,8 @@ use super::super::target::Isa;
 /// How blocks of 32 channels are held between memory and sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// 32 bf16 in a register, two of which are multiplied into a lane of f32. Where four blocks are under one scale, they are
-    /// a register of codes, whose words have the channels of a vector in the same four bits each.
+    /// 32 bf16 in a register, two of which are multiplied into a lane of f32. A line of codes is a register, whose words have
+    /// the channels of a vector in the same four bits each.
     Pairs,
     /// f32 made of two bytes that a shuffle looks up each, in the order in which bytes come together.
     Bytes,
@@ -30,7 +32,7 @@ pub(super) struct Elements {
     scales: DType,
     /// Lanes of a sum.
     pub lanes: u32,
-    /// Blocks that are decoded and multiplied in one step, all under one scale; rows are whole steps.
+    /// Blocks that are worked on in one step, all under one scale: a line where rows are interleaved.
     pub step: usize,
 }
 
@@ -50,9 +52,7 @@ impl Elements {
             Isa::Avx2 if scales == DType::E4M3 => Kind::Bytes,
             _ => Kind::Values,
         };
-        let group = w.ty.scheme.0[0].extent(w.cols());
-        let whole = [group, w.cols()].iter().all(|cols| cols.is_multiple_of(4 * BLOCK));
-        let step = if kind == Kind::Pairs && whole { 4 } else { 1 };
+        let step = if w.storage == Storage::Interleaved { LINE / BLOCK } else { 1 };
         Elements { kind, scales, lanes: e.registers.lanes as u32, step }
     }
 
@@ -67,9 +67,24 @@ impl Elements {
         self.lanes as usize / self.step
     }
 
-    /// Bytes of a step's codes.
-    pub fn code_bytes(&self) -> usize {
-        self.step * BLOCK / 2
+    /// Bytes from the codes of a step to those of the next.
+    pub fn stride(&self) -> usize {
+        if self.step == 1 { BLOCK / 2 } else { LINEAR_ROWS * LINE / 2 }
+    }
+
+    /// The first codes of each of a unit's channels.
+    pub fn codes<'c>(
+        &self,
+        e: &Emit<'c, '_>,
+        w: &Operand<'c>,
+        unit: IntValue<'c>,
+        channels: [IntValue<'c>; LINEAR_ROWS],
+    ) -> [PointerValue<'c>; LINEAR_ROWS] {
+        if self.step == 1 {
+            return channels.map(|channel| w.row(e, 0, channel));
+        }
+        let first = e.mul(unit, LINEAR_ROWS);
+        channels.map(|channel| e.row(w.row(e, 0, first), e.sub(channel, first), LINE / 2))
     }
 
     /// Bytes of a row of elements.
@@ -91,21 +106,23 @@ impl Elements {
 
     /// Where the vectors of a step have their channels.
     fn order(&self) -> Vec<Vec<u32>> {
-        let vectors = |lanes: u32| 0..(self.step * BLOCK) as u32 / lanes;
-        match self.kind {
-            Kind::Pairs if self.step == 1 => vec![(0..BLOCK as u32).collect()],
-            // A word has channels of its block: two neighbours in the low halves of its bytes, two more 16 further on.
-            Kind::Pairs => vectors(32)
-                .map(|v| (0..32).map(|n| n / 8 * 32 + n % 8 * 2 + v / 2 + v % 2 * 16).collect())
-                .collect(),
-            Kind::Values => {
-                vectors(self.lanes).map(|v| (0..self.lanes).map(|n| v * self.lanes + n).collect()).collect()
+        let (lanes, block) = (self.lanes, BLOCK as u32);
+        let vector = |v: u32| -> Vec<u32> {
+            // Of a block, for what is decoded block by block.
+            let (first, v_of_block) = (v * lanes / block * block, v % (block / lanes));
+            match self.kind {
+                Kind::Pairs if self.step == 1 => (0..block).collect(),
+                // A word has channels of its block: two neighbours in the low halves of its bytes, two more 16 further on.
+                Kind::Pairs => (0..32).map(|n| n / 8 * 32 + n % 8 * 2 + v / 2 + v % 2 * 16).collect(),
+                Kind::Values => (0..lanes).map(|n| v * lanes + n).collect(),
+                // Bytes are unpacked within halves of a register, the low and the high ones; words are low and high in
+                // doublewords.
+                Kind::Bytes => (0..lanes)
+                    .map(|n| first + n / 4 * 16 + v_of_block / 2 * 8 + n % 4 * 2 + v_of_block % 2)
+                    .collect(),
             }
-            // Bytes are unpacked within halves of a register, the low and the high ones; words are low and high in doublewords.
-            Kind::Bytes => vectors(self.lanes)
-                .map(|v| (0..self.lanes).map(|n| n / 4 * 16 + v / 2 * 8 + n % 4 * 2 + v % 2).collect())
-                .collect(),
-        }
+        };
+        (0..self.vectors() as u32).map(vector).collect()
     }
 
     /// Writes a row of activations for weights `w` to `to`.
@@ -133,7 +150,7 @@ impl Elements {
             let parts: Vec<_> = (0..channels).step_by(LANES as usize).map(part).collect();
             let to = e.row(to, n, self.bytes());
             for (v, order) in self.order().iter().enumerate() {
-                e.store(e.at(to, e.index(v * 4 * self.lanes as usize)), e.collect(&parts, order), 4);
+                self.store(e, to, v, e.collect(&parts, order));
             }
         };
         e.for_count(cols / channels, |n| step(n, channels));
@@ -153,10 +170,8 @@ impl Elements {
         e.load(BasicTypeEnum::from(self.ty(e)), at, 4).into_vector_value()
     }
 
-    pub fn store<'c>(&self, e: &Emit<'c, '_>, step: PointerValue<'c>, vectors: &[VectorValue<'c>]) {
-        for (v, vector) in vectors.iter().enumerate() {
-            e.store(e.at(step, e.index(v * 4 * self.lanes as usize)), *vector, 4);
-        }
+    pub fn store<'c>(&self, e: &Emit<'c, '_>, step: PointerValue<'c>, v: usize, vector: VectorValue<'c>) {
+        e.store(e.at(step, e.index(v * 4 * self.lanes as usize)), vector, 4);
     }
 
     /// The values of codes under scale `index` of an array.
@@ -168,22 +183,32 @@ impl Elements {
         }
     }
 
-    /// The vectors of a step of codes.
+    /// The parts of a step that are decoded one after the other, each as the numbers of its vectors.
+    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let vectors = self.vectors();
+        let parts = if self.kind == Kind::Pairs { 1 } else { self.step };
+        (0..parts).map(move |part| part * vectors / parts..(part + 1) * vectors / parts)
+    }
+
+    /// The vectors `part` of a step of codes.
     pub fn decode<'c>(
         &self,
         e: &Emit<'c, '_>,
         codes: PointerValue<'c>,
+        part: Range<usize>,
         lookup: &Lookup<'c>,
-    ) -> Vec<VectorValue<'c>> {
-        match lookup {
+    ) -> impl Iterator<Item = (usize, VectorValue<'c>)> {
+        let codes = e.at(codes, e.index(part.start * self.lanes as usize / 2));
+        let vectors = match lookup {
             Lookup::Pairs(table) if self.step == 1 => vec![e.decode_pairs(codes, *table)],
             Lookup::Pairs(table) => e.decode_words(codes, *table).to_vec(),
             Lookup::Bytes(table) => e.decode_bytes(codes, *table).to_vec(),
             Lookup::Values(table) => {
                 let halves = e.decode_block(codes, table);
-                self.order().iter().map(|lanes| e.collect(&halves, lanes)).collect()
+                self.order()[..part.len()].iter().map(|lanes| e.collect(&halves, lanes)).collect()
             }
-        }
+        };
+        part.zip(vectors)
     }
 
     /// `sum += Σ a·b`, in which lanes add up the products of their channels.

@@ -1,5 +1,4 @@
-//! One token: weights are decoded on the way to their only product. Channels come one after the other, so that codes are a
-//! single stream, which processors read ahead: several rows side by side take twice as long.
+//! One token: weights are decoded on the way to their only product.
 
 use fireq_ir::plan::LINEAR_ROWS;
 
@@ -19,38 +18,43 @@ pub(super) fn linear<'c>(e: &Emit<'c, '_>, elements: &Elements, [x, w, out]: [&O
     let (packed, zero) = (e.pointer_param(4), e.index(0));
     elements.pack(e, x, w, x.row(e, 0, zero), packed);
     let token_scale = x.row_factor(e, zero);
-    let sums: Vec<_> = (0..elements.vectors()).map(|_| e.slot(elements.sum(e))).collect();
-    let total = e.slot(elements.wide(e));
-    let begin = e.mul(e.int_param(2), LINEAR_ROWS);
-    let end = e.min(e.mul(e.int_param(3), LINEAR_ROWS), e.index(w.rows()));
-    e.for_range(begin, end, 1, |channel| {
-        let [codes, scales] = [0, 1].map(|part| w.row(e, part, channel));
-        e.store(total, elements.wide(e).const_zero(), 8);
-        chunks(e, w, elements, elements.chunk() * sums.len(), &mut |chunk| {
+    let sums: Vec<_> = (0..LINEAR_ROWS).map(|_| e.slot(elements.sum(e))).collect();
+    let totals: Vec<_> = (0..LINEAR_ROWS).map(|_| e.slot(elements.wide(e))).collect();
+    e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
+        let channels = super::channels(e, w, unit);
+        let (codes, scales) = (elements.codes(e, w, unit, channels), channels.map(|n| w.row(e, 1, n)));
+        for total in &totals {
+            e.store(*total, elements.wide(e).const_zero(), 8);
+        }
+        chunks(e, w, elements, &mut |chunk| {
             for sum in &sums {
                 e.store(*sum, elements.sum(e).const_zero(), 4);
             }
             chunk.groups(e, |scale, first, steps| {
-                let lookup = elements.lookup(e, scales, scale);
-                let first = e.add(chunk.step, first);
-                for line in (0..steps * elements.code_bytes()).step_by(LINE) {
-                    let codes = e.row(codes, first, elements.code_bytes());
-                    e.prefetch(e.at(codes, e.index(AHEAD + line)));
-                }
+                let lookups = scales.map(|scales| elements.lookup(e, scales, scale));
                 e.for_count(steps, |step| {
-                    let step = e.add(first, step);
+                    let step = e.add(e.add(chunk.step, first), step);
                     let x = e.row(packed, step, elements.bytes());
-                    let ws = elements.decode(e, e.row(codes, step, elements.code_bytes()), &lookup);
-                    for (v, (w, sum)) in ws.into_iter().zip(&sums).enumerate() {
-                        elements.accumulate(e, *sum, w, elements.load(e, x, v));
+                    let codes = codes.map(|codes| e.row(codes, step, elements.stride()));
+                    for line in (0..elements.stride()).step_by(LINE) {
+                        e.prefetch(e.at(codes[0], e.index(AHEAD + line)));
+                    }
+                    for part in elements.parts() {
+                        for ((codes, lookup), sum) in codes.iter().zip(&lookups).zip(&sums) {
+                            for (v, w) in elements.decode(e, *codes, part.clone(), lookup) {
+                                elements.accumulate(e, *sum, w, elements.load(e, x, v));
+                            }
+                        }
                     }
                 });
             });
-            for sum in &sums {
-                elements.promote(e, *sum, total);
+            for (sum, total) in sums.iter().zip(&totals) {
+                elements.promote(e, *sum, *total);
             }
         });
-        let sum = scaled(e, elements.total(e, total), [w.row_factor(e, channel), token_scale]);
-        e.store(e.at(out.row(e, 0, zero), e.mul(channel, 4)), sum, 4);
+        for (channel, total) in channels.into_iter().zip(&totals) {
+            let sum = scaled(e, elements.total(e, *total), [w.row_factor(e, channel), token_scale]);
+            e.store(e.at(out.row(e, 0, zero), e.mul(channel, 4)), sum, 4);
+        }
     });
 }

@@ -40,18 +40,18 @@ impl<'c> Chunk<'c, '_> {
     }
 }
 
-/// Walks a row of `w` in chunks of at most `most` steps, whole groups where one fits.
+/// Walks a row of `w` in chunks, whole groups where one fits.
 pub(super) fn chunks<'c>(
     e: &Emit<'c, '_>,
     w: &Operand<'c>,
     elements: &Elements,
-    most: usize,
     body: &mut dyn FnMut(&Chunk<'c, '_>),
 ) {
     let level = w.ty.scheme.0[0];
     let extent = if level.per == Per::Row { w.cols() } else { level.extent(w.cols()).min(w.cols()) };
     let steps = |cols: usize| cols.div_ceil(elements.step * BLOCK);
-    let (full, group, tail) = (w.cols() / extent, steps(extent), steps(w.cols() % extent));
+    let (most, full, group, tail) =
+        (elements.chunk(), w.cols() / extent, steps(extent), steps(w.cols() % extent));
     if group > most {
         e.for_count(full, |n| part(e, e.mul(n, group), n, group, most, body));
         return part(e, e.index(full * group), e.index(full), tail, most, body);

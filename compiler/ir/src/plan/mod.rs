@@ -10,7 +10,7 @@ mod verify;
 pub use lower::{ARENA_ALIGN, LowerError, Lowered, arena_bytes, lower, lower_fused, output_name};
 pub(crate) use pack::unpack_plain;
 pub use pack::{PackedPart, constant_data, pack, pack_rows, pack_tensor, pieces, unpack};
-pub use storage::{BLOCK, Part, Storage, parts, pitch};
+pub use storage::{BLOCK, LINE, Part, Storage, parts, pitch};
 pub use text::{launch_text, parse_plan, print_plan};
 pub use verify::{PlanError, verify_plan};
 
@@ -235,7 +235,7 @@ impl Plan {
     /// are none.
     pub fn codes(&self) -> Storage {
         let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
-        let blocked = codes.is_some_and(|buffer| buffer.storage == Storage::Blocked32);
+        let blocked = codes.is_some_and(|b| matches!(b.storage, Storage::Blocked32 | Storage::Interleaved));
         if blocked { Storage::Blocked32 } else { Storage::Plain }
     }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::storage::{BLOCK, pitch};
-use super::{Part, Storage, parts, records};
+use super::storage::{BLOCK, LINE, pitch};
+use super::{LINEAR_ROWS, Part, Storage, parts, records};
 use crate::interp::{Data, InterpError, Tensor, eval_constant, eval_rows, row_wise};
 use crate::quant::{PIECE, Quantized};
 use crate::{ConstData, DType, Graph, Op, Shape, Type, ValueId, e4m3};
@@ -63,7 +63,7 @@ pub fn pack_tensor(tensor: &Tensor, storage: Storage) -> Result<Vec<PackedPart<'
             let scales = q.scales.iter().zip(&q.format.scheme.0).map(|(s, level)| narrow(s, level.dtype));
             match if storage == Storage::Records { records::records(q) } else { None } {
                 Some(records) => std::iter::once(records).chain(scales.skip(1)).collect(),
-                None => std::iter::once(pack_codes(q, storage, list[0].row_bytes())).chain(scales).collect(),
+                None => std::iter::once(pack_codes(q, storage, &list[0])).chain(scales).collect(),
             }
         }
     };
@@ -118,7 +118,12 @@ pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
         return Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) });
     }
     let row_bytes = list[0].row_bytes().max(1);
-    let codes = arrays[0].chunks(row_bytes).flat_map(|row| unpack_row(row, cols, &format, storage)).collect();
+    let blocked = match storage {
+        Storage::Interleaved => Cow::Owned(rows_of_tiles(arrays[0], row_bytes)),
+        _ => Cow::Borrowed(arrays[0]),
+    };
+    let of_row = |row| unpack_row(row, cols, &format, storage);
+    let codes = blocked.chunks(row_bytes).take(rows).flat_map(of_row).collect();
     let levels = format.scheme.0.iter().zip(&arrays[1..]);
     let scales = levels.map(|(level, bytes)| wide(bytes, level.dtype)).collect::<Option<_>>()?;
     Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) })
@@ -147,12 +152,16 @@ fn bytes_of<const N: usize>(numbers: impl ExactSizeIterator<Item = [u8; N]>) -> 
     bytes
 }
 
-fn pack_codes(q: &Quantized, storage: Storage, row_bytes: usize) -> Vec<u8> {
-    let mut bytes = vec![0; q.rows() * row_bytes];
-    let (piece, row_bytes) = ((PIECE / q.cols).max(1), row_bytes.max(1));
+fn pack_codes(q: &Quantized, storage: Storage, part: &Part) -> Vec<u8> {
+    let (tile, row_bytes) = (part.row_tile, part.row_bytes().max(1));
+    let mut bytes = vec![0; q.rows().next_multiple_of(tile) * part.row_bytes()];
+    let piece = (PIECE / q.cols).max(1).next_multiple_of(tile);
     let pack = |(codes, bytes): (&[i8], &mut [u8])| {
-        let rows = codes.chunks(q.cols).zip(bytes.chunks_mut(row_bytes));
-        rows.for_each(|(codes, bytes)| pack_row(codes, &q.format, storage, bytes));
+        let tiles = codes.chunks(tile * q.cols).zip(bytes.chunks_mut(tile * row_bytes));
+        tiles.for_each(|(codes, bytes)| match storage {
+            Storage::Interleaved => interleave(codes, q.cols, bytes),
+            _ => pack_row(codes, &q.format, storage, bytes),
+        });
     };
     if q.rows() <= piece {
         pack((&q.codes, &mut bytes));
@@ -160,6 +169,26 @@ fn pack_codes(q: &Quantized, storage: Storage, row_bytes: usize) -> Vec<u8> {
         q.codes.par_chunks(piece * q.cols).zip(bytes.par_chunks_mut(piece * row_bytes)).for_each(pack);
     }
     bytes
+}
+
+/// A tile of rows, a line of each after that of the one before.
+fn interleave(codes: &[i8], cols: usize, bytes: &mut [u8]) {
+    for (r, row) in codes.chunks(cols).enumerate() {
+        for (codes, lines) in row.chunks(LINE).zip(bytes.chunks_mut(LINEAR_ROWS * LINE / 2)) {
+            pack_group(codes, &mut lines[r * LINE / 2..][..LINE / 2]);
+        }
+    }
+}
+
+/// The rows in blocks of interleaved ones, those that fill up the last tile, too.
+fn rows_of_tiles(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
+    let mut rows = Vec::with_capacity(bytes.len());
+    for tile in bytes.chunks(LINEAR_ROWS * row_bytes) {
+        for r in 0..LINEAR_ROWS {
+            tile.chunks(LINE / 2).skip(r).step_by(LINEAR_ROWS).for_each(|line| rows.extend_from_slice(line));
+        }
+    }
+    rows
 }
 
 /// The codes of a row in the order of a storage; `bytes` are zeros.
@@ -256,7 +285,8 @@ mod tests {
                 let tensor = Tensor::filled(&ty, values);
                 let recorded = records::group(&ty).map(|_| Storage::Records);
                 let pitched = (ty.dtype == DType::E4M3).then_some(Storage::Pitched);
-                let others = recorded.into_iter().chain(pitched);
+                let interleaved = parts(&ty, Storage::Interleaved).map(|_| Storage::Interleaved);
+                let others = recorded.into_iter().chain(pitched).chain(interleaved);
                 for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(others) {
                     let packed = pack_tensor(&tensor, storage).unwrap();
                     let arrays: Vec<&[u8]> = packed.iter().map(|(_, bytes)| &**bytes).collect();

@@ -1,6 +1,6 @@
 //! How a target stores a value: the parts of a buffer and their bytes per row.
 
-use super::{Place, records};
+use super::{LINEAR_ROWS, Place, records};
 use crate::{DType, Type};
 
 /// How the bytes of a buffer are ordered.
@@ -11,6 +11,9 @@ pub enum Storage {
     /// Codes for CPU vectors, each scale's group padded to whole blocks of 32 codes: I4 in blocks of 16 bytes, byte `j`
     /// holding code `j` in its low and code `j + 16` in its high nibble; E4M3 codes widened to the f32 they stand for.
     Blocked32,
+    /// INT4 weights for CPUs, whose kernels read [`LINEAR_ROWS`] rows side by side: of each of them a [`LINE`] of blocks, and
+    /// then of each the next, so that memory is read from one end to the other.
+    Interleaved,
     /// INT4 weights for tensor cores: [`records`], which hold scales, too.
     Records,
     /// E4M3 codes on GPUs, whose copy engine reads them: what has a scale, a token or a head of it, is [`pitch`] bytes from the
@@ -31,6 +34,7 @@ impl Storage {
             return Storage::Plain;
         }
         match (codes, place) {
+            (Storage::Blocked32, Place::Weight(_)) if interleaves(ty) => Storage::Interleaved,
             (Storage::Plain, Place::Weight(_)) if records::group(ty).is_some() => Storage::Records,
             (Storage::Plain, Place::Input(_) | Place::Output(_) | Place::Arena { .. })
                 if ty.dtype == DType::E4M3 =>
@@ -46,6 +50,7 @@ impl Storage {
         match self {
             Storage::Plain => "",
             Storage::Blocked32 => "blocked32",
+            Storage::Interleaved => "interleaved",
             Storage::Records => "records",
             Storage::Pitched => "pitched",
         }
@@ -89,6 +94,15 @@ const MAX_COLS: usize = 1 << 40;
 /// Codes per block of [`Storage::Blocked32`].
 pub const BLOCK: usize = 32;
 
+/// Codes per line of [`Storage::Interleaved`]: four blocks, a cache line.
+pub const LINE: usize = 4 * BLOCK;
+
+/// Whether rows and the groups of their scales are whole lines of INT4 codes.
+fn interleaves(ty: &Type) -> bool {
+    let (Some(cols), Some(level)) = (ty.shape.cols().fixed(), ty.scheme.0.first()) else { return false };
+    ty.dtype == DType::I4 && [cols, level.extent(cols)].iter().all(|n| n.is_multiple_of(LINE))
+}
+
 /// The arrays that hold a value of type `ty`, in the order in which kernels take their addresses: codes, then scales
 /// from the innermost level outwards; a plain tensor has one. `None` when the row length is not fixed, or absurd, and where
 /// the type has no such storage.
@@ -106,7 +120,9 @@ pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
             Part { name: "records", dtype: DType::I4, cols: 2 * bytes, row_tile: records::ROW_TILE };
         return Some(vec![records, Part::rows_of("outer", DType::F32, 1)]);
     }
-    if storage == Storage::Pitched && ty.dtype != DType::E4M3 {
+    if storage == Storage::Pitched && ty.dtype != DType::E4M3
+        || storage == Storage::Interleaved && !interleaves(ty)
+    {
         return None;
     }
     let widened = storage == Storage::Blocked32 && ty.dtype == DType::E4M3;
@@ -117,9 +133,11 @@ pub fn parts(ty: &Type, storage: Storage) -> Option<Vec<Part>> {
     let code_cols = match storage {
         Storage::Blocked32 => padded(BLOCK),
         Storage::Pitched => padded(pitch(1)),
-        Storage::Plain | Storage::Records => cols,
+        Storage::Plain | Storage::Interleaved | Storage::Records => cols,
     };
-    let codes = Part::rows_of("codes", if widened { DType::F32 } else { ty.dtype }, code_cols);
+    let row_tile = if storage == Storage::Interleaved { LINEAR_ROWS } else { 1 };
+    let dtype = if widened { DType::F32 } else { ty.dtype };
+    let codes = Part { name: "codes", dtype, cols: code_cols, row_tile };
     let names = ["scales", "outer"];
     let scales = ty.scheme.0.iter().zip(names).map(|(l, name)| Part::rows_of(name, l.dtype, l.count(cols)));
     Some(std::iter::once(codes).chain(scales).collect())

@@ -81,7 +81,7 @@ fn buffer(c: &mut Cursor<'_>) -> Parsed<Buffer> {
             return Err(c.error(span, format!("unknown place `{other}`")).with_hint(nearest(other, PLACES)));
         }
     };
-    let named = [Storage::Blocked32, Storage::Records, Storage::Pitched]
+    let named = [Storage::Blocked32, Storage::Interleaved, Storage::Records, Storage::Pitched]
         .into_iter()
         .find(|storage| *c.peek() == text::cursor::Token::Word(storage.name().into()));
     if named.is_some() {
