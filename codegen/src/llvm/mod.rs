@@ -7,6 +7,7 @@
 
 mod attention;
 mod codes;
+mod e4m3;
 mod emit;
 mod fit;
 mod linear;
@@ -160,7 +161,11 @@ fn emit_kernel<'c>(
         |reason: &str| CompileError::Unsupported { symbol: launch.symbol.to_string(), reason: reason.into() };
     let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
     check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
-    if types.iter().any(|(ty, storage)| ty.dtype.is_code() && *storage != Storage::Blocked32) {
+    let weight = |n: usize, ty: &Type| *kernel == Kernel::Linear && n == 1 && ty.dtype == DType::E4M3;
+    let ordered = |(n, (ty, storage)): (usize, &(Type, Storage))| {
+        !ty.dtype.is_code() || (*storage == Storage::Blocked32) != weight(n, ty)
+    };
+    if !types.iter().enumerate().all(ordered) {
         return Err(unsupported("codes are not stored in blocks: the plan is for GPUs"));
     }
     let e = Emit::new(context, module, &launch.symbol, cpu);
@@ -182,7 +187,9 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
         return Err(format!("codes and scales both E4M3: {ty}"));
     }
     match (kernel, types) {
-        (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
+        (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 && !one_scale_per_row(weight) => {
+            Err(format!("E4M3 weights with other than one scale per row: {weight}"))
+        }
         (
             Kernel::NormQuantize { .. }
             | Kernel::LinearBias
@@ -198,6 +205,11 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn one_scale_per_row(ty: &Type) -> bool {
+    let cols = ty.shape.cols().fixed().unwrap_or(0);
+    matches!(ty.scheme.0.as_slice(), [level] if level.count(cols) == 1)
 }
 
 fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -> Option<()> {
@@ -243,7 +255,8 @@ mod tests {
     fn kernels_compile_for_aarch64() {
         let text = include_str!("../../../tests/ops/attention-gqa4-128.ir");
         let linear = include_str!("../../../tests/ops/linear-w4a8-short-group.ir");
-        for text in [text, linear] {
+        let head = include_str!("../../../tests/ops/linear-e4m3-odd.ir");
+        for text in [text, linear, head] {
             let graph = fireq_ir::text::parse_and_verify(text).unwrap();
             let plan = fireq_ir::plan::lower(&graph).unwrap().plan;
             let machine = target::machine_for("aarch64-unknown-linux-gnu", "generic", "").unwrap();

@@ -1,7 +1,7 @@
 //! The pipeline that a recipe stands for.
 
 use super::Recipe;
-use super::values::{Form, KvFit, Method, Skip};
+use super::values::{Form, Head, KvFit, Method, Skip};
 use crate::table::PASSES;
 
 /// A step of a pipeline, and the reason for its place.
@@ -15,7 +15,16 @@ impl Recipe {
     pub fn pipeline(&self) -> String {
         let steps: Vec<String> = self.steps().into_iter().map(|(step, _)| step).collect();
         let steps = steps.join(",");
-        if self.in_blocks() { format!("blocks({steps})") } else { steps }
+        let steps = if self.in_blocks() { format!("blocks({steps})") } else { steps };
+        let head = self.head().map(|(step, _)| step);
+        [steps].into_iter().filter(|steps| !steps.is_empty()).chain(head).collect::<Vec<_>>().join(",")
+    }
+
+    /// The step behind these, whether they run in blocks or not.
+    pub fn head(&self) -> Option<(String, &'static str)> {
+        let options = [("keep", self.kept_head())];
+        let why = "behind all others: it needs no data, and what it takes is what weights for INT4 leave";
+        (self.weights.head == Head::E4m3).then(|| (step("quantize-head", &options), why))
     }
 
     /// Whether the steps run on one block after another.

@@ -47,9 +47,10 @@ fn the_built_in_ones_spell_out_every_key() {
             .collect()
     };
     let all = keys(RECIPES[0].text);
-    for key in
-        ["summary", "blocks", "[smooth]", "rope-pre", "gate-up", "method", "quantize", "tensors", "skip"]
-    {
+    for key in [
+        "summary", "blocks", "[smooth]", "rope-pre", "gate-up", "method", "head", "quantize", "tensors",
+        "skip",
+    ] {
         assert!(all.iter().any(|known| known == key), "{key}");
     }
     assert!(RECIPES.iter().all(|recipe| keys(recipe.text) == all));
@@ -96,6 +97,22 @@ fn sections_become_steps_with_options() {
     );
 }
 
+#[test]
+fn the_head_is_a_step_behind_all_others() {
+    let head = "[weights]\nhead = \"e4m3\"\n";
+    let rtn = "quantize-weights,quantize-activations,quantize-kv";
+    assert_eq!(pipeline(head), format!("{rtn},quantize-head"));
+    assert_eq!(pipeline(&format!("blocks = true\n{head}")), format!("blocks({rtn}),quantize-head"));
+    let alone = format!("{head}method = \"keep\"\n[kv]\nfit = \"keep\"\n");
+    assert_eq!(pipeline(&alone), "quantize-head");
+    assert_eq!(pipeline(&format!("blocks = true\n{alone}")), "quantize-head");
+    assert_eq!(pipeline("[weights]\nhead = \"keep\""), rtn);
+    let recipe = Recipe::parse(head).unwrap();
+    assert_eq!(recipe.structure().pipeline(), format!("{rtn},quantize-head"));
+    let kept = format!("{alone}[[override]]\ntensors = \"lm_head*\"\nkeep = true\n");
+    assert_eq!(pipeline(&kept), "quantize-head{keep=lm_head*}");
+}
+
 fn overrides(list: &[&str]) -> String {
     pipeline(&list.iter().map(|one| format!("[[override]]\n{one}\n")).collect::<String>())
 }
@@ -134,6 +151,10 @@ fn what_is_not_known_is_refused_with_its_place_and_what_is_near() {
     let (line, column, message, hint) = refused("blocks = true\n[weights]\ngruop = 64\n");
     assert_eq!((line, column, &*hint), (3, 1, "did you mean `group`?"));
     assert!(message.starts_with("unknown field `gruop`, expected one of `method`, `catch-up`"), "{message}");
+    let (line, column, message, hint) = refused("[weights]\nhead = \"e4m4\"");
+    assert_eq!((line, column, &*hint), (2, 8, "did you mean `e4m3`?"), "{message}");
+    let (line, _, _, hint) = refused("[weights]\nhaed = \"keep\"");
+    assert_eq!((line, &*hint), (2, "did you mean `head`?"));
     let (line, column, _, hint) = refused("[smooth]\nlinears = \"papr\"");
     assert_eq!((line, column, &*hint), (2, 11, "did you mean `paper`?"));
     let (line, _, _, hint) = refused("[[override]]\ntensor = \"*\"\nkeep = true");

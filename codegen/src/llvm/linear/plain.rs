@@ -1,10 +1,12 @@
-//! Weights that are numbers: tiles of channels and tokens read both as they are.
+//! Weights that are numbers, or E4M3 codes with a scale for each channel: tiles of channels and tokens read both as they are.
 
-use inkwell::values::IntValue;
+use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
+use fireq_ir::DType;
 use fireq_ir::plan::LINEAR_ROWS;
 use fireq_kernels::CpuTile;
 
+use super::super::e4m3::UNIT;
 use super::super::emit::Emit;
 use super::super::operand::Operand;
 use super::scaled;
@@ -49,15 +51,36 @@ fn emit_tile<'c>(
     e.for_chunks(w.cols(), |k, have| {
         let xs: Vec<_> = x_rows.iter().map(|row| e.load_floats(*row, k, x.stored(0), have)).collect();
         for (r, row) in w_rows.iter().enumerate() {
-            let weights = e.load_floats(*row, k, w.stored(0), have);
+            let weights = weights(e, w, *row, k, have);
             xs.iter().enumerate().for_each(|(t, x)| e.accumulate(sums[r * xs.len() + t], *x, weights));
         }
     });
     for (r, channel) in channels.iter().enumerate() {
+        let factor = factor(e, w, *channel);
         for (t, token) in tokens.iter().enumerate() {
             let sum = e.reduce_wide(e.widen(e.get(sums[r * tile.tokens + t])));
-            let sum = scaled(e, sum, [x.row_factor(e, *token), None]);
+            let sum = scaled(e, sum, [factor, x.row_factor(e, *token)]);
             e.store(e.at(out.row(e, 0, *token), e.mul(*channel, 4)), sum, 4);
         }
     }
+}
+
+/// `have` weights of a row from channel `k` on: as they are, or in units of [`UNIT`].
+fn weights<'c>(
+    e: &Emit<'c, '_>,
+    w: &Operand<'c>,
+    row: PointerValue<'c>,
+    k: IntValue<'c>,
+    have: u32,
+) -> VectorValue<'c> {
+    match w.stored(0) {
+        DType::E4M3 => e.load_e4m3(row, k, have),
+        dtype => e.load_floats(row, k, dtype, have),
+    }
+}
+
+/// What sums of a channel are multiplied with, where that is anything.
+fn factor<'c>(e: &Emit<'c, '_>, w: &Operand<'c>, channel: IntValue<'c>) -> Option<FloatValue<'c>> {
+    let scale = w.row_factor(e, channel)?;
+    Some(e.first(e.fmul(e.splat(scale), e.constant(UNIT))).into_float_value())
 }

@@ -234,8 +234,7 @@ impl Plan {
     /// How codes are stored that have no order of their own on a target: blocked for CPUs, plain for GPUs; plain where there
     /// are none.
     pub fn codes(&self) -> Storage {
-        let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
-        let blocked = codes.is_some_and(|buffer| buffer.storage == Storage::Blocked32);
+        let blocked = self.buffers.iter().any(|buffer| buffer.storage == Storage::Blocked32);
         if blocked { Storage::Blocked32 } else { Storage::Plain }
     }
 

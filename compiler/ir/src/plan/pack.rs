@@ -22,7 +22,41 @@ pub fn pack(graph: &Graph, value: ValueId, storage: Storage) -> Result<Vec<Packe
     {
         return Ok(list.into_iter().map(|part| (part, Cow::Borrowed(bytes))).collect());
     }
-    pack_tensor(&eval_constant(graph, value)?, storage)
+    match pack_in_strips(graph, value, storage) {
+        Some(packed) => Ok(packed),
+        None => pack_tensor(&eval_constant(graph, value)?, storage),
+    }
+}
+
+/// Rows that are quantized together: whole tiles of every storage, and little memory beside what they are packed to.
+const STRIP: usize = 8 * records::ROW_TILE;
+
+/// The parts of a constant that is quantized as it is, strip by strip: rows are independent, and those of the largest
+/// weights, of embeddings, do not fit into memory twice as f32. `None` for all other expressions, and for numbers that
+/// are not finite.
+fn pack_in_strips(graph: &Graph, value: ValueId, storage: Storage) -> Option<Vec<PackedPart<'static>>> {
+    let Op::Quantize { to, fit } = graph.op(value) else { return None };
+    let of = *graph.operands(value).first()?;
+    let (Op::Const { name }, ty) = (graph.op(of), graph.ty(of)) else { return None };
+    let (rows, cols) = (ty.shape.rows().fixed()?, ty.shape.cols().fixed()?);
+    let row_bytes = cols * ty.dtype.bits() / 8;
+    let bytes = graph.constants.get(name)?.bytes().filter(|bytes| bytes.len() == rows * row_bytes)?;
+    let room = |part: Part| Some((Vec::with_capacity(part.stored(rows)?.1), part));
+    let mut packed: Vec<(Vec<u8>, Part)> =
+        parts(graph.ty(value), storage)?.into_iter().map(room).collect::<Option<_>>()?;
+    for strip in bytes.chunks(STRIP * row_bytes) {
+        let values = crate::interp::widen(ty.dtype, strip)?;
+        if !values.iter().all(|value| value.is_finite()) {
+            return None;
+        }
+        let strip = Tensor {
+            ty: Type::f32(values.len() / cols, cols).with_format(to),
+            data: Data::Quant(Quantized::from_rows(&values, cols, to, *fit)),
+        };
+        let strip = pack_tensor(&strip, storage).ok()?;
+        packed.iter_mut().zip(strip).for_each(|((all, _), (_, bytes))| all.extend_from_slice(&bytes));
+    }
+    Some(packed.into_iter().map(|(bytes, part)| (part, Cow::Owned(bytes))).collect())
 }
 
 /// The bytes of each part of a tensor. Numbers of dtypes other than f32 and i32 are stored as f32 would round to them.
@@ -200,6 +234,25 @@ mod tests {
                     assert_eq!(sizes, arrays.iter().map(|a| a.len()).collect::<Vec<_>>(), "{ty} {storage:?}");
                     assert_eq!(unpack(&ty, storage, &arrays).unwrap(), tensor, "{ty} {storage:?}");
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn strips_make_what_the_whole_makes() {
+        let (rows, cols) = (STRIP + 130, 40);
+        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * i) as f32 * 0.3).sin()).collect();
+        for format in [Format::head(), Format::weight(128), Format::kv(20)] {
+            let mut graph = Graph::new("g");
+            let weight = Type::plain(DType::F32, Shape::matrix(rows, cols));
+            let weight = graph.constant("w", weight, ConstData::from_f32(&values));
+            let to = Op::Quantize { to: format.clone(), fit: crate::Fit::Absmax };
+            let codes = graph.add(to, &[weight]).unwrap();
+            let whole = eval_constant(&graph, codes).unwrap();
+            let recorded = records::group(graph.ty(codes)).map(|_| Storage::Records);
+            for storage in [Storage::Plain, Storage::Blocked32].into_iter().chain(recorded) {
+                let strips = pack_in_strips(&graph, codes, storage).unwrap();
+                assert_eq!(strips, pack_tensor(&whole, storage).unwrap(), "{format} {storage:?}");
             }
         }
     }
