@@ -169,3 +169,25 @@ fn step(id: &str, options: &[(&str, String)]) -> String {
     let items: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
     if items.is_empty() { id.into() } else { format!("{id}{{{}}}", items.join(",")) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::pipeline;
+    use super::*;
+
+    #[test]
+    fn the_head_is_a_step_behind_all_others() {
+        let head = "[weights]\nhead = \"e4m3\"\n";
+        let rtn = "quantize-weights,quantize-activations,quantize-kv";
+        assert_eq!(pipeline(head), format!("{rtn},quantize-head"));
+        assert_eq!(pipeline(&format!("blocks = true\n{head}")), format!("blocks({rtn}),quantize-head"));
+        let alone = format!("{head}method = \"keep\"\n[kv]\nfit = \"keep\"\n");
+        assert_eq!(pipeline(&alone), "quantize-head");
+        assert_eq!(pipeline(&format!("blocks = true\n{alone}")), "quantize-head");
+        assert_eq!(pipeline("[weights]\nhead = \"keep\""), rtn);
+        let recipe = Recipe::parse(head).unwrap();
+        assert_eq!(recipe.structure().pipeline(), format!("{rtn},quantize-head"));
+        let kept = format!("{alone}[[override]]\ntensors = \"lm_head*\"\nkeep = true\n");
+        assert_eq!(pipeline(&kept), "quantize-head{keep=lm_head*}");
+    }
+}

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn pipeline(text: &str) -> String {
+pub(super) fn pipeline(text: &str) -> String {
     let pipeline = Recipe::parse(text).unwrap_or_else(|e| panic!("{e}")).pipeline();
     let built = crate::pipeline(&pipeline).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(built.to_string(), pipeline, "not in canonical form");
@@ -95,22 +95,6 @@ fn sections_become_steps_with_options() {
         smooth("rope-pre = \"paper\"\nrope-post = \"paper\"\n[smooth.paper]\nalpha = 2.5"),
         "smooth-rope-post{form=paper},smooth-rope-pre{form=paper,alpha=2.5},fold-scales"
     );
-}
-
-#[test]
-fn the_head_is_a_step_behind_all_others() {
-    let head = "[weights]\nhead = \"e4m3\"\n";
-    let rtn = "quantize-weights,quantize-activations,quantize-kv";
-    assert_eq!(pipeline(head), format!("{rtn},quantize-head"));
-    assert_eq!(pipeline(&format!("blocks = true\n{head}")), format!("blocks({rtn}),quantize-head"));
-    let alone = format!("{head}method = \"keep\"\n[kv]\nfit = \"keep\"\n");
-    assert_eq!(pipeline(&alone), "quantize-head");
-    assert_eq!(pipeline(&format!("blocks = true\n{alone}")), "quantize-head");
-    assert_eq!(pipeline("[weights]\nhead = \"keep\""), rtn);
-    let recipe = Recipe::parse(head).unwrap();
-    assert_eq!(recipe.structure().pipeline(), format!("{rtn},quantize-head"));
-    let kept = format!("{alone}[[override]]\ntensors = \"lm_head*\"\nkeep = true\n");
-    assert_eq!(pipeline(&kept), "quantize-head{keep=lm_head*}");
 }
 
 fn overrides(list: &[&str]) -> String {
