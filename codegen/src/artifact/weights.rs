@@ -129,7 +129,7 @@ const BLOCKED_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j
      e4m3 scales";
 
 const PLAIN_NOTE: &str = "i4 codes two to a byte, low nibble first, row after row; value = outer * e4m3(code * scale) \
-     under e4m3 scales";
+     under e4m3 scales; e4m3 codes a byte each, value = code * scale";
 
 const RECORDS_NOTE: &str = "per 64 rows and 128 columns 4096 bytes of i4 codes in the order of wgmma's operand A, then e4m3 \
      scales of each row and group; 16 bytes for half h of the columns, warp w, lane 4g+t: words of rows 16w+g, 16w+g+8, \
