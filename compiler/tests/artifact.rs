@@ -163,7 +163,7 @@ fn edit_manifest(dir: &Path, change: impl FnOnce(&mut Value)) {
 fn an_artifact_of_another_version() {
     refused(
         |dir| edit_manifest(dir, |manifest| manifest["schema"] = 7.into()),
-        "error: {dir}/manifest.json: schema version 7; this build reads version 2\n  \
+        "error: {dir}/manifest.json: schema version 7; this build reads version 3\n  \
          help: compile the model again with this version of fireq",
     );
 }

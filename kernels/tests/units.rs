@@ -35,6 +35,7 @@ fn units_are_instantiations() {
     check("combine", &attention.combine().unwrap());
     check("gather_pages", &gather_pages(attention.pages()).unwrap());
     check("logits", &logits(4096, 128_256, DType::BF16, 8).unwrap());
+    check("logits_e4m3", &logits(4096, 128_256, DType::E4M3, 1).unwrap());
     check("sample", &sample(128_256));
     let o = Linear { channels: 4096, cols: 4096, group: 128, addend: Addend::Residual, output: Output::F32 };
     check("decode_weight", &o.decode_unit("a test".into()).unwrap());

@@ -34,6 +34,7 @@ mod piece;
 mod pipeline;
 mod push_layout;
 mod quantize_activations;
+mod quantize_head;
 mod quantize_kv;
 mod quantize_weights;
 pub mod random;

@@ -43,6 +43,13 @@ use crate::calibration::Calibration;
 use crate::error::PipelineError;
 use crate::glob::matches_any;
 use crate::options::Options;
+use crate::table::{FIT, OptionInfo};
+
+/// What can be set.
+pub(crate) const OPTIONS: &[OptionInfo] = &[
+    OptionInfo { name: "fit", default: "absmax", doc: FIT },
+    OptionInfo { name: "keep", default: "", doc: "names of caches, such as k.3 or v.*, to leave alone" },
+];
 
 /// The widest head that one scale covers.
 const WIDEST_HEAD: usize = 128;

@@ -25,7 +25,7 @@ use crate::options::Positive;
 use crate::quantize_weights::Group;
 use crate::weights::Share;
 use overrides::Override;
-use values::{Form, Globs, KvFit, Method, WeightFit};
+use values::{Form, Globs, Head, KvFit, Method, WeightFit};
 
 /// A recipe that every build knows.
 #[derive(Debug)]
@@ -143,13 +143,14 @@ struct Weights {
     group: Group,
     fit: WeightFit,
     keep: Globs,
+    head: Head,
 }
 
 impl Default for Weights {
     fn default() -> Self {
         let keep = Globs::built_in("lm_head*|*embed_tokens*");
         let (method, catch_up) = (Method::Nearest, Share(0.5));
-        Weights { method, catch_up, group: Group(128), fit: WeightFit::Absmax, keep }
+        Weights { method, catch_up, group: Group(128), fit: WeightFit::Absmax, keep, head: Head::Keep }
     }
 }
 

@@ -9,6 +9,7 @@ use crate::dce::Dce;
 use crate::fold_norm_weights::FoldNormWeights;
 use crate::fold_scales::FoldScales;
 use crate::quantize_activations::QuantizeActivations;
+use crate::quantize_head::QuantizeHead;
 use crate::quantize_kv::QuantizeKv;
 use crate::quantize_weights::QuantizeWeights;
 use crate::sites::{Build, Site};
@@ -162,15 +163,15 @@ pub const PASSES: &[PassInfo] = &[
         id: "quantize-kv",
         summary: "keys and values to INT4, queries and probabilities to FP8",
         effect: Effect::Lossy,
-        options: &[
-            OptionInfo { name: "fit", default: "absmax", doc: FIT },
-            OptionInfo {
-                name: "keep",
-                default: "",
-                doc: "names of caches, such as k.3 or v.*, to leave alone",
-            },
-        ],
+        options: crate::quantize_kv::OPTIONS,
         build: Build::Pass(|options| Ok(Box::new(QuantizeKv::new(options)?))),
+    },
+    PassInfo {
+        id: "quantize-head",
+        summary: "the weight of the linear that gives logits to FP8 with a scale per row",
+        effect: Effect::Lossy,
+        options: crate::quantize_head::OPTIONS,
+        build: Build::Pass(|options| Ok(Box::new(QuantizeHead::new(options)?))),
     },
     fusion(
         "fuse-norm-quantize",

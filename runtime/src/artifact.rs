@@ -142,11 +142,11 @@ fn plan(dir: &Path, plan: &str, weights: &Weights, some: bool) -> Result<Plan, R
     Ok(plan)
 }
 
-/// The plan for CPUs, whose kernels read codes in blocks.
+/// The plan for CPUs, whose kernels read codes in their order.
 fn cpu_plan(dir: &Path, weights: &Weights, some: bool) -> Result<Plan, RuntimeError> {
     let plan = plan(dir, PLAN, weights, some)?;
-    let plain = plan.buffers.iter().any(|b| b.storage != Storage::of(&b.ty, &b.place, Storage::Blocked32));
-    if plain { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
+    let foreign = plan.buffers.iter().any(|b| b.storage != Storage::of(&b.ty, &b.place, Storage::Blocked32));
+    if foreign { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
 }
 
 fn read(path: &Path) -> Result<String, RuntimeError> {

@@ -40,6 +40,7 @@ fn metadata(weights: &[Weight<'_>], recipe: &str) -> BTreeMap<String, String> {
         ("version", &SCHEMA.to_string()),
         ("recipe", recipe),
         ("blocked32", BLOCKED_NOTE),
+        ("interleaved", INTERLEAVED_NOTE),
         ("plain", PLAIN_NOTE),
         ("records", RECORDS_NOTE),
     ]
@@ -59,8 +60,11 @@ const BLOCKED_NOTE: &str = "blocks of 32 i4 codes in 16 bytes: byte j has code j
      nibble; the group of every scale is padded with zeros to whole blocks; value = outer * e4m3(code * scale) under \
      e4m3 scales";
 
+const INTERLEAVED_NOTE: &str = "blocks as of blocked32; of four rows the first four blocks each, then the next four each, \
+     and so on; rows that a number of rows lacks to a multiple of four are zeros";
+
 const PLAIN_NOTE: &str = "i4 codes two to a byte, low nibble first, row after row; value = outer * e4m3(code * scale) \
-     under e4m3 scales";
+     under e4m3 scales; e4m3 codes a byte each, value = code * scale";
 
 const RECORDS_NOTE: &str = "per 64 rows and 128 columns 4096 bytes of i4 codes in the order of wgmma's operand A, then e4m3 \
      scales of each row and group; 16 bytes for half h of the columns, warp w, lane 4g+t: words of rows 16w+g, 16w+g+8, \

@@ -183,9 +183,10 @@ fn apart(unit: Result<Unit, Unsupported>, reason: &str) -> Result<Unit, Unsuppor
     unit.map(|unit| Unit { reason: format!("{}; gates and ups come apart: {reason}", unit.reason), ..unit })
 }
 
-/// Float weights and the rows whose logits are wanted, which are few.
+/// Float weights, or those of a head, and the rows whose logits are wanted, which are few.
 fn is_logits(x: &Type, weight: &Type, out: &Type) -> bool {
-    x.scheme.is_plain() && weight.scheme.is_plain() && out.shape.rows() == Dim::sym("L")
+    let numbers = weight.scheme.is_plain() || weight.format() == Format::head();
+    x.scheme.is_plain() && numbers && out.shape.rows() == Dim::sym("L")
 }
 
 /// Whether everything that reads a slice can read the whole instead.

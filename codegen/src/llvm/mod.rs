@@ -7,6 +7,7 @@
 
 mod attention;
 mod codes;
+mod e4m3;
 mod emit;
 mod fit;
 mod linear;
@@ -161,9 +162,11 @@ fn emit_kernel<'c>(
     let types_only: Vec<&Type> = types.iter().map(|(ty, _)| ty).collect();
     check(kernel, &types_only).map_err(|reason| unsupported(&reason))?;
     for (n, (ty, storage)) in types.iter().enumerate().filter(|(_, (ty, _))| ty.dtype.is_code()) {
+        let weight = (kernel, n) == (&Kernel::Linear, 1);
         match storage {
             Storage::Blocked32 => {}
-            Storage::Interleaved if (kernel, n) == (&Kernel::Linear, 1) => {}
+            Storage::Interleaved if weight => {}
+            Storage::Plain if weight && ty.dtype == DType::E4M3 => {}
             Storage::Interleaved => {
                 return Err(unsupported(&format!("reads {ty} that is a linear's weight")));
             }
@@ -189,7 +192,9 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
         return Err(format!("codes and scales both E4M3: {ty}"));
     }
     match (kernel, types) {
-        (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 => Err("E4M3 weights".into()),
+        (Kernel::Linear, [_, weight, _]) if weight.dtype == DType::E4M3 && !one_scale_per_row(weight) => {
+            Err(format!("E4M3 weights with other than one scale per row: {weight}"))
+        }
         (
             Kernel::NormQuantize { .. }
             | Kernel::LinearBias
@@ -205,6 +210,11 @@ fn check(kernel: &Kernel, types: &[&Type]) -> Result<(), String> {
         }
         _ => Ok(()),
     }
+}
+
+fn one_scale_per_row(ty: &Type) -> bool {
+    let cols = ty.shape.cols().fixed().unwrap_or(0);
+    matches!(ty.scheme.0.as_slice(), [level] if level.count(cols) == 1)
 }
 
 fn emit_body<'c>(e: &Emit<'c, '_>, kernel: &Kernel, operands: &[&Operand<'c>]) -> Option<()> {
@@ -250,7 +260,8 @@ mod tests {
     fn kernels_compile_for_aarch64() {
         let text = include_str!("../../../tests/ops/attention-gqa4-128.ir");
         let linear = include_str!("../../../tests/ops/linear-w4a8-short-group.ir");
-        for text in [text, linear] {
+        let head = include_str!("../../../tests/ops/linear-e4m3-odd.ir");
+        for text in [text, linear, head] {
             let graph = fireq_ir::text::parse_and_verify(text).unwrap();
             let plan = fireq_ir::plan::lower(&graph).unwrap().plan;
             let machine = target::machine_for("aarch64-unknown-linux-gnu", "generic", "").unwrap();

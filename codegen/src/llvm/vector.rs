@@ -224,7 +224,8 @@ impl<'c> Emit<'c, '_> {
         self.store(self.at(array, self.mul(offset, 4)), self.truncate(v, have), 4);
     }
 
-    fn pad(&self, v: V<'c>, have: u32) -> V<'c> {
+    /// The first `have` lanes of `v`, and zeros.
+    pub fn pad(&self, v: V<'c>, have: u32) -> V<'c> {
         if have == LANES {
             return v;
         }

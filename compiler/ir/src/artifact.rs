@@ -9,7 +9,7 @@ use thiserror::Error;
 use crate::DType;
 
 /// The schema version that this build writes and reads.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 /// The plan's file name.
@@ -259,7 +259,7 @@ mod tests {
     #[test]
     fn another_version_is_refused_before_anything_else_is_read() {
         let error = Manifest::parse(r#"{"schema": 7, "novelty": true}"#).unwrap_err();
-        assert_eq!(error.to_string(), "schema version 7; this build reads version 2");
+        assert_eq!(error.to_string(), "schema version 7; this build reads version 3");
     }
 
     #[test]

@@ -74,6 +74,12 @@
 //! reads: INT4 codes, an E4M3 scale per 128 of them, and an f32 scale per row outside the rounding. The number behind a
 //! code is `outer · rn8(code · scale)` everywhere: here, in generated code, on every machine.
 //!
+//! A linear takes weights of three kinds: numbers; INT4 codes, whose groups are decoded in the main loop; and E4M3 codes with
+//! one scale per row, `e4m3<row:f32>`, as heads have them. Of the last the sum is taken over `x · code`, both exact, and the row's
+//! scale multiplies it once, as it does for inputs in E4M3; an input of numbers is not rounded for them. They are stored plain on
+//! every target, `codes` and `scales`. Where a head shares its constant with the embedding, a plan has two weights of it, the
+//! second by the name with `.2`.
+//!
 //! A KV cache is a `cache` node read by one operation that appends to it, whose result is the next step's cache. So a
 //! pass can change what a cache holds without changing the graph's interface, and what is appended is needed even where
 //! no output needs it. Graphs with caches are compared over several steps from empty ones.

@@ -167,6 +167,11 @@ impl Format {
         Format { dtype: DType::I4, scheme: Scheme::weight(group) }
     }
 
+    /// Weights of a head, the linear that gives logits: E4M3 with one F32 scale per output channel.
+    pub fn head() -> Self {
+        Format { dtype: DType::E4M3, scheme: Scheme::row(DType::F32) }
+    }
+
     /// FireQ keys and values: I4 with one E4M3 scale per token and head of `head_dim` (section 6).
     pub fn kv(head_dim: usize) -> Self {
         Format { dtype: DType::I4, scheme: Scheme::group(head_dim, DType::E4M3) }

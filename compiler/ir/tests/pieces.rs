@@ -25,7 +25,9 @@ graph "weights" {
   %13 = concat %12, %10 : i4<g128:e4m3,row:f32>[1166,416]
   %14 = quantize %0 {to=e4m3<row:f32>} : e4m3<row:f32>[700,416]
   %15 = dequantize %11 : f32[700,416]
-  return %0, %1, %6, %8, %9, %11, %13, %14, %15
+  %16 = const {name="lines"} : bf16[702,384]
+  %17 = quantize %16 {to=i4<g128:e4m3,row:f32>} : i4<g128:e4m3,row:f32>[702,384]
+  return %0, %1, %6, %8, %9, %11, %13, %14, %15, %17
 }
 "#;
 
@@ -65,7 +67,7 @@ fn graph(text: &str) -> Graph {
 
 fn storages(graph: &Graph, value: ValueId) -> impl Iterator<Item = Storage> {
     let has = move |storage: &Storage| parts(graph.ty(value), *storage).is_some();
-    [Storage::Plain, Storage::Blocked32, Storage::Records].into_iter().filter(has)
+    [Storage::Plain, Storage::Blocked32, Storage::Interleaved, Storage::Records].into_iter().filter(has)
 }
 
 #[test]
@@ -91,7 +93,7 @@ fn pieces_have_the_bytes_of_the_whole() {
             seen.insert(storage);
         }
     }
-    assert_eq!(seen.len(), 3, "{seen:?}");
+    assert_eq!(seen.len(), 4, "{seen:?}");
 }
 
 #[test]

@@ -38,7 +38,8 @@ fn pipeline_text(pipeline: &NamedPipeline) -> String {
 fn recipe_text(built_in: &BuiltIn) -> String {
     let recipe = built_in.recipe();
     let blocks = if recipe.in_blocks() { "    each on one block after another:\n" } else { "" };
-    let steps: String = recipe.steps().iter().map(|(step, why)| step_text(step, why)).collect();
+    let steps = recipe.steps().into_iter().chain(recipe.head());
+    let steps: String = steps.map(|(step, why)| step_text(&step, why)).collect();
     format!("{}: {}\n{blocks}{steps}", built_in.name, recipe.summary)
 }
 
@@ -54,8 +55,8 @@ fn pass_json(pass: &PassInfo) -> Value {
 
 fn recipe_json(built_in: &BuiltIn) -> Value {
     let recipe = built_in.recipe();
-    let step = |(step, why): &(String, &str)| json!({ "step": step, "why": why });
-    let steps: Vec<Value> = recipe.steps().iter().map(step).collect();
+    let step = |(step, why): (String, &str)| json!({ "step": step, "why": why });
+    let steps: Vec<Value> = recipe.steps().into_iter().chain(recipe.head()).map(step).collect();
     json!({ "name": built_in.name, "summary": recipe.summary, "steps": steps, "passes": recipe.pipeline() })
 }
 

@@ -39,12 +39,15 @@ __device__ inline u16 to_e4m3_pair(float low, float high) {
     return codes;
 }
 
-/// The number of one E4M3 code; E4M3 numbers are halves, too.
-__device__ inline float widen(e4m3 x) {
+/// The numbers of the two E4M3 codes in the low 16 bits, which are halves, too: that of the low byte in the low half.
+__device__ inline u32 e4m3_halves(u32 codes) {
     u32 halves;
-    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<u16>(x.bits)));
-    return widen(f16{static_cast<u16>(halves)});
+    asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<u16>(codes)));
+    return halves;
 }
+
+/// The number of one E4M3 code.
+__device__ inline float widen(e4m3 x) { return widen(f16{static_cast<u16>(e4m3_halves(x.bits))}); }
 
 /// The nearest integer, ties to even.
 __device__ inline float round_even(float x) {

@@ -21,6 +21,8 @@ __device__ inline void load_chunk(const T* from, float (&to)[N]) {
         for (int n = 0; n < N; ++n) {
             if constexpr (sizeof(T) == 4) {
                 to[n] = float_of_bits(words[n]);
+            } else if constexpr (sizeof(T) == 1) {
+                to[n] = widen(f16{static_cast<u16>(e4m3_halves(words[n / 4] >> (16 * (n / 2 % 2))) >> (16 * (n % 2)))});
             } else {
                 to[n] = widen(T{static_cast<u16>(words[n / 2] >> (16 * (n % 2)))});
             }

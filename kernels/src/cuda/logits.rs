@@ -1,4 +1,4 @@
-//! The product with float weights: logits.
+//! The product with float weights, or with E4M3 ones that have a scale for each channel: logits.
 
 use fireq_ir::DType;
 
@@ -13,9 +13,15 @@ const ROWS: usize = 4;
 pub fn logits(cols: usize, channels: usize, weight: DType, tokens: usize) -> Result<Unit, Unsupported> {
     let rows = if channels < ROWS { 1 } else { ROWS };
     let bytes = weight.bits() / 8;
-    let chunk = if bytes == 4 { chunk(cols, &[4, 2]) } else { chunk(cols, &[8, 4, 2]) };
+    let sizes: &[usize] = match bytes {
+        4 => &[4, 2],
+        2 => &[8, 4, 2],
+        _ => &[16, 8, 4, 2],
+    };
+    let chunk = chunk(cols, sizes);
     let name = format!("logits_{weight}_{channels}x{cols}_t{tokens}");
-    let arguments = format!("{}, {cols}, {THREADS}, {chunk}, {rows}, {tokens}", float_name(weight)?);
+    let format = if weight == DType::E4M3 { "e4m3" } else { float_name(weight)? };
+    let arguments = format!("{format}, {cols}, {THREADS}, {chunk}, {rows}, {tokens}");
     let text = text::<params::Logits>(&Parts {
         name: &name,
         kernel: "logits",

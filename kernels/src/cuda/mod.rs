@@ -29,7 +29,7 @@
 //!   in a million;
 //! * in `silu`, good to a relative 2⁻²⁰: so is a row's scale, and a code may be its neighbour where `x/s` lies that close
 //!   to the middle of two;
-//! * in `logits`, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`;
+//! * in `logits`, of float weights and of E4M3 ones, whose sums are f32 in an order of their own: good to `K/32 · 2⁻²⁴` of `Σ|x·w|`;
 //! * in products with INT4 weights, whose sums tensor cores take: products and numbers are exact, the bits that sums keep
 //!   are the hardware's until they move to f32 registers, as often as [`cost::promotion`] says. On the simulator, which
 //!   rounds once per instruction, a relative L2 error below 10⁻⁶; with it, gated products have `silu`'s;

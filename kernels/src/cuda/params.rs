@@ -144,12 +144,14 @@ params! {
         /// Rows of the table.
         tokens: u32,
     }
-    /// Of a product with float weights.
+    /// Of a product with float weights, or with E4M3 ones.
     Logits = "fireq::logits::Params" {
         /// `f32[tokens, cols]`.
         x: DevicePtr,
         /// `[channels, cols]` in the weight's format.
         weight: DevicePtr,
+        /// `f32[channels]`, of E4M3 weights; not read for others.
+        scales: DevicePtr,
         /// `f32[tokens, channels]`.
         out: DevicePtr,
         /// Rows of `x`.

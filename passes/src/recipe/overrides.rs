@@ -72,9 +72,18 @@ impl Recipe {
 
     /// The option `keep` of weights.
     pub(super) fn kept(&self) -> String {
+        joined(self.overridden().chain(self.weights.keep.patterns().map(Into::into)))
+    }
+
+    /// The option `keep` of the head: `weights.keep` is about INT4.
+    pub(super) fn kept_head(&self) -> String {
+        joined(self.overridden())
+    }
+
+    /// What overrides keep or do not.
+    fn overridden(&self) -> impl Iterator<Item = String> {
         let keep = |one: &Override| one.keep.map(|keep| one.left_alone(keep));
-        let overrides = self.overrides.iter().filter_map(keep).flatten();
-        joined(overrides.chain(self.weights.keep.patterns().map(Into::into)))
+        self.overrides.iter().filter_map(keep).flatten()
     }
 
     /// The option `keep` of a pass that overrides can skip.

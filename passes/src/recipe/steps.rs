@@ -1,7 +1,7 @@
 //! The pipeline that a recipe stands for.
 
 use super::Recipe;
-use super::values::{Form, KvFit, Method, Skip};
+use super::values::{Form, Head, KvFit, Method, Skip};
 use crate::table::PASSES;
 
 /// A step of a pipeline, and the reason for its place.
@@ -15,7 +15,16 @@ impl Recipe {
     pub fn pipeline(&self) -> String {
         let steps: Vec<String> = self.steps().into_iter().map(|(step, _)| step).collect();
         let steps = steps.join(",");
-        if self.in_blocks() { format!("blocks({steps})") } else { steps }
+        let steps = if self.in_blocks() { format!("blocks({steps})") } else { steps };
+        let head = self.head().map(|(step, _)| step);
+        [steps].into_iter().filter(|steps| !steps.is_empty()).chain(head).collect::<Vec<_>>().join(",")
+    }
+
+    /// The step behind these, whether they run in blocks or not.
+    pub fn head(&self) -> Option<(String, &'static str)> {
+        let options = [("keep", self.kept_head())];
+        let why = "behind all others: it needs no data, and what it takes is what weights for INT4 leave";
+        (self.weights.head == Head::E4m3).then(|| (step("quantize-head", &options), why))
     }
 
     /// Whether the steps run on one block after another.
@@ -159,4 +168,26 @@ fn step(id: &str, options: &[(&str, String)]) -> String {
     let set = options.iter().filter(|(name, value)| default(name) != Some(value));
     let items: Vec<String> = set.map(|(name, value)| format!("{name}={value}")).collect();
     if items.is_empty() { id.into() } else { format!("{id}{{{}}}", items.join(",")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::pipeline;
+    use super::*;
+
+    #[test]
+    fn the_head_is_a_step_behind_all_others() {
+        let head = "[weights]\nhead = \"e4m3\"\n";
+        let rtn = "quantize-weights,quantize-activations,quantize-kv";
+        assert_eq!(pipeline(head), format!("{rtn},quantize-head"));
+        assert_eq!(pipeline(&format!("blocks = true\n{head}")), format!("blocks({rtn}),quantize-head"));
+        let alone = format!("{head}method = \"keep\"\n[kv]\nfit = \"keep\"\n");
+        assert_eq!(pipeline(&alone), "quantize-head");
+        assert_eq!(pipeline(&format!("blocks = true\n{alone}")), "quantize-head");
+        assert_eq!(pipeline("[weights]\nhead = \"keep\""), rtn);
+        let recipe = Recipe::parse(head).unwrap();
+        assert_eq!(recipe.structure().pipeline(), format!("{rtn},quantize-head"));
+        let kept = format!("{alone}[[override]]\ntensors = \"lm_head*\"\nkeep = true\n");
+        assert_eq!(pipeline(&kept), "quantize-head{keep=lm_head*}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn pipeline(text: &str) -> String {
+pub(super) fn pipeline(text: &str) -> String {
     let pipeline = Recipe::parse(text).unwrap_or_else(|e| panic!("{e}")).pipeline();
     let built = crate::pipeline(&pipeline).unwrap_or_else(|e| panic!("{e}"));
     assert_eq!(built.to_string(), pipeline, "not in canonical form");
@@ -47,9 +47,10 @@ fn the_built_in_ones_spell_out_every_key() {
             .collect()
     };
     let all = keys(RECIPES[0].text);
-    for key in
-        ["summary", "blocks", "[smooth]", "rope-pre", "gate-up", "method", "quantize", "tensors", "skip"]
-    {
+    for key in [
+        "summary", "blocks", "[smooth]", "rope-pre", "gate-up", "method", "head", "quantize", "tensors",
+        "skip",
+    ] {
         assert!(all.iter().any(|known| known == key), "{key}");
     }
     assert!(RECIPES.iter().all(|recipe| keys(recipe.text) == all));
@@ -134,6 +135,10 @@ fn what_is_not_known_is_refused_with_its_place_and_what_is_near() {
     let (line, column, message, hint) = refused("blocks = true\n[weights]\ngruop = 64\n");
     assert_eq!((line, column, &*hint), (3, 1, "did you mean `group`?"));
     assert!(message.starts_with("unknown field `gruop`, expected one of `method`, `catch-up`"), "{message}");
+    let (line, column, message, hint) = refused("[weights]\nhead = \"e4m4\"");
+    assert_eq!((line, column, &*hint), (2, 8, "did you mean `e4m3`?"), "{message}");
+    let (line, _, _, hint) = refused("[weights]\nhaed = \"keep\"");
+    assert_eq!((line, &*hint), (2, "did you mean `head`?"));
     let (line, column, _, hint) = refused("[smooth]\nlinears = \"papr\"");
     assert_eq!((line, column, &*hint), (2, 11, "did you mean `paper`?"));
     let (line, _, _, hint) = refused("[[override]]\ntensor = \"*\"\nkeep = true");

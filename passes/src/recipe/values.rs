@@ -42,6 +42,11 @@ words!(
 );
 
 words!(
+    /// What the weight of the linear that gives logits becomes.
+    Head { #[default] Keep = "keep", E4m3 = "e4m3" }
+);
+
+words!(
     /// How scales of keys and values are chosen.
     KvFit { Keep = "keep", #[default] Absmax = "absmax", Signed = "signed", Clipped = "clipped" }
 );

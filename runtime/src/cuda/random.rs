@@ -46,6 +46,7 @@ impl Kind {
             (_, DType::I32) => Kind::Zeros,
             ("records", _) => Kind::Records { group: records::group(&buffer.ty).unwrap_or(records::COLS) },
             (_, DType::I4) => Kind::Codes,
+            ("scales", dtype) if buffer.ty.dtype == DType::E4M3 => Kind::Outer(dtype),
             ("scales", dtype) => Kind::Scales(dtype, under),
             ("outer", dtype) => Kind::Outer(dtype),
             (_, DType::E4M3) => Kind::E4m3,

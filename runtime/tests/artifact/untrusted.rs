@@ -109,10 +109,10 @@ fn a_changed_header_of_weights_is_damage() {
 fn another_schema_version_asks_for_compiling_again() {
     let Some(small) = small() else { return };
     let path = small.dir.join(MANIFEST);
-    let text = fs::read_to_string(&path).unwrap().replace("\"schema\": 2", "\"schema\": 99, \"later\": {}");
+    let text = fs::read_to_string(&path).unwrap().replace("\"schema\": 3", "\"schema\": 99, \"later\": {}");
     fs::write(path, text).unwrap();
     let error = refusal(&small);
-    assert!(error.to_string().contains("schema version 99; this build reads version 2"), "{error}");
+    assert!(error.to_string().contains("schema version 99; this build reads version 3"), "{error}");
     assert!(error.hint().unwrap().contains("compile the model again"));
 }
 
@@ -149,7 +149,7 @@ fn manifests_that_leave_files_out_or_are_no_manifests_are_refused() {
         assert!(matches!(refusal(&small), RuntimeError::Unlisted(name) if name == file));
         small.edit_manifest(|manifest| manifest.files.extend(removed));
     }
-    for text in ["", "{", "[]", "{\"schema\": 2}", "{\"schema\": -1}", "\u{0}"] {
+    for text in ["", "{", "[]", "{\"schema\": 3}", "{\"schema\": -1}", "\u{0}"] {
         fs::write(small.dir.join(MANIFEST), text).unwrap();
         let error = refusal(&small);
         assert!(matches!(error, RuntimeError::Manifest { .. }) && error.hint().is_some(), "{text}");

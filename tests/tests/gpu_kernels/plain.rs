@@ -5,7 +5,7 @@ use fireq_kernels::cuda::{Elementwise, elementwise, gather, logits, params, rope
 use fireq_tests::relative_error;
 
 use super::device::device;
-use super::oracle::Case;
+use super::oracle::{Case, parts};
 use super::rows::dtype_of;
 
 #[test]
@@ -104,6 +104,11 @@ fn logits_are_the_interpreters_to_the_order_of_sums() {
         (576, 257, "bf16"),
         (257, 257, "bf16"),
         (130, 1, "f32"),
+        (64, 33, "e4m3<row:f32>"),
+        (172, 257, "e4m3<row:f32>"),
+        (1040, 66, "e4m3<row:f32>"),
+        (37, 3, "e4m3<row:f32>"),
+        (98, 5, "e4m3<row:f32>"),
     ] {
         for tokens in [1, 3, 9] {
             let body = format!(
@@ -112,9 +117,11 @@ fn logits_are_the_interpreters_to_the_order_of_sums() {
             );
             let case = Case::new(&body, [tokens, 0, 1]);
             let out = gpu.space("out", 4 * tokens * channels);
+            let weight = parts(&case.constant_tensor("w"));
             let params = params::Logits {
                 x: gpu.put("x", &case.input("x")),
-                weight: gpu.put("weight", &case.constant("w")),
+                weight: gpu.put("weight", &weight[0]),
+                scales: weight.get(1).map_or(0, |scales| gpu.put("scales", scales)),
                 out,
                 tokens: tokens as u32,
                 channels: channels as u32,

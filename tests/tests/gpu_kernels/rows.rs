@@ -192,6 +192,7 @@ pub fn dtype_of(name: &str) -> DType {
     match name {
         "bf16" => DType::BF16,
         "f16" => DType::F16,
+        "e4m3<row:f32>" => DType::E4M3,
         _ => DType::F32,
     }
 }

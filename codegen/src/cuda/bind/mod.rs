@@ -81,6 +81,10 @@ impl<'a> Binder<'a> {
             Kernel::Linear => fields::<params::Logits>([
                 ("x", input(0)),
                 ("weight", input(1)),
+                (
+                    "scales",
+                    if weight(1).scheme.is_plain() { Argument::Nothing } else { part(launch.inputs[1], 1) },
+                ),
                 ("out", result),
                 ("tokens", Argument::Count(self.count(launch))),
                 ("channels", number(cols)),

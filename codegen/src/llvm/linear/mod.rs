@@ -8,6 +8,7 @@ mod walk;
 
 use inkwell::values::{FloatValue, IntValue};
 
+use fireq_ir::DType;
 use fireq_ir::plan::LINEAR_ROWS;
 use fireq_kernels::{CpuTile, VectorRegisters};
 
@@ -32,7 +33,7 @@ pub(super) fn linear<'c>(
     out: &Operand<'c>,
     tokens: IntValue<'c>,
 ) {
-    if w.ty.scheme.is_plain() {
+    if w.ty.scheme.is_plain() || w.ty.dtype == DType::E4M3 {
         return plain::linear(e, x, w, out, tokens);
     }
     let elements = Elements::of(e, x, w);

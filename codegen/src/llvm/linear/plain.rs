@@ -1,13 +1,18 @@
-//! Weights that are numbers: tiles of channels and tokens read both as they are.
+//! Weights that are numbers, or E4M3 codes with a scale for each channel: tiles of channels and tokens read both as they are.
 
-use inkwell::values::IntValue;
+use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
+use fireq_ir::DType;
 use fireq_ir::plan::LINEAR_ROWS;
 use fireq_kernels::CpuTile;
 
-use super::super::emit::Emit;
+use super::super::e4m3::UNIT;
+use super::super::emit::{Emit, LANES};
 use super::super::operand::Operand;
 use super::scaled;
+
+/// Bytes of a line of caches.
+const LINE: usize = 64;
 
 /// `out[t,n]` for the units of channels `begin..end` and all tokens.
 pub(super) fn linear<'c>(
@@ -47,17 +52,51 @@ fn emit_tile<'c>(
     let x_rows: Vec<_> = tokens.iter().map(|t| x.row(e, 0, *t)).collect();
     let w_rows: Vec<_> = channels.iter().map(|n| w.row(e, 0, *n)).collect();
     e.for_chunks(w.cols(), |k, have| {
+        if tile.tokens == 1 {
+            prefetch_next_unit(e, w, w_rows[0], k);
+        }
         let xs: Vec<_> = x_rows.iter().map(|row| e.load_floats(*row, k, x.stored(0), have)).collect();
         for (r, row) in w_rows.iter().enumerate() {
-            let weights = e.load_floats(*row, k, w.stored(0), have);
+            let weights = weights(e, w, *row, k, have);
             xs.iter().enumerate().for_each(|(t, x)| e.accumulate(sums[r * xs.len() + t], *x, weights));
         }
     });
     for (r, channel) in channels.iter().enumerate() {
+        let factor = factor(e, w, *channel);
         for (t, token) in tokens.iter().enumerate() {
             let sum = e.reduce_wide(e.widen(e.get(sums[r * tile.tokens + t])));
-            let sum = scaled(e, sum, [x.row_factor(e, *token), None]);
+            let sum = scaled(e, sum, [factor, x.row_factor(e, *token)]);
             e.store(e.at(out.row(e, 0, *token), e.mul(*channel, 4)), sum, 4);
         }
     }
+}
+
+/// Asks for what the next unit reads of memory while this one is at channel `k`: units follow each other, and what processors
+/// foresee by themselves ends with each row.
+fn prefetch_next_unit<'c>(e: &Emit<'c, '_>, w: &Operand<'c>, first: PointerValue<'c>, k: IntValue<'c>) {
+    let (bytes, unit) = (w.stored(0).bits() / 8, LINEAR_ROWS * w.parts[0].0.row_bytes());
+    for line in 0..LINEAR_ROWS * LANES as usize * bytes / LINE {
+        let at = e.add(e.mul(k, LINEAR_ROWS * bytes), e.index(unit + line * LINE));
+        e.prefetch(e.at(first, at));
+    }
+}
+
+/// `have` weights of a row from channel `k` on: as they are, or in units of [`UNIT`].
+fn weights<'c>(
+    e: &Emit<'c, '_>,
+    w: &Operand<'c>,
+    row: PointerValue<'c>,
+    k: IntValue<'c>,
+    have: u32,
+) -> VectorValue<'c> {
+    match w.stored(0) {
+        DType::E4M3 => e.load_e4m3(row, k, have),
+        dtype => e.load_floats(row, k, dtype, have),
+    }
+}
+
+/// What sums of a channel are multiplied with, where that is anything.
+fn factor<'c>(e: &Emit<'c, '_>, w: &Operand<'c>, channel: IntValue<'c>) -> Option<FloatValue<'c>> {
+    let scale = w.row_factor(e, channel)?;
+    Some(e.first(e.fmul(e.splat(scale), e.constant(UNIT))).into_float_value())
 }

@@ -252,13 +252,15 @@ pub fn arena_bytes(ty: &Type, storage: Storage) -> Option<usize> {
     })
 }
 
-/// Blocks of codes of both operands must line up along the channels they share.
+/// Blocks of codes of both operands must line up along the channels they share; E4M3 weights have no blocks.
 fn check_storage(op: &Op, types: &[&Type]) -> Result<(), String> {
     let (Op::Linear, [x, weight]) = (op, types) else { return Ok(()) };
     let Some(inner) = weight.scheme.0.first() else { return Ok(()) };
     let k = weight.shape.cols().fixed().ok_or("weight has no fixed size")?;
     if weight.dtype != DType::I4 {
-        return Err(format!("weights are floats or i4, found {weight}"));
+        let one_scale = weight.scheme.0.len() == 1 && inner.count(k) == 1;
+        let reason = || format!("weights are floats, i4, or e4m3 with one scale per row, found {weight}");
+        return one_scale.then_some(()).ok_or_else(reason);
     }
     if matches!(inner.per, Per::Group(n) if n % BLOCK != 0 && n < k) {
         return Err(format!("groups of {weight} are not a multiple of {BLOCK} channels"));

@@ -1,5 +1,6 @@
 //! The plan: ordered kernel launches over buffers, what passes hand to code generators and what the runtime executes.
 
+mod codes;
 mod lower;
 mod pack;
 pub mod records;
@@ -234,8 +235,8 @@ impl Plan {
     /// How codes are stored that have no order of their own on a target: blocked for CPUs, plain for GPUs; plain where there
     /// are none.
     pub fn codes(&self) -> Storage {
-        let codes = self.buffers.iter().find(|buffer| buffer.ty.dtype.is_code());
-        let blocked = codes.is_some_and(|b| matches!(b.storage, Storage::Blocked32 | Storage::Interleaved));
+        let of_cpus = |storage| matches!(storage, Storage::Blocked32 | Storage::Interleaved);
+        let blocked = self.buffers.iter().any(|buffer| of_cpus(buffer.storage));
         if blocked { Storage::Blocked32 } else { Storage::Plain }
     }
 

@@ -3,10 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use rayon::prelude::*;
-
-use super::storage::{BLOCK, LINE, pitch};
-use super::{LINEAR_ROWS, Part, Storage, parts, records};
+use super::codes::{pack_codes, unpack_codes};
+use super::{Part, Storage, parts, records};
 use crate::interp::{Data, InterpError, Tensor, eval_constant, eval_rows, row_wise};
 use crate::quant::{PIECE, Quantized};
 use crate::{ConstData, DType, Graph, Op, Shape, Type, ValueId, e4m3};
@@ -117,13 +115,7 @@ pub fn unpack(ty: &Type, storage: Storage, arrays: &[&[u8]]) -> Option<Tensor> {
         let scales = vec![scales, wide(arrays[1], DType::F32)?];
         return Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) });
     }
-    let row_bytes = list[0].row_bytes().max(1);
-    let blocked = match storage {
-        Storage::Interleaved => Cow::Owned(rows_of_tiles(arrays[0], row_bytes)),
-        _ => Cow::Borrowed(arrays[0]),
-    };
-    let of_row = |row| unpack_row(row, cols, &format, storage);
-    let codes = blocked.chunks(row_bytes).take(rows).flat_map(of_row).collect();
+    let codes = unpack_codes(arrays[0], &list[0], (rows, cols), &format, storage);
     let levels = format.scheme.0.iter().zip(&arrays[1..]);
     let scales = levels.map(|(level, bytes)| wide(bytes, level.dtype)).collect::<Option<_>>()?;
     Some(Tensor { ty: ty.clone(), data: Data::Quant(Quantized { format, cols, codes, scales }) })
@@ -150,119 +142,6 @@ fn bytes_of<const N: usize>(numbers: impl ExactSizeIterator<Item = [u8; N]>) -> 
     let mut bytes = vec![0; N * numbers.len()];
     bytes.as_chunks_mut::<N>().0.iter_mut().zip(numbers).for_each(|(to, number)| *to = number);
     bytes
-}
-
-fn pack_codes(q: &Quantized, storage: Storage, part: &Part) -> Vec<u8> {
-    let (tile, row_bytes) = (part.row_tile, part.row_bytes().max(1));
-    let mut bytes = vec![0; q.rows().next_multiple_of(tile) * part.row_bytes()];
-    let piece = (PIECE / q.cols).max(1).next_multiple_of(tile);
-    let pack = |(codes, bytes): (&[i8], &mut [u8])| {
-        let tiles = codes.chunks(tile * q.cols).zip(bytes.chunks_mut(tile * row_bytes));
-        tiles.for_each(|(codes, bytes)| match storage {
-            Storage::Interleaved => interleave(codes, q.cols, bytes),
-            _ => pack_row(codes, &q.format, storage, bytes),
-        });
-    };
-    if q.rows() <= piece {
-        pack((&q.codes, &mut bytes));
-    } else {
-        q.codes.par_chunks(piece * q.cols).zip(bytes.par_chunks_mut(piece * row_bytes)).for_each(pack);
-    }
-    bytes
-}
-
-/// A tile of rows, a line of each after that of the one before.
-fn interleave(codes: &[i8], cols: usize, bytes: &mut [u8]) {
-    for (r, row) in codes.chunks(cols).enumerate() {
-        for (codes, lines) in row.chunks(LINE).zip(bytes.chunks_mut(LINEAR_ROWS * LINE / 2)) {
-            pack_group(codes, &mut lines[r * LINE / 2..][..LINE / 2]);
-        }
-    }
-}
-
-/// The rows in blocks of interleaved ones, those that fill up the last tile, too.
-fn rows_of_tiles(bytes: &[u8], row_bytes: usize) -> Vec<u8> {
-    let mut rows = Vec::with_capacity(bytes.len());
-    for tile in bytes.chunks(LINEAR_ROWS * row_bytes) {
-        for r in 0..LINEAR_ROWS {
-            tile.chunks(LINE / 2).skip(r).step_by(LINEAR_ROWS).for_each(|line| rows.extend_from_slice(line));
-        }
-    }
-    rows
-}
-
-/// The codes of a row in the order of a storage; `bytes` are zeros.
-fn pack_row(row: &[i8], format: &crate::Format, storage: Storage, bytes: &mut [u8]) {
-    let extent = format.scheme.0[0].extent(row.len());
-    match (storage, format.dtype) {
-        (Storage::Blocked32, DType::I4) => {
-            let groups = row.chunks(extent).zip(bytes.chunks_mut(extent.next_multiple_of(BLOCK) / 2));
-            groups.for_each(|(codes, bytes)| pack_group(codes, bytes));
-        }
-        (Storage::Blocked32, _) => {
-            let groups = row.chunks(extent).zip(bytes.chunks_mut(extent.next_multiple_of(BLOCK) * 4));
-            groups.for_each(|(codes, bytes)| widen_codes(codes, bytes));
-        }
-        (_, DType::I4) => {
-            let pair = |c: &[i8]| nibbles(c[0], c.get(1).copied().unwrap_or(0));
-            row.chunks(2).zip(bytes).for_each(|(codes, byte)| *byte = pair(codes));
-        }
-        (Storage::Pitched, _) => {
-            let groups = row.chunks(extent).zip(bytes.chunks_mut(pitch(extent)));
-            groups.for_each(|(codes, bytes)| store(codes, bytes));
-        }
-        (_, _) => store(row, bytes),
-    }
-}
-
-fn nibbles(low: i8, high: i8) -> u8 {
-    (low as u8 & 15) | (high as u8) << 4
-}
-
-/// A group's codes in blocks.
-fn pack_group(codes: &[i8], bytes: &mut [u8]) {
-    let (whole, rest) = codes.as_chunks::<BLOCK>();
-    let (blocks, _) = bytes.as_chunks_mut::<{ BLOCK / 2 }>();
-    blocks.iter_mut().zip(whole).for_each(|(block, codes)| *block = pack_block(codes));
-    if let Some(block) = blocks.get_mut(whole.len()) {
-        let mut codes = [0; BLOCK];
-        codes[..rest.len()].copy_from_slice(rest);
-        *block = pack_block(&codes);
-    }
-}
-
-fn pack_block(codes: &[i8; BLOCK]) -> [u8; BLOCK / 2] {
-    std::array::from_fn(|j| nibbles(codes[j], codes[j + BLOCK / 2]))
-}
-
-fn widen_codes(codes: &[i8], bytes: &mut [u8]) {
-    let numbers = bytes.as_chunks_mut().0;
-    numbers.iter_mut().zip(codes).for_each(|(to, code)| *to = e4m3::decode(*code as u8).to_le_bytes());
-}
-
-fn store(codes: &[i8], bytes: &mut [u8]) {
-    bytes.iter_mut().zip(codes).for_each(|(byte, code)| *byte = *code as u8);
-}
-
-fn unpack_row(row: &[u8], cols: usize, format: &crate::Format, storage: Storage) -> Vec<i8> {
-    let extent = format.scheme.0[0].extent(cols);
-    if storage == Storage::Plain {
-        let code = |i| if format.dtype == DType::I4 { signed(row[i / 2], i % 2 == 1) } else { row[i] as i8 };
-        return (0..cols).map(code).collect();
-    }
-    let group = if storage == Storage::Pitched { pitch(1) } else { BLOCK };
-    let position = |i: usize| i / extent * extent.next_multiple_of(group) + i % extent;
-    let code = |i: usize| match format.dtype {
-        _ if storage == Storage::Pitched => row[i] as i8,
-        DType::I4 => signed(row[i / BLOCK * (BLOCK / 2) + i % (BLOCK / 2)], i % BLOCK >= BLOCK / 2),
-        _ => e4m3::encode(f32::from_le_bytes([row[4 * i], row[4 * i + 1], row[4 * i + 2], row[4 * i + 3]]))
-            as i8,
-    };
-    (0..cols).map(position).map(code).collect()
-}
-
-fn signed(byte: u8, high: bool) -> i8 {
-    (if high { byte } else { byte << 4 }) as i8 >> 4
 }
 
 #[cfg(test)]
@@ -297,13 +176,5 @@ mod tests {
                 }
             }
         }
-    }
-
-    #[test]
-    fn a_block_holds_its_halves_in_low_and_high_nibbles() {
-        let codes: [i8; BLOCK] = std::array::from_fn(|i| (i % 16) as i8 - 8);
-        let block = pack_block(&codes);
-        assert_eq!(block[0], 0x88);
-        assert_eq!(block[15], 0x77);
     }
 }

@@ -6,7 +6,8 @@ use crate::{DType, Type};
 /// How the bytes of a buffer are ordered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Storage {
-    /// Row-major elements in their own dtype; the plain, exportable form. I4 codes two to a byte, low nibble first.
+    /// Row-major elements in their own dtype; the plain, exportable form. I4 codes two to a byte, low nibble first. E4M3
+    /// weights have no other.
     Plain,
     /// Codes for CPU vectors, each scale's group padded to whole blocks of 32 codes: I4 in blocks of 16 bytes, byte `j`
     /// holding code `j` in its low and code `j + 16` in its high nibble; E4M3 codes widened to the f32 they stand for.
@@ -36,6 +37,8 @@ impl Storage {
         match (codes, place) {
             (Storage::Blocked32, Place::Weight(_)) if interleaves(ty) => Storage::Interleaved,
             (Storage::Plain, Place::Weight(_)) if records::group(ty).is_some() => Storage::Records,
+            // Bytes are what bounds a product with them, and a byte is decoded in a few instructions.
+            (_, Place::Weight(_)) if ty.dtype == DType::E4M3 => Storage::Plain,
             (Storage::Plain, Place::Input(_) | Place::Output(_) | Place::Arena { .. })
                 if ty.dtype == DType::E4M3 =>
             {

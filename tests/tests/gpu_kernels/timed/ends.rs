@@ -14,6 +14,7 @@ pub fn at(sequences: usize) -> Vec<Timed> {
     let product = |m: &mut Memory| params::Logits {
         x: m.random("x", Dtype::F32, 4 * sequences * HIDDEN),
         weight: m.random("weight", Dtype::Bf16, 2 * VOCABULARY * HIDDEN),
+        scales: 0,
         out: m.space("out", 4 * sequences * VOCABULARY),
         tokens: sequences as u32,
         channels: VOCABULARY as u32,

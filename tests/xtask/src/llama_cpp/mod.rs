@@ -36,6 +36,9 @@ pub struct Options {
     /// Runs of each, in turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// A recipe's name, or its file.
+    #[arg(long, default_value = "rtn")]
+    recipe: String,
     /// Threads that compile and quantize.
     #[arg(long, default_value_t = 2)]
     quantize_threads: usize,
@@ -90,8 +93,9 @@ impl Models {
         let folder = options.folder.join(name);
         let io = |e: std::io::Error| format!("{}: {e}", folder.display());
         fs::create_dir_all(&folder).map_err(io)?;
-        let [bf16, gguf, checkpoint, artifact] =
-            ["bf16.gguf", "q4_0.gguf", "checkpoint", "rtn.fireq"].map(|name| folder.join(name));
+        let recipe = Path::new(&options.recipe).with_extension("fireq");
+        let artifact = folder.join(recipe.file_name().ok_or("a recipe has a name")?);
+        let [bf16, gguf, checkpoint] = ["bf16.gguf", "q4_0.gguf", "checkpoint"].map(|name| folder.join(name));
         if !bf16.exists() {
             gguf::write(&options.config, &bf16, 0)?;
         }
@@ -107,7 +111,13 @@ impl Models {
         let mut quantize = Command::new(theirs.join("llama-quantize"));
         let theirs = measured(quantize.arg(&bf16).arg(&gguf).args(["Q4_0", &threads]))?;
         let mut compile = Command::new(release_dir().join("fireq"));
-        compile.arg("compile").arg(&checkpoint).args(["--recipe", "rtn", "--threads", &threads, "-o"]);
+        compile.arg("compile").arg(&checkpoint).args([
+            "--recipe",
+            &options.recipe,
+            "--threads",
+            &threads,
+            "-o",
+        ]);
         let ours = measured(compile.arg(&artifact))?;
         println!("{:28} {:>12} {:>12} {:>8}", "quantization", "llama.cpp", "fireq", "ratio");
         println!("{:28} {:12.1} {:12.1} {:8.2}", "seconds", theirs.0, ours.0, ours.0 / theirs.0);
