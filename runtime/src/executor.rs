@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fireq_ir::Dim;
 use fireq_ir::interp::Tensor;
-use fireq_ir::plan::{Kernel, Launch, Place, Plan, Step, parts, verify_plan};
+use fireq_ir::plan::{Kernel, Launch, MAX_HEADS, Place, Plan, Step, parts, verify_plan};
 use fireq_kernels::linear_scratch;
 use libloading::Library;
 
@@ -69,7 +69,7 @@ impl Ready {
     }
 }
 
-/// Bytes of scratch per thread beyond one score per key: see the code generator's ABI.
+/// Bytes of scratch per thread beyond scores of [`MAX_HEADS`] heads for each key: see the code generator's ABI.
 const SCRATCH_SLACK: usize = 4096;
 /// From this many operations on threads share a launch: one does them in a few times of what it takes until another one has
 /// noticed the launch, and until its end is noticed.
@@ -247,7 +247,7 @@ fn scratch_bytes(plan: &Plan, limits: Limits) -> usize {
     let weights = linears.filter_map(|launch| plan.buffers.get(*launch.inputs.get(1)?));
     let cols = weights.filter_map(|weight| Some(parts(&weight.ty, weight.storage)?.first()?.cols)).max();
     let packed = cols.map_or(0, |cols| linear_scratch(cols.saturating_mul(4)));
-    limits.context.saturating_mul(4).saturating_add(SCRATCH_SLACK).max(packed)
+    limits.context.saturating_mul(4 * MAX_HEADS).saturating_add(SCRATCH_SLACK).max(packed)
 }
 
 /// Roughly how many operations a launch takes.

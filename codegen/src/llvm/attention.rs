@@ -1,8 +1,9 @@
-//! Causal attention, one token and head per unit: scores into scratch, softmax over them, weighted sum of values.
+//! Causal attention, one token and some heads with the same keys per unit: scores into scratch, softmax over them, weighted sum
+//! of values. Keys and values are decoded once for all heads of a unit.
 
 use inkwell::values::{FloatValue, IntValue, PointerValue, VectorValue};
 
-use fireq_ir::plan::BLOCK;
+use fireq_ir::plan::{BLOCK, heads_together};
 use fireq_ir::{DType, e4m3};
 
 use super::emit::{Emit, LANES, ok};
@@ -18,34 +19,70 @@ pub(super) struct Shape<'c> {
     pub past: IntValue<'c>,
 }
 
-/// `out[t,h] = softmax(q·kᵀ·scale)·v` for the units `begin..end`, a unit being `t·heads + h`.
+/// Keys whose values add up in f32 before sums go on in f64: products have eight significant bits.
+const CHUNK: usize = 32;
+
+/// One head of a unit.
+struct Head<'c> {
+    /// Vectors of its query.
+    query: Vec<VectorValue<'c>>,
+    /// What makes a dot product an exponent.
+    factor: FloatValue<'c>,
+    /// Its scores in the scratch, later its probabilities.
+    scores: PointerValue<'c>,
+    max: PointerValue<'c>,
+    /// The sum of probabilities.
+    total: PointerValue<'c>,
+    /// The sum of values, in f64.
+    sums: Vec<PointerValue<'c>>,
+}
+
+/// `out[t,h] = softmax(q·kᵀ·scale)·v` for the units `begin..end`, a unit being as many heads of a token as go together.
 pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]: [&Operand<'c>; 4]) {
     let width = q.cols() / shape.heads;
-    let sums = e.wide_slots(width.div_ceil(LANES as usize));
-    let (max, total) = (e.slot(e.vec_type()), e.wide_slots(1)[0]);
-    let scores = e.pointer_param(4);
+    let together = heads_together(shape.heads, shape.kv_heads);
+    let slots: Vec<_> = (0..together)
+        .map(|_| (e.slot(e.vec_type()), e.wide_slots(1)[0], e.wide_slots(width.div_ceil(LANES as usize))))
+        .collect();
     e.for_range(e.int_param(2), e.int_param(3), 1, |unit| {
-        let (token, head) = (e.div(unit, shape.heads), e.rem(unit, shape.heads));
-        let kv_head = e.div(head, shape.heads / shape.kv_heads);
+        let units = shape.heads / together;
+        let (token, first) = (e.div(unit, units), e.mul(e.rem(unit, units), together));
+        let kv_head = e.div(first, shape.heads / shape.kv_heads);
         let keys = e.add(e.add(shape.past, token), e.index(1));
-        let query = load_query(e, q, token, head, width);
-        let factor = query_factor(e, shape, q, token, head);
-        e.set(max, e.constant(f32::NEG_INFINITY));
+        let scores = e.mul(e.add(keys, e.index(LANES as usize)), 4);
+        let number = |n: usize| e.add(first, e.index(n));
+        let head = |(n, (max, total, sums)): (usize, &(_, _, Vec<_>))| Head {
+            query: load_query(e, q, token, number(n), width),
+            factor: query_factor(e, shape, q, token, number(n)),
+            scores: e.at(e.pointer_param(4), e.mul(scores, n)),
+            max: *max,
+            total: *total,
+            sums: sums.clone(),
+        };
+        let heads: Vec<_> = slots.iter().enumerate().map(head).collect();
+        heads.iter().for_each(|head| e.set(head.max, e.constant(f32::NEG_INFINITY)));
         e.for_range(e.index(0), keys, 1, |key| {
-            let score = ok(e.b.build_float_mul(dot(e, &query, k, key, kv_head, width), factor, ""));
-            let score = e.splat(e.narrow_scalar(score));
-            e.store(e.at(scores, e.mul(key, 4)), e.first(score), 4);
-            e.set(max, e.fmax(e.get(max), score));
+            let vectors = load_head(e, k, key, kv_head, width);
+            for head in &heads {
+                let score = ok(e.b.build_float_mul(dot(e, &head.query, &vectors), head.factor, ""));
+                let score = e.splat(e.narrow_scalar(score));
+                e.store(e.at(head.scores, e.mul(key, 4)), e.first(score), 4);
+                e.set(head.max, e.fmax(e.get(head.max), score));
+            }
         });
-        let max = if shape.p == DType::E4M3 { e.ceil(e.get(max)) } else { e.get(max) };
-        softmax(e, shape.p, scores, keys, max, total);
-        weighted_sum(e, v, kv_head, width, scores, keys, &sums);
-        let total = e.splat_wide(e.reduce_wide(e.get_wide(total)));
-        let row = out.row(e, 0, token);
-        for_lanes(width, |n, have| {
-            let offset = e.add(e.mul(head, width), e.index(n * LANES as usize));
-            e.store_floats(row, offset, e.narrow(e.fdiv(e.get_wide(sums[n]), total)), have);
-        });
+        for head in &heads {
+            let max = if shape.p == DType::E4M3 { e.ceil(e.get(head.max)) } else { e.get(head.max) };
+            softmax(e, shape.p, head.scores, keys, max, head.total);
+        }
+        weighted_sums(e, shape, v, kv_head, width, keys, &heads);
+        for (n, head) in heads.iter().enumerate() {
+            let total = e.splat_wide(e.reduce_wide(e.get_wide(head.total)));
+            let row = out.row(e, 0, token);
+            for_lanes(width, |lanes, have| {
+                let offset = e.add(e.mul(number(n), width), e.index(lanes * LANES as usize));
+                e.store_floats(row, offset, e.narrow(e.fdiv(e.get_wide(head.sums[lanes]), total)), have);
+            });
+        }
     });
 }
 
@@ -92,17 +129,10 @@ fn query_factor<'c>(
 }
 
 /// The dot product of a query with a key, in f64. A lane has a few products of FP8 values, which f32 adds exactly.
-fn dot<'c>(
-    e: &Emit<'c, '_>,
-    query: &[VectorValue<'c>],
-    k: &Operand<'c>,
-    key: IntValue<'c>,
-    kv_head: IntValue<'c>,
-    width: usize,
-) -> FloatValue<'c> {
-    let pairs = load_head(e, k, key, kv_head, width).into_iter().zip(query);
+fn dot<'c>(e: &Emit<'c, '_>, query: &[VectorValue<'c>], key: &[VectorValue<'c>]) -> FloatValue<'c> {
+    let pairs = key.iter().zip(query);
     let sum =
-        pairs.fold(None, |sum, (x, y)| Some(sum.map_or_else(|| e.fmul(x, *y), |sum| e.fma(x, *y, sum))));
+        pairs.fold(None, |sum, (x, y)| Some(sum.map_or_else(|| e.fmul(*x, *y), |sum| e.fma(*x, *y, sum))));
     e.reduce_wide(e.widen(sum.expect("a head has channels")))
 }
 
@@ -152,21 +182,43 @@ fn softmax<'c>(
     });
 }
 
-fn weighted_sum<'c>(
+/// The sum of values under the probabilities of each head.
+fn weighted_sums<'c>(
     e: &Emit<'c, '_>,
+    shape: &Shape<'c>,
     v: &Operand<'c>,
     kv_head: IntValue<'c>,
     width: usize,
-    p: PointerValue<'c>,
     keys: IntValue<'c>,
-    sums: &[PointerValue<'c>],
+    heads: &[Head<'c>],
 ) {
-    e.clear_wide(sums);
-    e.for_range(e.index(0), keys, 1, |key| {
-        let weight = e.first(e.load_floats(p, key, DType::F32, 1)).into_float_value();
-        let weight = e.splat_wide(e.widen_scalar(weight));
-        for (slot, value) in sums.iter().zip(load_head(e, v, key, kv_head, width)) {
-            e.accumulate_wide(*slot, weight, e.widen(value));
+    heads.iter().for_each(|head| e.clear_wide(&head.sums));
+    let weight =
+        |head: &Head<'c>, key| e.first(e.load_floats(head.scores, key, DType::F32, 1)).into_float_value();
+    let few_bits = v.ty.scheme.0.first().is_some_and(|level| level.dtype == DType::E4M3);
+    if !(few_bits && shape.p == DType::E4M3) {
+        return e.for_range(e.index(0), keys, 1, |key| {
+            let values = load_head(e, v, key, kv_head, width);
+            for head in heads {
+                let weight = e.splat_wide(e.widen_scalar(weight(head, key)));
+                for (slot, value) in head.sums.iter().zip(&values) {
+                    e.accumulate_wide(*slot, weight, e.widen(*value));
+                }
+            }
+        });
+    }
+    let sums: Vec<_> = heads.iter().map(|head| e.slots(head.sums.len())).collect();
+    e.for_range(e.index(0), keys, CHUNK, |first| {
+        sums.iter().for_each(|sums| e.clear(sums));
+        e.for_range(first, e.min(keys, e.add(first, e.index(CHUNK))), 1, |key| {
+            let values = load_head(e, v, key, kv_head, width);
+            for (head, sums) in heads.iter().zip(&sums) {
+                let weight = e.splat(weight(head, key));
+                sums.iter().zip(&values).for_each(|(sum, value)| e.accumulate(*sum, weight, *value));
+            }
+        });
+        for (head, sums) in heads.iter().zip(&sums) {
+            head.sums.iter().zip(sums).for_each(|(total, sum)| e.add_wide(*total, e.widen(e.get(*sum))));
         }
     });
 }

@@ -29,7 +29,7 @@ use inkwell::values::AnyValue;
 use thiserror::Error;
 
 use fireq_ir::artifact::{CPU_LIBRARY, Target};
-use fireq_ir::plan::{Kernel, Launch, Plan, Signature, Storage};
+use fireq_ir::plan::{Kernel, Launch, Plan, Signature, Storage, heads_together};
 use fireq_ir::{DType, Type};
 
 use crate::artifact::{ArtifactError, Code};
@@ -145,7 +145,10 @@ pub fn generate(plan: &Plan, cpu: Cpu, keep_ir: bool, dir: &Path) -> Result<Code
 fn reason(kernel: &Kernel, cpu: Cpu) -> String {
     match kernel {
         Kernel::Linear => linear::reason(cpu.registers()),
-        Kernel::Attention { .. } => "one token and head per unit; scores stay in the thread's scratch".into(),
+        Kernel::Attention { heads, kv_heads, .. } => format!(
+            "{} heads of a token per unit, which decodes their keys and values once; scores stay in the thread's scratch",
+            heads_together(*heads, *kv_heads)
+        ),
         _ => "one row per unit; bound by memory".into(),
     }
 }

@@ -231,6 +231,15 @@ pub struct Step {
 /// Output rows of a linear that one unit of work computes.
 pub const LINEAR_ROWS: usize = 4;
 
+/// Heads of attention that one unit of work computes: at most [`MAX_HEADS`], all with the same keys.
+pub fn heads_together(heads: usize, kv_heads: usize) -> usize {
+    let same = heads / kv_heads.max(1);
+    (1..=MAX_HEADS).rev().find(|n| same.is_multiple_of(*n)).unwrap_or(1)
+}
+
+/// The most heads of a unit, for each of which there are scores in the scratch.
+pub const MAX_HEADS: usize = 4;
+
 impl Plan {
     /// How codes are stored that have no order of their own on a target: blocked for CPUs, plain for GPUs; plain where there
     /// are none.
@@ -250,13 +259,13 @@ impl Plan {
     }
 
     /// Independent units of work of a launch, the range that threads share: blocks of [`LINEAR_ROWS`] output channels
-    /// for linears, token × head for attention, rows for all else.
+    /// for linears, [`heads_together`] of a token for attention, rows for all else.
     pub fn units(&self, launch: &Launch, step: Step) -> usize {
         let output = &self.buffers[launch.output].ty;
         let rows = step.rows(&output.shape.rows());
         match &launch.kernel {
             Kernel::Linear => output.shape.cols().fixed().unwrap_or(0).div_ceil(LINEAR_ROWS),
-            Kernel::Attention { heads, .. } => rows * heads,
+            Kernel::Attention { heads, kv_heads, .. } => rows * heads / heads_together(*heads, *kv_heads),
             kernel if kernel.appends() => step.tokens,
             _ => rows,
         }
