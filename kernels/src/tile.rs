@@ -121,7 +121,7 @@ mod tests {
                 let together = tile.together(row_bytes);
                 assert!(together.is_multiple_of(tokens) || together < tokens, "{row_bytes}: {together}");
                 let sums = 4 * together * 4 * registers.lanes;
-                let weights = 4 * registers.lanes * 128;
+                let weights = 4 * 2 * registers.lanes * 128;
                 let taken = together * row_bytes + sums + weights;
                 assert!(taken <= linear_scratch(row_bytes), "{row_bytes}: {taken}");
             }

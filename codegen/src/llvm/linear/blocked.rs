@@ -1,5 +1,7 @@
 //! Many tokens: weights of four channels are decoded once for a block of tokens, whose activations stay in the level-2 cache.
 
+use std::collections::BTreeSet;
+
 use inkwell::values::{IntValue, PointerValue};
 
 use fireq_ir::plan::LINEAR_ROWS;
@@ -52,9 +54,13 @@ pub(super) fn linear<'c>(
             e.for_range(e.index(0), e.mul(count, LINEAR_ROWS), 1, |n| e.store(b.total(n), empty, 8));
             chunks(e, w, elements, &mut |chunk| {
                 b.decode(chunk, codes, scales);
-                let full = e.mul(e.div(count, tile.tokens), tile.tokens);
-                e.for_range(e.index(0), full, tile.tokens, |t| b.tile(chunk, t, tile.tokens));
-                e.for_range(full, count, 1, |t| b.tile(chunk, t, 1));
+                // What is left of whole tiles has a tile of half the size before single tokens.
+                let mut done = e.index(0);
+                for tokens in BTreeSet::from([tile.tokens, tile.tokens.div_ceil(2), 1]).into_iter().rev() {
+                    let end = e.add(done, e.mul(e.div(e.sub(count, done), tokens), tokens));
+                    e.for_range(done, end, tokens, |t| b.tile(chunk, t, tokens));
+                    done = end;
+                }
             });
             let channel_scales = channels.map(|channel| w.row_factor(e, channel));
             e.for_range(e.index(0), count, 1, |t| {

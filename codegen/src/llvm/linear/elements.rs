@@ -61,10 +61,10 @@ impl Elements {
         self.step * BLOCK * if self.kind == Kind::Pairs { 2 } else { 4 }
     }
 
-    /// Steps whose products add up in f32, before sums go on in f64: 32 products in each lane, which have eight significant
+    /// Steps whose products add up in f32, before sums go on in f64: 64 products in each lane, which have eight significant
     /// bits each.
     pub fn chunk(&self) -> usize {
-        self.lanes as usize / self.step
+        2 * self.lanes as usize / self.step
     }
 
     /// Bytes from the codes of a step to those of the next.
