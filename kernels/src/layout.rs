@@ -25,7 +25,14 @@
 //! |------------- group 0 (128) -----------|----------- group 1 (44) ---------------|
 //! ```
 //!
-//! E4M3 codes, which only activations have, are blocked as the f32 numbers they stand for. On GPUs they are
+//! [`Storage::Interleaved`], for weights of CPUs whose groups are whole lines of four blocks: of four rows the first line
+//! each, then the second, so that a kernel of four channels reads one stream of memory.
+//!
+//! ```text
+//! | row 0, q0..q127 | row 1, q0..q127 | row 2, q0..q127 | row 3, q0..q127 | row 0, q128..q255 | ...
+//! ```
+//!
+//! E4M3 codes of activations are blocked as the f32 numbers they stand for; those of weights are plain. On GPUs activations are
 //! [`Storage::Pitched`]: [`pitch`] says how far apart rows are, to the kernels that write them and to descriptors alike.
 //!
 //! ```
@@ -105,6 +112,21 @@ mod tests {
             let padding = &blocked[0][row * 96 + 5 * 16..][..16];
             assert!(padding[12..].iter().all(|b| *b == 0) && padding.iter().all(|b| b >> 4 == 0));
         }
+    }
+
+    #[test]
+    fn lines_of_four_rows_follow_one_another() {
+        let ty = weight(256, 128);
+        let [blocked, interleaved] = [Storage::Blocked32, Storage::Interleaved].map(|s| packed(&ty, s));
+        for row in 0..ROWS {
+            for line in 0..2 {
+                let there = &interleaved[0][(line * 4 + row) * 64..][..64];
+                assert_eq!(there, &blocked[0][row * 128 + line * 64..][..64], "row {row}, line {line}");
+            }
+        }
+        assert_eq!(interleaved[0].len(), 4 * 128, "a row of zeros fills the tile");
+        assert!(parts(&weight(172, 128), Storage::Interleaved).is_none());
+        assert!(parts(&weight(256, 64), Storage::Interleaved).is_none());
     }
 
     #[test]

@@ -2,7 +2,8 @@
 //!
 //! One function for each symbol of the plan, specialized for its types: `fn(args, dims, begin, end, scratch)`, where
 //! `args` holds the addresses of the parts of the operands and of the result, `dims` the step's `T`, `P`, `L`,
-//! `begin..end` a range of [`Plan::units`] and `scratch` memory of the calling thread's own: at least `4·(P+T) + 4096` bytes, and
+//! `begin..end` a range of [`Plan::units`] and `scratch` memory of the calling thread's own: at least
+//! `4·MAX_HEADS·(P+T) + 4096` bytes, and
 //! [`linear_scratch`](fireq_kernels::linear_scratch) of the longest row of activations as f32.
 
 mod attention;

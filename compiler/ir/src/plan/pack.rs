@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn unpack_inverts_pack_for_every_format_and_odd_sizes() {
-        for cols in [1, 31, 64, 128, 172, 200, 257] {
+        for cols in [1, 31, 64, 128, 172, 200, 256, 257] {
             for format in [
                 Format::weight(128),
                 Format::weight(64),
