@@ -124,12 +124,26 @@ impl<'c> Blocked<'c, '_, '_> {
         e.for_count(chunk.len(), |step| {
             let at = e.add(chunk.step, step);
             let xs: Vec<_> = rows.iter().map(|row| e.row(*row, at, elements.bytes())).collect();
+            // The shorter side's operands are held, those of the other come one after the other: with the sums they fit the registers.
             for v in 0..elements.vectors() {
-                let x = xs.iter().map(|x| elements.load(e, *x, v)).collect::<Vec<_>>();
-                let w =
-                    (0..LINEAR_ROWS).map(|r| elements.load(e, self.weight(step, r), v)).collect::<Vec<_>>();
-                for (n, sum) in sums.iter().enumerate() {
-                    elements.accumulate(e, *sum, w[n % LINEAR_ROWS], x[n / LINEAR_ROWS]);
+                let x = |t: usize| elements.load(e, xs[t], v);
+                let w = |r: usize| elements.load(e, self.weight(step, r), v);
+                if tokens < LINEAR_ROWS {
+                    let held: Vec<_> = (0..tokens).map(x).collect();
+                    for r in 0..LINEAR_ROWS {
+                        let w = w(r);
+                        for (t, x) in held.iter().enumerate() {
+                            elements.accumulate(e, sums[t * LINEAR_ROWS + r], w, *x);
+                        }
+                    }
+                } else {
+                    let held = [0, 1, 2, 3].map(w);
+                    for t in 0..tokens {
+                        let x = x(t);
+                        for (r, w) in held.iter().enumerate() {
+                            elements.accumulate(e, sums[t * LINEAR_ROWS + r], *w, x);
+                        }
+                    }
                 }
             }
         });
