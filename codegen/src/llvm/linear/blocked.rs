@@ -137,7 +137,7 @@ impl<'c> Blocked<'c, '_, '_> {
                         }
                     }
                 } else {
-                    let held = [0, 1, 2, 3].map(w);
+                    let held: [_; LINEAR_ROWS] = std::array::from_fn(w);
                     for t in 0..tokens {
                         let x = x(t);
                         for (r, w) in held.iter().enumerate() {
