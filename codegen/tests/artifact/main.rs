@@ -123,7 +123,7 @@ fn weights_are_plain_safetensors_that_say_how_they_are_packed() {
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().clone().unwrap();
     assert_eq!(metadata["layout.up"], "blocked32 i4<g128:e4m3,row:f32>[37,172]");
-    assert_eq!(metadata["version"], "2");
+    assert_eq!(metadata["version"], "3");
 
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(tensors.names().len(), 5);

@@ -101,6 +101,7 @@ impl<'c> Blocked<'c, '_, '_> {
             let lookups = scales.map(|scales| self.elements.lookup(e, scales, scale));
             e.for_count(steps, |step| {
                 let step = e.add(first, step);
+                self.elements.prefetch(e, e.row(codes[0], e.add(chunk.step, step), self.elements.stride()));
                 for (r, (codes, lookup)) in codes.iter().zip(&lookups).enumerate() {
                     let from = e.row(*codes, e.add(chunk.step, step), self.elements.stride());
                     for part in self.elements.parts() {

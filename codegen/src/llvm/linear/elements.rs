@@ -14,6 +14,11 @@ use super::super::emit::{Emit, LANES};
 use super::super::operand::Operand;
 use super::super::target::Isa;
 
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+/// How far ahead codes are asked for: a page, into which processors do not look by themselves.
+const AHEAD: usize = 4096;
+
 /// How blocks of 32 channels are held between memory and sums.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -70,6 +75,13 @@ impl Elements {
     /// Bytes from the codes of a step to those of the next.
     pub fn stride(&self) -> usize {
         if self.step == 1 { BLOCK / 2 } else { LINEAR_ROWS * LINE / 2 }
+    }
+
+    /// Asks for what a unit reads some steps after the codes of a step.
+    pub fn prefetch<'c>(&self, e: &Emit<'c, '_>, codes: PointerValue<'c>) {
+        for line in (0..self.stride()).step_by(CACHE_LINE) {
+            e.prefetch(e.at(codes, e.index(AHEAD + line)));
+        }
     }
 
     /// The first codes of each of a unit's channels.

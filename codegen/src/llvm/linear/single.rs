@@ -8,11 +8,6 @@ use super::elements::Elements;
 use super::scaled;
 use super::walk::chunks;
 
-/// Bytes of a cache line.
-const LINE: usize = 64;
-/// How far ahead codes are asked for: a page, into which processors do not look by themselves.
-const AHEAD: usize = 4096;
-
 /// `out[0,n]` for the units of channels `begin..end`; activations are packed into the scratch.
 pub(super) fn linear<'c>(e: &Emit<'c, '_>, elements: &Elements, [x, w, out]: [&Operand<'c>; 3]) {
     let (packed, zero) = (e.pointer_param(4), e.index(0));
@@ -36,9 +31,7 @@ pub(super) fn linear<'c>(e: &Emit<'c, '_>, elements: &Elements, [x, w, out]: [&O
                     let step = e.add(e.add(chunk.step, first), step);
                     let x = e.row(packed, step, elements.bytes());
                     let codes = codes.map(|codes| e.row(codes, step, elements.stride()));
-                    for line in (0..elements.stride()).step_by(LINE) {
-                        e.prefetch(e.at(codes[0], e.index(AHEAD + line)));
-                    }
+                    elements.prefetch(e, codes[0]);
                     for part in elements.parts() {
                         for ((codes, lookup), sum) in codes.iter().zip(&lookups).zip(&sums) {
                             for (v, w) in elements.decode(e, *codes, part.clone(), lookup) {
