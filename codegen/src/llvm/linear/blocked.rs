@@ -125,7 +125,8 @@ impl<'c> Blocked<'c, '_, '_> {
         e.for_count(chunk.len(), |step| {
             let at = e.add(chunk.step, step);
             let xs: Vec<_> = rows.iter().map(|row| e.row(*row, at, elements.bytes())).collect();
-            // The shorter side's operands are held, those of the other come one after the other: with the sums they fit the registers.
+            // The shorter side's operands are held, the other's come one after the other: with the sums they fit the
+            // registers.
             for v in 0..elements.vectors() {
                 let x = |t: usize| elements.load(e, xs[t], v);
                 let w = |r: usize| elements.load(e, self.weight(step, r), v);
