@@ -60,7 +60,9 @@ pub(super) fn attention<'c>(e: &Emit<'c, '_>, shape: &Shape<'c>, [q, k, v, out]:
             sums: sums.clone(),
         };
         let heads: Vec<_> = slots.iter().enumerate().map(head).collect();
-        heads.iter().for_each(|head| e.set(head.max, e.constant(f32::NEG_INFINITY)));
+        for head in &heads {
+            e.set(head.max, e.constant(f32::NEG_INFINITY));
+        }
         e.for_range(e.index(0), keys, 1, |key| {
             let vectors = load_head(e, k, key, kv_head, width);
             for head in &heads {
@@ -192,7 +194,9 @@ fn weighted_sums<'c>(
     keys: IntValue<'c>,
     heads: &[Head<'c>],
 ) {
-    heads.iter().for_each(|head| e.clear_wide(&head.sums));
+    for head in heads {
+        e.clear_wide(&head.sums);
+    }
     let weight =
         |head: &Head<'c>, key| e.first(e.load_floats(head.scores, key, DType::F32, 1)).into_float_value();
     let few_bits = v.ty.scheme.0.first().is_some_and(|level| level.dtype == DType::E4M3);
@@ -209,7 +213,9 @@ fn weighted_sums<'c>(
     }
     let sums: Vec<_> = heads.iter().map(|head| e.slots(head.sums.len())).collect();
     e.for_range(e.index(0), keys, CHUNK, |first| {
-        sums.iter().for_each(|sums| e.clear(sums));
+        for sums in &sums {
+            e.clear(sums);
+        }
         e.for_range(first, e.min(keys, e.add(first, e.index(CHUNK))), 1, |key| {
             let values = load_head(e, v, key, kv_head, width);
             for (head, sums) in heads.iter().zip(&sums) {
