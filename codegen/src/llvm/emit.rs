@@ -16,6 +16,9 @@ use super::target::{Cpu, Isa};
 /// Elements of every vector; LLVM splits them to what the target has.
 pub(super) const LANES: u32 = 16;
 
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
+
 /// A function under construction, positioned where the next instruction goes.
 pub(super) struct Emit<'c, 'm> {
     pub ctx: &'c Context,
@@ -236,8 +239,14 @@ impl<'c, 'm> Emit<'c, 'm> {
             .expect("an intrinsic with a result")
     }
 
-    /// Asks for the cache line at an address, which need not be memory.
-    pub fn prefetch(&self, at: PointerValue<'c>) {
+    /// Asks for the cache lines of `bytes` at an address, which need not be memory.
+    pub fn prefetch(&self, from: PointerValue<'c>, bytes: usize) {
+        for line in (0..bytes).step_by(CACHE_LINE) {
+            self.prefetch_line(self.at(from, self.index(line)));
+        }
+    }
+
+    fn prefetch_line(&self, at: PointerValue<'c>) {
         let number = |n| self.ctx.i32_type().const_int(n, false).into();
         let pointer = self.ctx.ptr_type(AddressSpace::default()).into();
         let prefetch = Intrinsic::find("llvm.prefetch").expect("an intrinsic of LLVM 19");

@@ -130,21 +130,14 @@ impl<'c> Blocked<'c, '_, '_> {
             for v in 0..elements.vectors() {
                 let x = |t: usize| elements.load(e, xs[t], v);
                 let w = |r: usize| elements.load(e, self.weight(step, r), v);
-                if tokens < LINEAR_ROWS {
-                    let held: Vec<_> = (0..tokens).map(x).collect();
-                    for r in 0..LINEAR_ROWS {
-                        let w = w(r);
-                        for (t, x) in held.iter().enumerate() {
-                            elements.accumulate(e, sums[t * LINEAR_ROWS + r], w, *x);
-                        }
-                    }
-                } else {
-                    let held: [_; LINEAR_ROWS] = std::array::from_fn(w);
-                    for t in 0..tokens {
-                        let x = x(t);
-                        for (r, w) in held.iter().enumerate() {
-                            elements.accumulate(e, sums[t * LINEAR_ROWS + r], *w, x);
-                        }
+                let few = tokens < LINEAR_ROWS;
+                let held: Vec<_> =
+                    if few { (0..tokens).map(x).collect() } else { (0..LINEAR_ROWS).map(w).collect() };
+                for n in 0..tokens.max(LINEAR_ROWS) {
+                    let other = if few { w(n) } else { x(n) };
+                    for (m, held) in held.iter().enumerate() {
+                        let (r, t, w, x) = if few { (n, m, other, *held) } else { (m, n, *held, other) };
+                        elements.accumulate(e, sums[t * LINEAR_ROWS + r], w, x);
                     }
                 }
             }

@@ -14,8 +14,6 @@ use super::super::emit::{Emit, LANES};
 use super::super::operand::Operand;
 use super::super::target::Isa;
 
-/// Bytes of a cache line.
-const CACHE_LINE: usize = 64;
 /// How far ahead codes are asked for: a page, into which processors do not look by themselves.
 const AHEAD: usize = 4096;
 
@@ -79,9 +77,7 @@ impl Elements {
 
     /// Asks for what a unit reads some steps after the codes of a step.
     pub fn prefetch<'c>(&self, e: &Emit<'c, '_>, codes: PointerValue<'c>) {
-        for line in (0..self.stride()).step_by(CACHE_LINE) {
-            e.prefetch(e.at(codes, e.index(AHEAD + line)));
-        }
+        e.prefetch(e.at(codes, e.index(AHEAD)), self.stride());
     }
 
     /// The first codes of each of a unit's channels.

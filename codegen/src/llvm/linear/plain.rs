@@ -11,9 +11,6 @@ use super::super::emit::{Emit, LANES};
 use super::super::operand::Operand;
 use super::scaled;
 
-/// Bytes of a line of caches.
-const LINE: usize = 64;
-
 /// `out[t,n]` for the units of channels `begin..end` and all tokens.
 pub(super) fn linear<'c>(
     e: &Emit<'c, '_>,
@@ -75,10 +72,8 @@ fn emit_tile<'c>(
 /// foresee by themselves ends with each row.
 fn prefetch_next_unit<'c>(e: &Emit<'c, '_>, w: &Operand<'c>, first: PointerValue<'c>, k: IntValue<'c>) {
     let (bytes, unit) = (w.stored(0).bits() / 8, LINEAR_ROWS * w.parts[0].0.row_bytes());
-    for line in 0..LINEAR_ROWS * LANES as usize * bytes / LINE {
-        let at = e.add(e.mul(k, LINEAR_ROWS * bytes), e.index(unit + line * LINE));
-        e.prefetch(e.at(first, at));
-    }
+    let at = e.add(e.mul(k, LINEAR_ROWS * bytes), e.index(unit));
+    e.prefetch(e.at(first, at), LINEAR_ROWS * LANES as usize * bytes);
 }
 
 /// `have` weights of a row from channel `k` on: as they are, or in units of [`UNIT`].
