@@ -5,6 +5,7 @@ mod execute;
 mod inspect;
 pub mod passes;
 pub mod recipe;
+mod shell;
 
 use std::path::PathBuf;
 
@@ -16,15 +17,19 @@ use fireq_ir::DType;
 pub use eval::Eval;
 pub use execute::{Bench, Device, Executed, Logits, Run};
 pub use inspect::Inspect;
+pub use shell::{Completions, Man};
 
 /// Compiles transformer checkpoints to INT4/FP8 and runs them.
 #[derive(Debug, Parser)]
-#[command(name = "fireq", version, propagate_version = true)]
+#[command(name = "fireq", version, propagate_version = true, after_help = EXIT_STATUS)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
 }
+
+const EXIT_STATUS: &str =
+    "Exit status: 0 when it is done, 1 when it failed, 2 for options that do not exist or contradict.";
 
 /// What to do.
 #[derive(Debug, Subcommand)]
@@ -49,6 +54,10 @@ pub enum Command {
     Doctor(Doctor),
     /// List the passes.
     Passes(Passes),
+    /// Print completions for a shell.
+    Completions(Completions),
+    /// Print the manual, or write its pages to a folder.
+    Man(Man),
 }
 
 /// Options of `compile`.

@@ -163,8 +163,8 @@ fn edit_manifest(dir: &Path, change: impl FnOnce(&mut Value)) {
 fn an_artifact_of_another_version() {
     refused(
         |dir| edit_manifest(dir, |manifest| manifest["schema"] = 7.into()),
-        "error: {dir}/manifest.json: schema version 7; this build reads version 3\n  \
-         help: compile the model again with this version of fireq",
+        "error: {dir}/manifest.json: schema version 7; this build reads versions 3 and 4\n  \
+         help: use the version of fireq that wrote it, or a newer one",
     );
 }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use fireq_ir::artifact::ManifestError;
+use fireq_ir::artifact::{ManifestError, SCHEMA};
 use fireq_ir::plan::PlanError;
 use fireq_ir::text::ParseError;
 use thiserror::Error;
@@ -123,8 +123,12 @@ impl RuntimeError {
     /// What to do about it, where that is known.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            RuntimeError::Manifest { source: ManifestError::Schema { .. }, .. } => {
-                Some("compile the model again with this version of fireq")
+            RuntimeError::Manifest { source: ManifestError::Schema { found }, .. } => {
+                Some(if *found > SCHEMA.into() {
+                    "use the version of fireq that wrote it, or a newer one"
+                } else {
+                    "compile the model again with this version of fireq"
+                })
             }
             RuntimeError::Manifest { source: ManifestError::Json(_), .. } => {
                 Some("an artifact is what `fireq compile` writes")

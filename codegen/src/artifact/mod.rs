@@ -187,6 +187,7 @@ fn describe(build: &Build<'_>, dir: &Path, code: Code) -> Result<Manifest, Artif
     }
     let manifest = Manifest {
         schema: SCHEMA,
+        fireq: Some(env!("CARGO_PKG_VERSION").into()),
         name: build.graph.name.clone(),
         recipe: build.recipe.into(),
         target: code.target,

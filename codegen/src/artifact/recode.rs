@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use fireq_ir::artifact::{CUDA_KERNELS, CudaCode, MANIFEST, Manifest};
+use fireq_ir::artifact::{CUDA_KERNELS, CudaCode, MANIFEST, Manifest, SCHEMA};
 
 use super::{ArtifactError, at, hash, hashes, parent, publish};
 
@@ -26,6 +26,8 @@ pub fn recode(
     for name in manifest.files.keys() {
         keep(&dir.join(name), &to.join(name))?;
     }
+    // The code is that of this version, which knows all that earlier ones wrote.
+    (manifest.schema, manifest.fireq) = (SCHEMA, Some(env!("CARGO_PKG_VERSION").into()));
     manifest.cuda = Some(generate(to)?);
     let folder = to.join(CUDA_KERNELS);
     if folder.exists() {

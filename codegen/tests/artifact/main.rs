@@ -123,7 +123,7 @@ fn weights_are_plain_safetensors_that_say_how_they_are_packed() {
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().clone().unwrap();
     assert_eq!(metadata["layout.up"], "blocked32 i4<g128:e4m3,row:f32>[37,172]");
-    assert_eq!(metadata["version"], "3");
+    assert_eq!(metadata["version"], "4");
 
     let tensors = SafeTensors::deserialize(&bytes).unwrap();
     assert_eq!(tensors.names().len(), 5);
@@ -176,7 +176,7 @@ fn an_artifact_is_replaced_whole() {
     let dir = tempfile::tempdir().unwrap();
     let out = dir.path().join("m.fireq");
     write_model(&model(), &out, 1).unwrap();
-    let older = fs::read_to_string(out.join(MANIFEST)).unwrap().replace("\"schema\": 3", "\"schema\": 0");
+    let older = fs::read_to_string(out.join(MANIFEST)).unwrap().replace("\"schema\": 4", "\"schema\": 0");
     fs::write(out.join(MANIFEST), older).unwrap();
     fs::write(out.join("stale"), b"of the old one").unwrap();
     write_model(&model(), &out, 1).unwrap();
@@ -199,7 +199,7 @@ fn nothing_else_is_ever_replaced() {
     fs::remove_file(&out).unwrap();
     fs::create_dir(&out).unwrap();
     refused("an empty directory");
-    fs::write(out.join(MANIFEST), br#"{"schema": 3, "name": "someone else's"}"#).unwrap();
+    fs::write(out.join(MANIFEST), br#"{"schema": 4, "name": "someone else's"}"#).unwrap();
     refused("a directory with another manifest");
     assert_eq!(contents(dir.path()).len(), 1);
 }

@@ -1,4 +1,14 @@
 //! The artifact's manifest: what `manifest.json` says and which files it vouches for.
+//!
+//! # Versions
+//!
+//! [`SCHEMA`] counts changes of anything that a reader of an artifact relies on: the manifest, the text of plans, storages and
+//! layouts, how compiled kernels are called, programs for GPUs. A build writes `SCHEMA` and reads it and the one before, [`OLDEST`]:
+//! an artifact outlives one change, and computes what it computed. Older and newer ones are refused by their number alone. A field
+//! or a word that the number does not announce is refused, too, since what it would change is unknown.
+//!
+//! Whoever raises `SCHEMA` raises `OLDEST`, says in `compiler/CHANGELOG.md` what changed, and puts an artifact of the version that
+//! was into `compiler/tests/artifacts`, whose logits are tested.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,8 +18,10 @@ use thiserror::Error;
 
 use crate::DType;
 
-/// The schema version that this build writes and reads.
-pub const SCHEMA: u32 = 3;
+/// The schema version that this build writes.
+pub const SCHEMA: u32 = 4;
+/// The oldest schema version that this build reads.
+pub const OLDEST: u32 = SCHEMA - 1;
 /// The manifest's file name.
 pub const MANIFEST: &str = "manifest.json";
 /// The plan's file name.
@@ -35,6 +47,9 @@ pub const CPU_LIBRARY: &str = "cpu/model.so";
 pub struct Manifest {
     /// Version of this structure and of everything it describes.
     pub schema: u32,
+    /// The version of fireq that wrote it; schema 3 does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fireq: Option<String>,
     /// The model's name.
     pub name: String,
     /// The pipeline that quantized it, or a name of one.
@@ -162,7 +177,7 @@ pub enum ManifestError {
     #[error("not a manifest: {0}")]
     Json(#[from] serde_json::Error),
     /// It has another version.
-    #[error("schema version {found}; this build reads version {SCHEMA}")]
+    #[error("schema version {found}; this build reads versions {OLDEST} and {SCHEMA}")]
     Schema {
         /// The version in the file.
         found: u64,
@@ -180,7 +195,7 @@ impl Manifest {
             schema: u64,
         }
         let version: Version = serde_json::from_str(json)?;
-        if version.schema != u64::from(SCHEMA) {
+        if !(u64::from(OLDEST)..=u64::from(SCHEMA)).contains(&version.schema) {
             return Err(ManifestError::Schema { found: version.schema });
         }
         let manifest: Manifest = serde_json::from_str(json)?;
@@ -240,6 +255,7 @@ mod tests {
         let files = BTreeMap::from([("cpu/model.so".to_string(), "00".to_string())]);
         Manifest {
             schema: SCHEMA,
+            fireq: None,
             name: "m".into(),
             recipe: "rtn".into(),
             target: Some(target),
@@ -259,7 +275,7 @@ mod tests {
     #[test]
     fn another_version_is_refused_before_anything_else_is_read() {
         let error = Manifest::parse(r#"{"schema": 7, "novelty": true}"#).unwrap_err();
-        assert_eq!(error.to_string(), "schema version 7; this build reads version 3");
+        assert_eq!(error.to_string(), "schema version 7; this build reads versions 3 and 4");
     }
 
     #[test]

@@ -65,6 +65,8 @@ fn as_json(artifact: &Artifact) -> Value {
     let (manifest, sizes) = (&artifact.manifest, sizes(&artifact.plan));
     json!({
         "kind": "artifact",
+        "schema": manifest.schema,
+        "fireq": manifest.fireq,
         "name": manifest.name,
         "recipe": manifest.recipe,
         "target": manifest.target,
@@ -85,10 +87,12 @@ fn as_text(artifact: &Artifact) -> String {
     let gpu = manifest.cuda.as_ref().map(super::gpu_kernels::text).unwrap_or_default();
     let kernels: String = manifest.kernels.iter().map(|(name, why)| format!("    {name}: {why}\n")).collect();
     format!(
-        "artifact `{}`, recipe {}\n  runs on   {}\n  weights   {}{}\n  KV cache  {} per token\n  context   {} tokens\n  \
+        "artifact `{}`, recipe {}\n  schema    {}, {}\n  runs on   {}\n  weights   {}{}\n  KV cache  {} per token\n  context   {} tokens\n  \
          launches  {} of {} kernels\n{kernels}{gpu}",
         manifest.name,
         manifest.recipe,
+        manifest.schema,
+        manifest.fireq.as_ref().map_or("of an earlier fireq".into(), |version| format!("of fireq {version}")),
         machines(manifest),
         bytes(sizes.weights),
         if manifest.weightless { ", left out: only their shapes are known" } else { "" },

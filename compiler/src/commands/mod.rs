@@ -22,6 +22,7 @@ mod recipe;
 #[cfg(feature = "llvm")]
 mod reference;
 mod run;
+mod shell;
 mod targets;
 mod tune;
 mod tuning;
@@ -43,5 +44,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Tune(options) => tune::tune(&options),
         Command::Doctor(options) => doctor::doctor(&options),
         Command::Passes(options) => passes::passes(&options),
+        Command::Completions(options) => shell::completions(&options),
+        Command::Man(options) => shell::man(&options),
     }
 }

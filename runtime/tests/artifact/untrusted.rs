@@ -1,7 +1,8 @@
 //! Artifacts that are damaged, forged, or made for something else are refused before any of them is used, and for numbers in
 //! weights before there is a result.
 
-use std::fs;
+use std::path::Path;
+use std::{fs, io};
 
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, PLAN, WEIGHTS};
 use fireq_runtime::{Artifact, Limits, RuntimeError, Sampling, Select, Session};
@@ -20,6 +21,12 @@ fn refusal(small: &Small) -> RuntimeError {
             || matches!(error, RuntimeError::Plan(_) | RuntimeError::PlanText(_))
     );
     error
+}
+
+/// Another file in place of one that may still be mapped by what is not wanted any more, and is hashed until that is noticed.
+fn replace(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    fs::remove_file(&path)?;
+    fs::write(path, bytes)
 }
 
 /// A session's first result.
@@ -54,7 +61,7 @@ fn a_changed_byte_in_any_file_is_found() {
         let mut damaged = original.clone();
         damaged[original.len() / 2] ^= 1;
         for bad in [&damaged[..], &original[..original.len() - 1], &[]] {
-            fs::write(&path, bad).unwrap();
+            replace(&path, bad).unwrap();
             assert_damaged(&Artifact::describe(&small.dir).unwrap_err(), &file);
             assert_damaged(&first_result(&small).unwrap_err(), &file);
             if file != WEIGHTS || bad.len() < original.len() {
@@ -63,7 +70,7 @@ fn a_changed_byte_in_any_file_is_found() {
         }
         fs::remove_file(&path).unwrap();
         assert!(matches!(refusal(&small), RuntimeError::Io { .. }));
-        fs::write(&path, original).unwrap();
+        replace(&path, original).unwrap();
     }
     Artifact::open(&small.dir).unwrap();
 }
@@ -74,7 +81,7 @@ fn a_changed_number_in_weights_lets_no_result_out() {
     let path = small.dir.join(WEIGHTS);
     let mut bytes = fs::read(&path).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&path, bytes).unwrap();
+    replace(&path, bytes).unwrap();
     let artifact = Artifact::open(&small.dir).unwrap();
     for _ in 0..2 {
         let mut session = Session::open(&artifact, LIMITS).unwrap();
@@ -98,22 +105,28 @@ fn a_changed_header_of_weights_is_damage() {
     for (at, bit) in (0..header).zip((0..8).cycle()) {
         let mut damaged = original.clone();
         damaged[at] ^= 1 << bit;
-        fs::write(&path, damaged).unwrap();
+        replace(&path, damaged).unwrap();
         assert_damaged(&first_result(&small).unwrap_err(), WEIGHTS);
     }
-    fs::write(&path, original).unwrap();
+    replace(&path, original).unwrap();
     first_result(&small).unwrap();
 }
 
 #[test]
-fn another_schema_version_asks_for_compiling_again() {
+fn another_schema_version_says_what_to_do() {
     let Some(small) = small() else { return };
     let path = small.dir.join(MANIFEST);
-    let text = fs::read_to_string(&path).unwrap().replace("\"schema\": 3", "\"schema\": 99, \"later\": {}");
-    fs::write(path, text).unwrap();
-    let error = refusal(&small);
-    assert!(error.to_string().contains("schema version 99; this build reads version 3"), "{error}");
-    assert!(error.hint().unwrap().contains("compile the model again"));
+    let text = fs::read_to_string(&path).unwrap();
+    for (version, hint) in
+        [(99, "the version of fireq that wrote it, or a newer one"), (2, "compile the model again")]
+    {
+        let other = format!("\"schema\": {version}, \"later\": {{}}");
+        replace(&path, text.replace("\"schema\": 4", &other)).unwrap();
+        let error = refusal(&small);
+        let message = format!("schema version {version}; this build reads versions 3 and 4");
+        assert!(error.to_string().contains(&message), "{error}");
+        assert!(error.hint().unwrap().contains(hint));
+    }
 }
 
 #[test]
@@ -134,7 +147,7 @@ fn names_that_lead_out_of_the_artifact_are_never_opened() {
     let path = small.dir.join(MANIFEST);
     let original = fs::read_to_string(&path).unwrap();
     for name in ["../secret", "/etc/hostname", "cpu/../../secret", "C:\\\\secret"] {
-        fs::write(&path, original.replace("\"graph.ir\"", &format!("\"{name}\""))).unwrap();
+        replace(&path, original.replace("\"graph.ir\"", &format!("\"{name}\""))).unwrap();
         let error = refusal(&small);
         assert!(error.to_string().contains("leads out of the artifact"), "{name}: {error}");
     }
@@ -149,8 +162,8 @@ fn manifests_that_leave_files_out_or_are_no_manifests_are_refused() {
         assert!(matches!(refusal(&small), RuntimeError::Unlisted(name) if name == file));
         small.edit_manifest(|manifest| manifest.files.extend(removed));
     }
-    for text in ["", "{", "[]", "{\"schema\": 3}", "{\"schema\": -1}", "\u{0}"] {
-        fs::write(small.dir.join(MANIFEST), text).unwrap();
+    for text in ["", "{", "[]", "{\"schema\": 4}", "{\"schema\": -1}", "\u{0}"] {
+        replace(small.dir.join(MANIFEST), text).unwrap();
         let error = refusal(&small);
         assert!(matches!(error, RuntimeError::Manifest { .. }) && error.hint().is_some(), "{text}");
     }
@@ -241,11 +254,11 @@ fn no_change_of_a_text_makes_the_reader_panic() {
             if file == PLAN {
                 small.forge(PLAN, |_| text);
             } else {
-                fs::write(small.dir.join(MANIFEST), text).unwrap();
+                replace(small.dir.join(MANIFEST), text).unwrap();
             }
             refused += usize::from(Artifact::open(&small.dir).is_err());
         }
-        fs::write(small.dir.join(file), &original).unwrap();
+        replace(small.dir.join(file), &original).unwrap();
         if file == PLAN {
             small.forge(PLAN, |plan| plan);
         }
