@@ -1,8 +1,8 @@
 //! A language model of one attention layer as an artifact, its kernels compiled from C.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{fs, io};
 
 use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
 use fireq_ir::Graph;
@@ -96,7 +96,7 @@ impl Small {
         let path = self.dir.join(file);
         let forged = edit(fs::read(&path).unwrap());
         let hash = blake3::hash(&forged).to_hex().to_string();
-        fs::write(path, forged).unwrap();
+        replace(path, forged).unwrap();
         self.edit_manifest(|manifest| drop(manifest.files.insert(file.into(), hash)));
     }
 
@@ -108,4 +108,10 @@ impl Small {
             text.replacen(from, to, 1).into_bytes()
         });
     }
+}
+
+/// Another file in place of one that may still be mapped by what is not wanted any more, and is hashed until that is noticed.
+pub fn replace(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
+    drop(fs::remove_file(&path));
+    fs::write(path, bytes)
 }

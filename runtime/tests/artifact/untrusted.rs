@@ -1,8 +1,7 @@
 //! Artifacts that are damaged, forged, or made for something else are refused before any of them is used, and for numbers in
 //! weights before there is a result.
 
-use std::path::Path;
-use std::{fs, io};
+use std::fs;
 
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, PLAN, WEIGHTS};
 use fireq_runtime::{Artifact, Limits, RuntimeError, Sampling, Select, Session};
@@ -10,7 +9,7 @@ use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use safetensors::SafeTensors;
 
-use super::small::{Small, small};
+use super::small::{Small, replace, small};
 
 const LIMITS: Limits = Limits { tokens: 4, context: 40, threads: 1 };
 
@@ -21,12 +20,6 @@ fn refusal(small: &Small) -> RuntimeError {
             || matches!(error, RuntimeError::Plan(_) | RuntimeError::PlanText(_))
     );
     error
-}
-
-/// Another file in place of one that may still be mapped by what is not wanted any more, and is hashed until that is noticed.
-fn replace(path: impl AsRef<Path>, bytes: impl AsRef<[u8]>) -> io::Result<()> {
-    fs::remove_file(&path)?;
-    fs::write(path, bytes)
 }
 
 /// A session's first result.
