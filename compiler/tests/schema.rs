@@ -57,3 +57,8 @@ fn inspect_says_which_version_it_is() {
     let text = String::from_utf8(shown.stdout).unwrap();
     assert!(text.contains(&format!("\n  schema    {OLDEST}, of an earlier fireq\n")), "{text}");
 }
+
+#[test]
+fn the_changelog_says_what_a_version_changed() {
+    assert!(include_str!("../CHANGELOG.md").contains(&format!("- Schema {SCHEMA}: ")));
+}
