@@ -70,8 +70,8 @@ impl CpuTile {
         CpuTile { rows, tokens: (registers.count * 3 / 4 / rows).max(1) }
     }
 
-    /// Tokens that are worked on together, whole tiles of them if possible: their rows of `row_bytes` stay in a level-2 cache of
-    /// [`PACKED`] bytes.
+    /// Tokens that are worked on together, whole tiles of them if possible: their rows of `row_bytes` stay in half
+    /// a MiB, which is less than a level-2 cache.
     pub fn together(&self, row_bytes: usize) -> usize {
         let fit = (PACKED / row_bytes.max(1)).min(TOGETHER);
         if fit >= self.tokens { fit / self.tokens * self.tokens } else { fit.max(1) }
