@@ -1,6 +1,7 @@
 //! What the artifact writer promises: the same bytes every time, nothing half done, nothing of others destroyed.
 
 mod recode;
+mod resumed;
 
 use std::collections::BTreeMap;
 use std::fs;
