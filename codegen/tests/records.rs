@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use fireq_codegen::artifact::{Build, Code, Stored, write};
+use fireq_codegen::artifact::{Build, Code, Partial, Stored, write};
 use fireq_ir::artifact::{CUDA_WEIGHTS, ModelFacts};
 use fireq_ir::interp::eval_constant;
 use fireq_ir::plan::{Storage, lower_fused, parse_plan, print_plan, unpack, verify_plan};
@@ -40,8 +40,10 @@ fn weights_of_products_are_records_of_what_was_quantized() {
         copies: vec![],
         texts: vec![],
         threads: 2,
+        key: String::new(),
+        sources: fireq_ir::Sources::default(),
     };
-    write(&build, &out, |_| Ok(Code::default()), &|_, _| ()).unwrap();
+    write(&build, &Partial::open(&out).unwrap(), |_| Ok(Code::default()), &|_| ()).unwrap();
     let bytes = fs::read(out.join(CUDA_WEIGHTS)).unwrap();
     let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
     let metadata = header.metadata().clone().unwrap();

@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
-use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
+use fireq_codegen::artifact::{ArtifactError, Build, Code, News, Partial, Stored, write};
 use fireq_codegen::cuda::{self, cache::Cache};
 #[cfg(feature = "llvm")]
 use fireq_codegen::llvm::{Cpu, generate};
-use fireq_ir::Graph;
 use fireq_ir::artifact::Manifest;
 use fireq_ir::plan::{LowerError, Lowered, lower, lower_fused};
+use fireq_ir::{Graph, Sources};
 use fireq_kernels::cuda::tuning::Tuning;
 
 use crate::compile::{CompileError, facts, kept_files};
@@ -73,16 +73,25 @@ fn fused(graph: &Graph) -> Result<(Graph, Lowered), CompileError> {
     Ok((fused, lowered))
 }
 
-/// Compiles a lowered model and writes its artifact, with the report of its quantization if there is one. `progress` is
-/// told bytes of weights done and in all.
+/// What a model's weights come from.
+#[derive(Clone, Default)]
+pub struct Origin {
+    /// All that they depend on; what a compilation of the same key left half done is gone on with.
+    pub key: String,
+    /// The files that they are read from, which must not change meanwhile.
+    pub sources: Sources,
+}
+
+/// Compiles a lowered model and writes the artifact that `partial` is for, with the report of its quantization if there is
+/// one. `tell` is told how far it is.
 pub fn build(
     model: &Model,
     plans: &Plans,
     recipe: &str,
-    report: Option<&Report>,
+    (report, origin): (Option<&Report>, &Origin),
     options: &BuildOptions,
-    out: &Path,
-    progress: &(dyn Fn(u64, u64) + Sync),
+    partial: &Partial,
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<Manifest, CompileError> {
     let cpu = plans.cpu.as_ref().map(|lowered| Stored::cpu(&model.graph, lowered));
     let cuda = plans.cuda.as_ref().map(|(graph, lowered)| Stored::cuda(graph, lowered));
@@ -95,8 +104,10 @@ pub fn build(
         copies: if model.weightless { vec![] } else { kept_files(&model.dir) },
         texts: texts(report, &options.tuning),
         threads: options.threads,
+        key: origin.key.clone(),
+        sources: origin.sources.clone(),
     };
-    Ok(write(&build, out, |dir| code(plans, options, dir), progress)?)
+    Ok(write(&build, partial, |dir| code(plans, options, dir), tell)?)
 }
 
 /// Files that say what was measured.

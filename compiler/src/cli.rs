@@ -62,6 +62,7 @@ pub enum Command {
 
 /// Options of `compile`.
 #[derive(Debug, Args)]
+#[allow(clippy::struct_excessive_bools, reason = "each is a switch of the command line")]
 pub struct Compile {
     /// A Hugging Face directory with config.json and *.safetensors.
     #[arg(required_unless_present_any = ["print_recipe", "shape"])]
@@ -105,6 +106,9 @@ pub struct Compile {
     /// Threads to compile with; all of the machine's by default. The artifact does not depend on it.
     #[arg(long, value_name = "N")]
     pub threads: Option<usize>,
+    /// Begin anew, whatever an earlier run to the same output left half done.
+    #[arg(long)]
+    pub fresh: bool,
     /// Print what came out as one JSON object.
     #[arg(long)]
     pub json: bool,

@@ -11,7 +11,7 @@ use thiserror::Error;
 
 use crate::import::{ImportError, Model};
 
-/// Why a model was not compiled. Nothing is left behind.
+/// Why a model was not compiled.
 #[derive(Debug, Error)]
 pub enum CompileError {
     /// The model was refused.
@@ -46,8 +46,13 @@ impl CompileError {
             CompileError::Artifact(ArtifactError::Code(_)) => {
                 "`fireq doctor` says what code generation needs; --cpu baseline asks the least of the machine"
             }
+            CompileError::Artifact(ArtifactError::Busy(_)) => "wait until it is done, or give another path",
+            CompileError::Artifact(ArtifactError::Changed(_)) => {
+                "no artifact was written; leave the model as it is, and compile it again"
+            }
             CompileError::Artifact(_) => {
-                "the output needs a directory that can be written, with room for the weights"
+                "the output needs a directory that can be written, with room for the weights; the same command goes \
+                 on where it stopped"
             }
         }
     }

@@ -5,10 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use memmap2::Mmap;
 use rayon::ThreadPoolBuilder;
 
-use crate::RuntimeError;
+use crate::{Mapped, RuntimeError};
 
 /// Bytes between two looks at whether anybody still wants the hash.
 const BLOCK: usize = 64 << 20;
@@ -16,8 +15,9 @@ const BLOCK: usize = 64 << 20;
 /// Hashes a file of an artifact.
 pub(crate) fn check_file(dir: &Path, file: &str, expected: &str) -> Result<(), RuntimeError> {
     let path = dir.join(file);
+    let mapped = Mapped::open(&path).map_err(|source| RuntimeError::Io { path, source })?;
     let mut hasher = blake3::Hasher::new();
-    hasher.update_mmap_rayon(&path).map_err(|source| RuntimeError::Io { path, source })?;
+    hasher.update_rayon(&mapped);
     judge(hasher.finalize().to_hex().as_str() == expected, file)
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Check {
 /// What the threads that hash share with those that want to know.
 #[derive(Debug)]
 struct Work {
-    map: Arc<Mmap>,
+    map: Arc<Mapped>,
     expected: String,
     threads: usize,
     abandoned: AtomicBool,
@@ -51,7 +51,7 @@ enum State {
 
 impl Check {
     /// Of a file of an artifact that is mapped here, and has this hash by its manifest.
-    pub fn new(map: Arc<Mmap>, file: &str, expected: &str) -> Self {
+    pub fn new(map: Arc<Mapped>, file: &str, expected: &str) -> Self {
         let (threads, abandoned) = (rayon::current_num_threads(), AtomicBool::new(false));
         let work = Work { map, expected: expected.into(), threads, abandoned };
         Check { file: file.into(), work: Arc::new(work), state: Mutex::new(State::New) }
@@ -116,9 +116,7 @@ mod tests {
         let mut stored = bytes.to_vec();
         stored[bytes.len() / 2] ^= u8::from(damage);
         std::io::Write::write_all(&mut file, &stored).unwrap();
-        // SAFETY: nobody else knows the file.
-        let map = unsafe { Mmap::map(file.as_file()) }.unwrap();
-        Check::new(Arc::new(map), "weights", &expected)
+        Check::new(Arc::new(Mapped::open(file.path()).unwrap()), "weights", &expected)
     }
 
     #[test]

@@ -8,17 +8,16 @@ use std::sync::Arc;
 use fireq_ir::ConstData;
 use fireq_ir::artifact::{part_name, safetensors_type};
 use fireq_ir::plan::{Buffer, Part, Place, Plan, parts};
-use memmap2::Mmap;
 use safetensors::SafeTensors;
 
-use crate::RuntimeError;
 use crate::hash::Check;
+use crate::{Mapped, RuntimeError};
 
 /// Where the weights of a plan are. A copy has the same memory.
 #[derive(Clone, Debug)]
 pub enum Weights {
     /// In a mapped file of an artifact.
-    File(Arc<Mapped>),
+    File(Arc<Checked>),
     /// In memory, or mapped from a checkpoint that others share; unchecked but for their size.
     Memory(BTreeMap<String, ConstData>),
     /// Made where they are wanted, on a GPU: random numbers that weights could have.
@@ -32,8 +31,8 @@ pub enum Weights {
 
 /// A mapped safetensors file, which may yet turn out to be damaged: see [`Weights::wait`].
 #[derive(Debug)]
-pub struct Mapped {
-    map: Arc<Mmap>,
+pub struct Checked {
+    map: Arc<Mapped>,
     tensors: Tensors,
     check: Check,
 }
@@ -47,19 +46,17 @@ impl Weights {
     pub(crate) fn open(dir: &Path, file: &str, hash: &str) -> Result<Self, RuntimeError> {
         let path = dir.join(file);
         let io = |source| RuntimeError::Io { path: path.clone(), source };
-        let opened = std::fs::File::open(&path).map_err(io)?;
-        // SAFETY: the file is part of an artifact, which nothing changes while it is open.
-        let map = Arc::new(unsafe { Mmap::map(&opened) }.map_err(io)?);
+        let map = Arc::new(Mapped::open(&path).map_err(io)?);
         // A wish only: what is read in from now on may come in large pages, which take less time to find.
         #[cfg(target_os = "linux")]
-        let _ = map.advise(memmap2::Advice::HugePage);
+        let _ = map.map().advise(memmap2::Advice::HugePage);
         let check = Check::new(Arc::clone(&map), file, hash);
         let bad = |e: safetensors::SafeTensorError| RuntimeError::Weight {
             name: path.display().to_string(),
             reason: e.to_string(),
         };
         match tensors(&map) {
-            Ok(tensors) => Ok(Weights::File(Arc::new(Mapped { map, tensors, check }))),
+            Ok(tensors) => Ok(Weights::File(Arc::new(Checked { map, tensors, check }))),
             // A header that cannot be read is most likely one that was damaged.
             Err(error) => check.wait().and(Err(bad(error))),
         }
@@ -163,7 +160,7 @@ impl Weights {
 }
 
 /// Dtype, shape and place of each tensor, by the header of a safetensors file.
-fn tensors(map: &Mmap) -> Result<Tensors, safetensors::SafeTensorError> {
+fn tensors(map: &[u8]) -> Result<Tensors, safetensors::SafeTensorError> {
     let tensors = SafeTensors::deserialize(map)?;
     let base = map.as_ptr() as usize;
     let entry = |(name, view): (&str, safetensors::tensor::TensorView<'_>)| {

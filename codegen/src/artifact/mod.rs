@@ -1,25 +1,35 @@
-//! Writing artifacts: everything into a temporary directory beside the output, which is renamed when it is complete.
+//! Writing artifacts: everything into a directory beside the output, which is renamed when it is complete and resumed when
+//! its process ended before.
 
+mod error;
 mod header;
+mod journal;
+mod made_of;
+mod partial;
+mod publish;
 mod recode;
+mod sums;
 mod weights;
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 
-use fireq_ir::Graph;
 use fireq_ir::artifact::{
     CUDA_PLAN, CUDA_WEIGHTS, CudaCode, GRAPH, MANIFEST, Manifest, ModelFacts, PLAN, SCHEMA, Target, WEIGHTS,
 };
-use fireq_ir::interp::InterpError;
 use fireq_ir::plan::{Lowered, print_plan};
 use fireq_ir::text::print_graph;
-use thiserror::Error;
+use fireq_ir::{Graph, Sources};
 
+pub use error::ArtifactError;
+use error::at;
+pub use partial::Partial;
+use partial::Work;
+use publish::publish;
 pub use recode::recode;
-use weights::WeightFile;
+use sums::hashes;
+use weights::{WeightFile, Writing};
 
 /// What goes into an artifact.
 pub struct Build<'a> {
@@ -39,6 +49,17 @@ pub struct Build<'a> {
     pub texts: Vec<(&'static str, String)>,
     /// Threads that pack weights.
     pub threads: usize,
+    /// All that constants' data depends on: a build of another key does not go on where one of this key stopped.
+    pub key: String,
+    /// What data is read from, which must not change meanwhile.
+    pub sources: Sources,
+}
+
+impl Build<'_> {
+    /// An error if something that data is read from has changed since it was opened.
+    fn check_sources(&self) -> Result<(), ArtifactError> {
+        self.sources.changed().map_or(Ok(()), |path| Err(ArtifactError::Changed(path)))
+    }
 }
 
 /// A plan and the weights it wants, as files of the artifact.
@@ -75,66 +96,64 @@ pub struct Code {
     pub cuda: Option<CudaCode>,
 }
 
-/// Why no artifact was written. Nothing is left behind, and an earlier artifact of the same name is as it was.
-#[derive(Debug, Error)]
-pub enum ArtifactError {
-    /// The output exists and is something else.
-    #[error("`{}` exists and is not an artifact", .0.display())]
-    Exists(PathBuf),
-    /// A file could not be read or written.
-    #[error("{}: {source}", .path.display())]
-    Io {
-        /// Which file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
+/// What the writing of weights says about itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    /// An earlier run wrote some of them.
+    Resumed {
+        /// How many.
+        weights: usize,
+        /// Of how many.
+        of: usize,
+        /// Their bytes.
+        bytes: u64,
+        /// Of how many.
+        total: u64,
     },
-    /// A weight has a number that is not finite.
-    #[error("tensor `{tensor}` has a NaN or infinity at element {element}")]
-    NonFinite {
-        /// The tensor's name.
-        tensor: String,
-        /// Index of the first such element.
-        element: usize,
-    },
-    /// A weight could not be computed.
-    #[error(transparent)]
-    Weight(#[from] InterpError),
-    /// Code generation failed.
-    #[error(transparent)]
-    Code(Box<dyn std::error::Error + Send + Sync>),
+    /// Bytes done, those of earlier runs among them, and in all.
+    Packed(u64, u64),
 }
 
-fn at(path: &Path) -> impl FnOnce(io::Error) -> ArtifactError + '_ {
-    move |source| ArtifactError::Io { path: path.to_path_buf(), source }
-}
-
-/// Writes the artifact `out`. `generate` writes code into the directory it is given and says what for; `progress` is
-/// told bytes of weights done and in all. The same build gives the same bytes, on any number of threads.
+/// Writes the artifact that `partial` is for. `generate` writes code into the directory it is given and says what for; `tell`
+/// is told how far it is. The same build gives the same bytes, on any number of threads, and whether or not earlier
+/// runs were stopped on the way.
+///
+/// What is done is kept where the disk was full or failed, and where the process ends; a weight that was not done
+/// begins again. After a loss of power what did not reach the disk is found by its hash, and made again.
 pub fn write(
     build: &Build<'_>,
-    out: &Path,
+    partial: &Partial,
     generate: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
-    progress: &(dyn Fn(u64, u64) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<Manifest, ArtifactError> {
-    let replaces = check_output(out)?;
-    let parent = parent(out);
-    let missing: Vec<&Path> = parent.ancestors().take_while(|dir| !dir.exists()).collect();
-    let written = fs::create_dir_all(parent)
-        .and_then(|()| tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent))
-        .map_err(at(parent))
-        .and_then(|temporary| {
-            let manifest = fill(build, temporary.path(), generate, progress)?;
-            publish(temporary, out, replaces)?;
-            Ok(manifest)
-        });
-    if written.is_err() {
-        // Innermost first; one that someone else has put something into stays.
-        for dir in missing {
-            let _ = fs::remove_dir(dir);
-        }
+    let files: Vec<_> = build.plans.iter().map(|stored| WeightFile::of(build, stored)).collect();
+    let work = partial.work(&key(build, &files))?;
+    let written = fill(build, &files, &work, generate, tell).and_then(|manifest| {
+        publish(&work.dir, partial.out(), &partial.old()).map_err(at(partial.out()))?;
+        Ok(manifest)
+    });
+    match &written {
+        Ok(_) => partial.clear()?,
+        Err(ArtifactError::Io { .. }) if !work.journal.is_empty() => {}
+        // What went wrong is the reason to be told, whether or not this works.
+        Err(_) => drop(work.discard()),
     }
     written
+}
+
+/// Stands for all that the bytes of weights depend on.
+fn key(build: &Build<'_>, files: &[WeightFile<'_>]) -> blake3::Hash {
+    let mut hasher = blake3::Hasher::new();
+    let mut add = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    };
+    add(build.key.as_bytes());
+    for (file, stored) in files.iter().zip(&build.plans) {
+        add(file.name.as_bytes());
+        add(&file.header);
+        add(print_plan(&stored.lowered.plan).as_bytes());
+    }
+    hasher.finalize()
 }
 
 fn parent(path: &Path) -> &Path {
@@ -156,34 +175,77 @@ pub fn check_output(out: &Path) -> Result<bool, ArtifactError> {
 
 fn fill(
     build: &Build<'_>,
-    dir: &Path,
+    files: &[WeightFile<'_>],
+    work: &Work,
     generate: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
-    progress: &(dyn Fn(u64, u64) + Sync),
+    tell: &(dyn Fn(News) + Sync),
 ) -> Result<Manifest, ArtifactError> {
-    let weights: Result<Vec<_>, _> =
-        build.plans.iter().map(|stored| WeightFile::create(build, stored, dir)).collect();
-    let weights = weights?;
-    let code = weights::write(&weights, build.threads, progress, || generate(dir))?;
-    std::thread::scope(|scope| {
-        let synced = scope.spawn(|| weights.iter().try_for_each(WeightFile::sync));
-        let manifest = describe(build, dir, code)?;
-        synced.join().expect("does not panic")?;
-        Ok(manifest)
-    })
+    let opened: Result<Vec<_>, _> = files.iter().map(|file| file.open(work)).collect();
+    let mut opened = opened?;
+    copy(build, &work.dir)?;
+    tell_resumed(&opened, tell);
+    let packed = |done, total| tell(News::Packed(done, total));
+    let code = weights::write(&opened, build, &work.journal, &packed, || generate(&work.dir))?;
+    let known = loop {
+        let found = hash_and_sync(&mut opened)?;
+        if let Some(known) = found {
+            break known;
+        }
+        weights::write(&opened, build, &work.journal, &packed, || Ok(()))?;
+    };
+    let manifest = describe(build, &work.dir, code, &known)?;
+    build.check_sources()?;
+    work.journal.finish(blake3::hash(manifest.to_json().as_bytes()).to_hex().to_string())?;
+    Ok(manifest)
 }
 
-/// Writes everything besides code and weights, the manifest at last.
-fn describe(build: &Build<'_>, dir: &Path, code: Code) -> Result<Manifest, ArtifactError> {
-    let plans = build.plans.iter().map(|stored| (stored.plan, print_plan(&stored.lowered.plan)));
-    let ours: Vec<_> = plans.chain([(GRAPH, print_graph(build.graph))]).collect();
-    for (name, text) in ours.iter().chain(&build.texts) {
-        fs::write(dir.join(name), text).map_err(at(&dir.join(name)))?;
+/// Says what is written already, and tells constants their hashes.
+fn tell_resumed(files: &[Writing<'_>], tell: &(dyn Fn(News) + Sync)) {
+    let sum = |sum: (usize, u64), more: (usize, u64)| (sum.0 + more.0, sum.1 + more.1);
+    let (weights, bytes) = files.iter().map(Writing::resumed).fold((0, 0), sum);
+    let (of, total) = files.iter().map(Writing::all).fold((0, 0), sum);
+    if weights > 0 {
+        files.iter().for_each(Writing::tell_hashes);
+        tell(News::Resumed { weights, of, bytes, total });
     }
+}
+
+/// Hashes of files of weights, which are on the disk then; none where something has to be written again.
+fn hash_and_sync(files: &mut [Writing<'_>]) -> Result<Option<BTreeMap<String, String>>, ArtifactError> {
+    let mut hashes = BTreeMap::new();
+    let mut whole = true;
+    for file in files {
+        let name = file.name().to_string();
+        match file.hash_and_sync()? {
+            Some(hash) => drop(hashes.insert(name, hash)),
+            None => whole = false,
+        }
+    }
+    Ok(Some(hashes).filter(|_| whole))
+}
+
+/// Copies files; they are read before the work of packing, not after it.
+fn copy(build: &Build<'_>, dir: &Path) -> Result<(), ArtifactError> {
     for source in &build.copies {
         let Some(name) = source.file_name() else { continue };
         // The content only: a copy of a read-only file is an artifact's own file.
         let content = fs::read(source).map_err(at(source))?;
         fs::write(dir.join(name), content).map_err(at(&dir.join(name)))?;
+    }
+    Ok(())
+}
+
+/// Writes everything besides code, weights and copies, the manifest at last. The hashes of some files are `known`.
+fn describe(
+    build: &Build<'_>,
+    dir: &Path,
+    code: Code,
+    known: &BTreeMap<String, String>,
+) -> Result<Manifest, ArtifactError> {
+    let plans = build.plans.iter().map(|stored| (stored.plan, print_plan(&stored.lowered.plan)));
+    let ours: Vec<_> = plans.chain([(GRAPH, print_graph(build.graph))]).collect();
+    for (name, text) in ours.iter().chain(&build.texts) {
+        fs::write(dir.join(name), text).map_err(at(&dir.join(name)))?;
     }
     let manifest = Manifest {
         schema: SCHEMA,
@@ -195,65 +257,8 @@ fn describe(build: &Build<'_>, dir: &Path, code: Code) -> Result<Manifest, Artif
         weightless: build.weightless,
         model: build.model.clone(),
         kernels: code.kernels,
-        files: hashes(dir, dir)?,
+        files: hashes(dir, dir, known)?,
     };
     fs::write(dir.join(MANIFEST), manifest.to_json()).map_err(at(&dir.join(MANIFEST)))?;
     Ok(manifest)
-}
-
-/// BLAKE3 of every file below `dir`, by path relative to `root`.
-fn hashes(root: &Path, dir: &Path) -> Result<BTreeMap<String, String>, ArtifactError> {
-    let mut found = BTreeMap::new();
-    for entry in fs::read_dir(dir).map_err(at(dir))? {
-        let path = entry.map_err(at(dir))?.path();
-        if path.is_dir() {
-            found.extend(hashes(root, &path)?);
-        } else {
-            let name = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
-            found.insert(name, hash(&path)?);
-        }
-    }
-    Ok(found)
-}
-
-/// Read in pieces rather than mapped, so that hashing needs no memory of the file's size.
-fn hash(path: &Path) -> Result<String, ArtifactError> {
-    let mut file = fs::File::open(path).map_err(at(path))?;
-    let mut hasher = blake3::Hasher::new();
-    let mut piece = vec![0; 4 << 20];
-    loop {
-        match io::Read::read(&mut file, &mut piece).map_err(at(path))? {
-            0 => return Ok(hasher.finalize().to_hex().to_string()),
-            n => hasher.update_rayon(&piece[..n]),
-        };
-    }
-}
-
-/// Renames the finished directory to `out`. An artifact there is moved aside first and removed last.
-fn publish(temporary: tempfile::TempDir, out: &Path, replaces: bool) -> Result<(), ArtifactError> {
-    let aside = temporary.path().with_extension("old");
-    if replaces {
-        fs::rename(out, &aside).map_err(at(out))?;
-    }
-    let finished = temporary.keep();
-    if let Err(error) = set_readable(&finished).and_then(|()| fs::rename(&finished, out)) {
-        let _ = fs::remove_dir_all(&finished);
-        if replaces {
-            fs::rename(&aside, out).map_err(at(out))?;
-        }
-        return Err(at(out)(error));
-    }
-    if replaces { fs::remove_dir_all(&aside).map_err(at(&aside)) } else { Ok(()) }
-}
-
-/// Temporary directories are private; an artifact is as readable as any new directory.
-fn set_readable(dir: &Path) -> io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
-    }
-    #[cfg(not(unix))]
-    let _ = dir;
-    Ok(())
 }

@@ -1,11 +1,15 @@
 //! New GPU code for an artifact that exists.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use fireq_ir::artifact::{CUDA_KERNELS, CudaCode, MANIFEST, Manifest, SCHEMA};
 
-use super::{ArtifactError, at, hash, hashes, parent, publish};
+use super::partial::remove;
+use super::publish::publish;
+use super::sums::{hash, hashes};
+use super::{ArtifactError, Partial, at, parent};
 
 /// Replaces the GPU code of the artifact `dir`, whose manifest this is, and the files `texts`; all others stay what they
 /// are, and weights are not copied where the file system has links. Until the new artifact is complete the old one is
@@ -16,9 +20,24 @@ pub fn recode(
     texts: &[(&str, String)],
     generate: impl FnOnce(&Path) -> Result<CudaCode, ArtifactError>,
 ) -> Result<Manifest, ArtifactError> {
-    let parent = parent(dir);
-    let temporary = tempfile::Builder::new().prefix(".fireq-").tempdir_in(parent).map_err(at(parent))?;
-    let (to, mut manifest) = (temporary.path(), manifest.clone());
+    let partial = Partial::open(dir)?;
+    let to = partial.anew()?;
+    let recoded = fill(&to, dir, manifest, texts, generate);
+    let published = recoded.and_then(|manifest| {
+        publish(&to, dir, &partial.old()).map_err(at(dir))?;
+        Ok(manifest)
+    });
+    published.inspect_err(|_| drop(remove(&to)))
+}
+
+fn fill(
+    to: &Path,
+    dir: &Path,
+    manifest: &Manifest,
+    texts: &[(&str, String)],
+    generate: impl FnOnce(&Path) -> Result<CudaCode, ArtifactError>,
+) -> Result<Manifest, ArtifactError> {
+    let mut manifest = manifest.clone();
     let kernels = format!("{CUDA_KERNELS}/");
     manifest
         .files
@@ -31,7 +50,7 @@ pub fn recode(
     manifest.cuda = Some(generate(to)?);
     let folder = to.join(CUDA_KERNELS);
     if folder.exists() {
-        manifest.files.extend(hashes(to, &folder)?);
+        manifest.files.extend(hashes(to, &folder, &BTreeMap::new())?);
     }
     for (name, text) in texts {
         let path = to.join(name);
@@ -39,7 +58,6 @@ pub fn recode(
         manifest.files.insert((*name).into(), hash(&path)?);
     }
     fs::write(to.join(MANIFEST), manifest.to_json()).map_err(at(&to.join(MANIFEST)))?;
-    publish(temporary, dir, true)?;
     Ok(manifest)
 }
 

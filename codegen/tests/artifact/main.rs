@@ -1,16 +1,17 @@
 //! What the artifact writer promises: the same bytes every time, nothing half done, nothing of others destroyed.
 
 mod recode;
+mod resumed;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
+use fireq_codegen::artifact::{ArtifactError, Build, Code, News, Partial, Stored};
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Lowered, Storage, lower, parse_plan, unpack};
 use fireq_ir::text::parse_graph;
-use fireq_ir::{ConstData, DType, Fit, Format, Graph, Op, Shape, Type};
+use fireq_ir::{ConstData, DType, Fit, Format, Graph, Op, Shape, Sources, Type};
 use safetensors::SafeTensors;
 
 const MODEL: &str = r#"
@@ -43,13 +44,22 @@ fn code(dir: &Path) -> Result<Code, ArtifactError> {
     Ok(Code { target: Some(target), ..Code::default() })
 }
 
+fn write(
+    build: &Build<'_>,
+    out: &Path,
+    code: impl FnOnce(&Path) -> Result<Code, ArtifactError>,
+    tell: &(dyn Fn(News) + Sync),
+) -> Result<Manifest, ArtifactError> {
+    fireq_codegen::artifact::write(build, &Partial::open(out)?, code, tell)
+}
+
 fn write_model(
     (graph, lowered): &(Graph, Lowered),
     out: &Path,
     threads: usize,
 ) -> Result<Manifest, ArtifactError> {
     let texts = vec![("report.json", "{}\n".into())];
-    write(&Build { texts, threads, ..plain(graph, lowered) }, out, code, &|_, _| ())
+    write(&Build { texts, threads, ..plain(graph, lowered) }, out, code, &|_| ())
 }
 
 fn plain<'a>(graph: &'a Graph, lowered: &'a Lowered) -> Build<'a> {
@@ -62,6 +72,8 @@ fn plain<'a>(graph: &'a Graph, lowered: &'a Lowered) -> Build<'a> {
         copies: vec![],
         texts: vec![],
         threads: 1,
+        key: String::new(),
+        sources: Sources::default(),
     }
 }
 
@@ -220,10 +232,10 @@ fn an_error_leaves_nothing_behind_and_the_old_artifact_as_it_was() {
     let (graph, lowered) = model();
     let missing = vec![dir.path().join("no tokenizer.json")];
     let build = Build { copies: missing, ..plain(&graph, &lowered) };
-    let error = write(&build, &out, code, &|_, _| ()).unwrap_err();
+    let error = write(&build, &out, code, &|_| ()).unwrap_err();
     assert!(matches!(error, ArtifactError::Io { .. }));
     let failing = |_: &Path| Err(ArtifactError::Code("no compiler".into()));
-    assert!(write(&Build { copies: vec![], ..build }, &out, failing, &|_, _| ()).is_err());
+    assert!(write(&Build { copies: vec![], ..build }, &out, failing, &|_| ()).is_err());
     assert_eq!(contents(dir.path()), before);
 }
 
@@ -259,8 +271,11 @@ fn progress_ends_with_everything_done() {
     let (graph, lowered) = model();
     let build = plain(&graph, &lowered);
     let seen = std::sync::Mutex::new(vec![]);
-    write(&build, &dir.path().join("m"), code, &|done, total| seen.lock().unwrap().push((done, total)))
-        .unwrap();
+    write(&build, &dir.path().join("m"), code, &|news| {
+        let News::Packed(done, total) = news else { panic!("nothing was there") };
+        seen.lock().unwrap().push((done, total));
+    })
+    .unwrap();
     let seen = seen.into_inner().unwrap();
     assert!(seen.is_sorted() && seen.len() == 5);
     let (done, total) = *seen.last().unwrap();

@@ -5,25 +5,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::DType;
+use crate::SharedBytes;
 use crate::interp::widen;
-
-/// Bytes that live as long as someone holds them: a mapped file, or a vector.
-pub type SharedBytes = Arc<dyn ByteSource>;
-
-/// Where bytes of constants live.
-pub trait ByteSource: Send + Sync {
-    /// All of them.
-    fn bytes(&self) -> &[u8];
-
-    /// Says that `range` is not needed soon: a mapped file gives the memory back and reads it again when asked.
-    fn release(&self, _range: Range<usize>) {}
-}
-
-impl ByteSource for Vec<u8> {
-    fn bytes(&self) -> &[u8] {
-        self
-    }
-}
 
 /// The data of a constant, little endian, in the dtype that its type declares.
 #[derive(Clone)]
@@ -115,6 +98,21 @@ impl ConstData {
                 }
                 hash.get().cloned()
             }
+        }
+    }
+
+    /// The hash, where it was computed before.
+    pub fn known_hash(&self) -> Option<&Arc<str>> {
+        match self {
+            ConstData::Elided { hash } => hash.as_ref(),
+            ConstData::Bytes { hash, .. } => hash.get(),
+        }
+    }
+
+    /// Says what the hash is, as somebody computed it from the same bytes.
+    pub fn assume_hash(&self, known: &str) {
+        if let ConstData::Bytes { hash, .. } = self {
+            hash.get_or_init(|| known.into());
         }
     }
 
@@ -264,7 +262,7 @@ mod tests {
     #[test]
     fn what_was_read_is_released_once_in_steps() {
         struct Released(Vec<u8>, std::sync::Mutex<Vec<Range<usize>>>);
-        impl ByteSource for Released {
+        impl crate::ByteSource for Released {
             fn bytes(&self) -> &[u8] {
                 &self.0
             }

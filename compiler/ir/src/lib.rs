@@ -120,10 +120,11 @@ mod pass;
 mod patch;
 mod pipeline;
 mod shape;
+mod source;
 mod types;
 
 pub use attr::{Attr, AttrError, Attribute, Quoted};
-pub use constant::{ByteSource, ConstData, Reading, SharedBytes, first_non_finite};
+pub use constant::{ConstData, Reading, first_non_finite};
 pub use dtype::{DTYPES, DType};
 pub use fit::{CLIP_RATIOS, FITS, Fit};
 pub use graph::{Graph, Node, ValueId};
@@ -132,4 +133,5 @@ pub use pass::{Applied, Effect, Pass, PassError, propose};
 pub use patch::{Moved, Patch, PatchError, Ref};
 pub use pipeline::{Failed, Observer, Pipeline, Ran, RunOptions, Step, Stopped, Unobserved};
 pub use shape::{Dim, DimBindings, Shape};
+pub use source::{ByteSource, SharedBytes, Sources};
 pub use types::{Format, Level, Per, Scheme, Type};

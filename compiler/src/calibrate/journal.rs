@@ -8,12 +8,14 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use fireq_ir::DType;
+use fireq_codegen::artifact::ArtifactError;
 use fireq_ir::interp::Tensor;
 use fireq_ir::text::{parse_and_verify, print_graph};
+use fireq_ir::{DType, Sources};
 use fireq_passes::{Finished, Journal, Resumed, RunError};
 use safetensors::tensor::{Dtype, TensorView, serialize_to_file};
 
+use crate::build::Origin;
 use crate::import::{StoredTensor, stored};
 use crate::reproducer::temporary_in;
 
@@ -30,13 +32,14 @@ pub enum News<'a> {
 pub struct Folder {
     dir: PathBuf,
     key: String,
+    sources: Sources,
     tell: Box<dyn Fn(News<'_>) + Send + Sync>,
 }
 
 impl Folder {
-    /// Blocks of the compilation that `key` stands for, below `dir`, which is made when the first is finished.
-    pub fn new(dir: PathBuf, key: String, tell: impl Fn(News<'_>) + Send + Sync + 'static) -> Self {
-        Folder { dir, key, tell: Box::new(tell) }
+    /// Blocks of a model of this origin, below `dir`, which is made when the first is finished.
+    pub fn new(dir: PathBuf, origin: Origin, tell: impl Fn(News<'_>) + Send + Sync + 'static) -> Self {
+        Folder { dir, key: origin.key, sources: origin.sources, tell: Box::new(tell) }
     }
 
     /// Where the blocks of a walk are.
@@ -68,6 +71,9 @@ impl Journal for Folder {
         finished: Finished,
         streams: &[&Tensor],
     ) -> Result<Finished, RunError> {
+        if let Some(path) = self.sources.changed() {
+            return Err(RunError(ArtifactError::Changed(path).to_string()));
+        }
         let dir = self.of(walk);
         let path = file(&dir, block, BLOCK);
         let failed = |e: &dyn std::fmt::Display| RunError(format!("cannot write `{}`: {e}", path.display()));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use fireq::build::{Plans, Targets};
+use fireq::build::{self, Origin, Plans, Targets};
 use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
 use fireq::import::{Model, import_with};
@@ -11,7 +11,7 @@ use fireq::report::Report;
 use fireq::shapes::import_named;
 use fireq::summary::summarize;
 use fireq::watch::{Line, Watch};
-use fireq_codegen::artifact::check_output;
+use fireq_codegen::artifact::{Partial, check_output};
 use fireq_ir::Graph;
 use fireq_ir::artifact::CudaCode;
 use fireq_ir::plan::print_plan;
@@ -21,7 +21,7 @@ use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
 use super::open::set_threads;
-use super::output::{bytes, emit, emit_json, progress};
+use super::output::{bytes, emit, emit_json};
 use super::recipe::{Chosen, chosen, structure, text};
 use super::targets::{build_options, targets};
 use super::{gpu_kernels, partial, quantized, tuning};
@@ -36,8 +36,12 @@ pub fn compile(options: &Compile) -> Outcome {
     let began = Instant::now();
     let (targets, (recipe, scaled), tuning) = checked(options)?;
     set_threads(options.threads)?;
+    let partial = partial::open(options)?;
     let mut model = imported(options, scaled)?;
-    let calibration = calibrated(options, &model, &recipe.pipeline)?;
+    let given = calibration_options(options);
+    let origin = partial.as_ref().map(|_| partial::origin(options, &model, &recipe.pipeline, &given));
+    let origin = origin.transpose()?.unwrap_or_default();
+    let calibration = calibrated(&model, partial.as_ref(), &origin, given);
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let stopped = options.run.stop_after.is_some();
@@ -50,9 +54,11 @@ pub fn compile(options: &Compile) -> Outcome {
         None => quantized::report(options, &model, &recipe.label, &calibration)?,
     };
     let mut cuda = None;
-    if !options.dry_run {
-        cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref(), tuning)?;
-        partial::remove(options);
+    if let Some(partial) = &partial {
+        let build = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
+        let made_of = (report.as_ref(), &origin);
+        let tell = partial::packing();
+        cuda = build::build(&model, &plans, &recipe.pipeline, made_of, &build, partial, &tell)?.cuda;
     }
     if let (Some(report), Some(out)) = (&report, &options.html) {
         quantized::write_page(report, out)?;
@@ -109,13 +115,17 @@ fn lower_last(watch: &Watch<'_>, graph: &Graph, targets: Targets) -> Outcome<Opt
 }
 
 /// Calibration data, and where finished blocks go while an artifact is made.
-fn calibrated(options: &Compile, model: &Model, recipe: &str) -> Outcome<Arc<Calibration>> {
-    let given = calibration_options(options);
-    let calibration = calibration(&model.dir, &facts(model), given.clone());
-    let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
-    let Some(out) = out.filter(|_| options.shape.is_none()) else { return Ok(Arc::new(calibration)) };
-    let journal = partial::journal(options, out, model, recipe, &given)?;
-    Ok(Arc::new(calibration.with_journal(Arc::new(journal))))
+fn calibrated(
+    model: &Model,
+    partial: Option<&Partial>,
+    origin: &Origin,
+    given: CalibrationOptions,
+) -> Arc<Calibration> {
+    let calibration = calibration(&model.dir, &facts(model), given);
+    match partial.filter(|_| !model.weightless) {
+        Some(partial) => Arc::new(calibration.with_journal(Arc::new(partial::journal(partial, origin)))),
+        None => Arc::new(calibration),
+    }
 }
 
 /// Tokens of a sequence: enough for attention to have something to choose from.
@@ -128,26 +138,6 @@ fn calibration_options(options: &Compile) -> CalibrationOptions {
         sequence: SEQUENCE,
         threads: options.threads.unwrap_or_else(rayon::current_num_threads).max(1),
     }
-}
-
-/// Writes the artifact, and says what GPU code it has.
-fn build(
-    options: &Compile,
-    model: &Model,
-    plans: &Plans,
-    recipe: &str,
-    report: Option<&Report>,
-    tuning: Tuning,
-) -> Outcome<Option<CudaCode>> {
-    let Some(out) = &options.output else { return Ok(None) };
-    let bar = progress("weights", 0);
-    let build = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
-    let manifest = fireq::build::build(model, plans, recipe, report, &build, out, &|done, all| {
-        bar.set_length(all);
-        bar.set_position(done);
-    })?;
-    bar.finish_and_clear();
-    Ok(manifest.cuda)
 }
 
 /// What a compilation gave.

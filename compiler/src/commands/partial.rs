@@ -1,50 +1,63 @@
-//! What a calibrated compilation leaves beside its output until it is done, and how it says how far it is.
+//! What a compilation leaves beside its output until it is done, and how it says how far it is.
 
 use std::fs::{self, Metadata};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::UNIX_EPOCH;
 
+use fireq::build::Origin;
 use fireq::calibrate::{CalibrationOptions, Folder, News};
+use fireq::compile::CompileError;
 use fireq::import::Model;
 use fireq::report::part;
+use fireq_codegen::artifact::{self, Partial};
+use fireq_ir::Sources;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::progress;
 use crate::cli::Compile;
 use crate::failure::{Failure, Outcome};
 
-/// `OUT.partial`.
-pub fn folder(out: &Path) -> PathBuf {
-    let mut name = out.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    out.with_file_name(name)
-}
-
-/// Removes it: the artifact holds all of it.
-pub fn remove(options: &Compile) {
-    let Some(dir) = options.output.as_deref().map(folder) else { return };
-    let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
-    let ours = |name: &str| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
-    // What cannot be removed takes room and harms nothing; what is not ours stays.
-    for entry in entries.filter(|entry| entry.file_name().to_str().is_some_and(ours)) {
-        drop(fs::remove_dir_all(entry.path()));
+/// The right to write the output, and the folder for what is not done yet; nothing where no artifact is written.
+pub fn open(options: &Compile) -> Outcome<Option<Partial>> {
+    let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
+    let Some(out) = out else { return Ok(None) };
+    let partial = Partial::open(out).map_err(CompileError::from)?;
+    // Of a shape there is little to do, and its key would be its text.
+    if options.fresh || options.shape.is_some() {
+        partial.clear().map_err(CompileError::from)?;
     }
-    drop(fs::remove_dir(dir));
+    Ok(Some(partial))
 }
 
-/// The journal of a compilation to `out`.
-pub fn journal(
-    options: &Compile,
-    out: &Path,
-    model: &Model,
-    pipeline: &str,
-    calibration: &CalibrationOptions,
-) -> Outcome<Folder> {
-    let key = key(options, model, pipeline, calibration)?;
+/// The journal of a calibrated compilation.
+pub fn journal(partial: &Partial, origin: &Origin) -> Folder {
     let bar = progress("quantizing", 0);
     let style = ProgressStyle::with_template("{msg:40} {wide_bar} {percent}% {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
-    Ok(Folder::new(folder(out), key, move |news| show(&bar, news)))
+    Folder::new(partial.dir().to_path_buf(), origin.clone(), move |news| show(&bar, news))
+}
+
+/// Shows how far the writing of weights is.
+pub fn packing() -> impl Fn(artifact::News) + Sync {
+    let bar = progress("weights", 0);
+    let style = ProgressStyle::with_template("{msg:>12} {bar:30} {bytes}/{total_bytes} {eta} left");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    move |news| match news {
+        artifact::News::Resumed { weights, of, bytes, total } => {
+            eprintln!("{weights} of {of} weights were packed by an earlier run; going on with the others");
+            // What an earlier run did says nothing about how fast this one is.
+            bar.set_length(total);
+            bar.set_position(bytes);
+            bar.reset_eta();
+        }
+        artifact::News::Packed(done, total) => {
+            bar.set_length(total);
+            bar.set_position(done);
+            if done == total {
+                bar.finish_and_clear();
+            }
+        }
+    }
 }
 
 fn show(bar: &ProgressBar, news: News<'_>) {
@@ -66,6 +79,17 @@ fn show(bar: &ProgressBar, news: News<'_>) {
     }
 }
 
+/// Where weights come from: what they depend on, and the files that they are read from.
+pub fn origin(
+    options: &Compile,
+    model: &Model,
+    pipeline: &str,
+    calibration: &CalibrationOptions,
+) -> Outcome<Origin> {
+    let sources = Sources::of(&model.graph);
+    Ok(Origin { key: key(options, model, pipeline, calibration)?, sources })
+}
+
 /// All that quantized weights depend on: this program, the model's files, the passes and the text.
 fn key(
     options: &Compile,
@@ -73,6 +97,10 @@ fn key(
     pipeline: &str,
     calibration: &CalibrationOptions,
 ) -> Outcome<String> {
+    if options.shape.is_some() {
+        // Nothing is gone on with.
+        return Ok(String::new());
+    }
     let program = std::env::current_exe().and_then(fs::metadata).map(|m| stamp(&m)).unwrap_or_default();
     let mut files: Vec<String> = fs::read_dir(&model.dir)?
         .filter_map(|entry| {

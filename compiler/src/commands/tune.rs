@@ -1,5 +1,6 @@
 //! `fireq tune`: which kernels an artifact's products are quickest with, measured on the GPU of this machine.
 
+use fireq::compile::CompileError;
 use fireq::tune::{FILE, TuneOptions, token_counts};
 use fireq_codegen::artifact::{ArtifactError, recode};
 use fireq_codegen::cuda::cache::Cache;
@@ -54,7 +55,7 @@ pub fn tune(options: &Tune) -> Outcome {
         fireq_codegen::cuda::generate(&plan, &tuning, &cache, dir)
             .map_err(|e| ArtifactError::Code(Box::new(e)))
     })
-    .map_err(|e| Failure::from_error(&e))?;
+    .map_err(CompileError::from)?;
     emit(&if options.json { tuning.to_json() } else { text(&tuning) })
 }
 

@@ -1,13 +1,12 @@
 //! The safetensors files of a model directory, mapped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use fireq_ir::{ByteSource, ConstData};
-use memmap2::Mmap;
+use fireq_ir::ConstData;
+use fireq_runtime::Mapped;
 use safetensors::tensor::TensorInfo;
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 use serde::Deserialize;
@@ -38,40 +37,6 @@ impl StoredTensor {
     pub fn data(&self) -> ConstData {
         ConstData::shared(self.file.clone(), self.range.clone())
     }
-}
-
-/// A read-only mapped file.
-#[derive(Debug)]
-pub struct Mapped {
-    map: Mmap,
-}
-
-impl ByteSource for Mapped {
-    fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-
-    #[cfg(unix)]
-    fn release(&self, range: Range<usize>) {
-        let inside = around(&self.map, &range);
-        // SAFETY: the mapping is shared and never written, so dropped pages come back from the file unchanged.
-        let advised = unsafe {
-            self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, inside.start, inside.len())
-        };
-        // Advice that is not taken costs memory, not correctness.
-        drop(advised);
-    }
-}
-
-/// A range and what may have been mapped along with it: kernels map what surrounds a page that is read, as far as one table of
-/// pages reaches. What others read there comes back.
-#[cfg(unix)]
-fn around(map: &[u8], range: &Range<usize>) -> Range<usize> {
-    const TABLE: usize = 2 << 20;
-    let base = map.as_ptr() as usize % TABLE;
-    let start = (base + range.start) / TABLE * TABLE;
-    let end = (base + range.end).next_multiple_of(TABLE);
-    start.saturating_sub(base).min(map.len())..(end - base).min(map.len())
 }
 
 const SINGLE: &str = "model.safetensors";
@@ -145,8 +110,9 @@ pub(crate) struct Stored {
 
 /// Maps a safetensors file.
 pub(crate) fn stored(path: &Path) -> Result<Stored, ImportError> {
-    let file = Arc::new(map(path).map_err(|source| ImportError::Read { path: path.into(), source })?);
-    let bytes = file.bytes();
+    let file =
+        Arc::new(Mapped::open(path).map_err(|source| ImportError::Read { path: path.into(), source })?);
+    let bytes: &[u8] = &file;
     let (header, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| malformed(path, bytes, &e))?;
     let data = size_of::<u64>() + header;
     let tensor = |(name, info): (String, &TensorInfo)| {
@@ -156,17 +122,6 @@ pub(crate) fn stored(path: &Path) -> Result<Stored, ImportError> {
     let tensors = metadata.tensors().into_iter().map(tensor).collect();
     let metadata = metadata.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
     Ok(Stored { tensors, metadata })
-}
-
-fn map(path: &Path) -> std::io::Result<Mapped> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    // SAFETY: the map is read-only; a file that another process changes meanwhile can change numbers, never types or
-    // ranges, which are checked once and kept apart from the mapping.
-    let map = unsafe { Mmap::map(&file)? };
-    Ok(Mapped { map })
 }
 
 fn malformed(path: &Path, bytes: &[u8], error: &SafeTensorError) -> ImportError {

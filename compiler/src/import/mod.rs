@@ -17,7 +17,7 @@ use fireq_ir::{ConstData, DType, Dim, Graph, Shape, Type};
 use safetensors::Dtype;
 
 pub(crate) use checkpoint::stored;
-pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
+pub use checkpoint::{Checkpoint, StoredTensor};
 pub use config::{Architecture, Biases, ModelConfig};
 pub use error::ImportError;
 pub use layout::layout;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{fs, io};
 
-use fireq_codegen::artifact::{ArtifactError, Build, Code, Stored, write};
+use fireq_codegen::artifact::{ArtifactError, Build, Code, Partial, Stored, write};
 use fireq_ir::Graph;
 use fireq_ir::artifact::{CPU_LIBRARY, MANIFEST, Manifest, ModelFacts, Target};
 use fireq_ir::plan::lower;
@@ -60,8 +60,10 @@ pub fn small() -> Option<Small> {
         copies: vec![],
         texts: vec![],
         threads: 2,
+        key: String::new(),
+        sources: fireq_ir::Sources::default(),
     };
-    write(&build, &dir, |dir| Ok(compile(dir)), &|_, _| ())
+    write(&build, &Partial::open(&dir).unwrap(), |dir| Ok(compile(dir)), &|_| ())
         .map_err(|e: ArtifactError| e.to_string())
         .unwrap();
     Some(Small { graph, dir, _temporary: temporary })

@@ -1,3 +1,6 @@
-//! What `cargo xtask` does to checkpoints and tests want too. Needs no LLVM.
+//! What `cargo xtask` does that tests want too. Needs no LLVM.
 
 pub mod outliers;
+pub mod random_model;
+#[cfg(target_os = "linux")]
+pub mod served;

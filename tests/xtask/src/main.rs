@@ -9,7 +9,6 @@ mod gpu_model;
 mod lean;
 mod llama_cpp;
 mod new_pass;
-mod random_model;
 mod run;
 mod setup;
 mod setup_cuda;
@@ -20,6 +19,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use xtask::outliers::{self, Factors, Kind, Request};
+use xtask::random_model;
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The project's own commands")]

@@ -8,7 +8,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::Value;
 
-use crate::random_model::{Tensor, tensors, write_tensor};
+use xtask::random_model::{Tensor, tensors, write_tensor};
 
 /// Bytes to which tensors are aligned.
 const ALIGN: u64 = 32;

@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use serde_json::Value;
 
-use crate::random_model;
 use crate::run::{command, describe, release_dir, run, succeeded};
+use xtask::random_model;
 
 /// What is compared.
 #[derive(Args)]
