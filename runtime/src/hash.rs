@@ -9,13 +9,14 @@ use memmap2::Mmap;
 use rayon::ThreadPoolBuilder;
 
 use crate::RuntimeError;
+use crate::files::inside;
 
 /// Bytes between two looks at whether anybody still wants the hash.
 const BLOCK: usize = 64 << 20;
 
 /// Hashes a file of an artifact.
 pub(crate) fn check_file(dir: &Path, file: &str, expected: &str) -> Result<(), RuntimeError> {
-    let path = dir.join(file);
+    let path = inside(dir, file)?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_mmap_rayon(&path).map_err(|source| RuntimeError::Io { path, source })?;
     judge(hasher.finalize().to_hex().as_str() == expected, file)

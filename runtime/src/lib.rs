@@ -10,6 +10,7 @@ mod compare;
 pub mod cuda;
 mod error;
 mod executor;
+mod files;
 mod hash;
 mod memory;
 mod sample;

@@ -12,6 +12,7 @@ use memmap2::Mmap;
 use safetensors::SafeTensors;
 
 use crate::RuntimeError;
+use crate::files::inside;
 use crate::hash::Check;
 
 /// Where the weights of a plan are. A copy has the same memory.
@@ -45,7 +46,7 @@ impl Weights {
     /// Maps a safetensors file of an artifact and reads its header; a header that lies about the file is an error. Whether the
     /// file has its `hash` is left to be checked.
     pub(crate) fn open(dir: &Path, file: &str, hash: &str) -> Result<Self, RuntimeError> {
-        let path = dir.join(file);
+        let path = inside(dir, file)?;
         let io = |source| RuntimeError::Io { path: path.clone(), source };
         let opened = std::fs::File::open(&path).map_err(io)?;
         // SAFETY: the file is part of an artifact, which nothing changes while it is open.
