@@ -1,6 +1,7 @@
 //! Import of models, the compile driver, and what the `fireq` command line is made of.
 
 pub mod bisect;
+mod bounded;
 pub mod build;
 pub mod by_site;
 pub mod calibrate;
@@ -14,6 +15,7 @@ pub mod interpreted;
 mod kernels;
 pub mod numerics;
 mod page;
+mod panics;
 pub mod report;
 pub mod reproducer;
 pub mod shapes;

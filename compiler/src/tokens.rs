@@ -1,11 +1,15 @@
 //! Text to token ids and back, as the model's own tokenizer files say.
+//!
+//! The library behind it panics on some files that it does not expect; that is an error here, of the file.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use thiserror::Error;
 use tokenizers::{Encoding, Tokenizer};
+
+use crate::bounded;
+use crate::panics::caught;
 
 /// A model's tokenizer and its rule for the first token.
 #[derive(Debug)]
@@ -52,8 +56,12 @@ impl Tokens {
     /// where `tokenizer_config.json` says so.
     pub fn load(dir: &Path, bos: Option<u32>) -> Result<Self, TokensError> {
         let path = dir.join("tokenizer.json");
-        let bytes = fs::read(&path).map_err(|e| load_error(&path, &e))?;
-        let tokenizer = Tokenizer::from_bytes(bytes).map_err(|e| load_error(&path, &e))?;
+        let bytes = bounded::read(&path).map_err(|e| load_error(&path, &e))?;
+        let loaded = caught(|| Tokenizer::from_bytes(bytes).map_err(|e| e.to_string()));
+        let mut tokenizer = loaded.map_err(|e| load_error(&path, &e))?;
+        // As in transformers, a text is neither padded nor cut, whatever the file says: it could say any size.
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(|e| load_error(&path, &e))?;
         let config = read_config(&dir.join("tokenizer_config.json"))?;
         Ok(Tokens { tokenizer, bos: bos.filter(|_| config.add_bos_token != Some(false)) })
     }
@@ -77,17 +85,19 @@ impl Tokens {
 
     /// The text of ids; what is no whole character in them is U+FFFD.
     pub fn decode(&self, ids: &[u32]) -> Result<String, TokensError> {
-        self.tokenizer.decode(ids, false).map_err(|e| TokensError::Tokenizer(e.to_string()))
+        let decode = || self.tokenizer.decode(ids, false).map_err(|e| e.to_string());
+        caught(decode).map_err(TokensError::Tokenizer)
     }
 
     /// A decoder that takes ids one by one and gives text as soon as whole characters are known.
     pub fn stream(&self) -> impl FnMut(u32) -> Result<Option<String>, TokensError> {
         let mut stream = self.tokenizer.decode_stream(true);
-        move |id| stream.step(id).map_err(|e| TokensError::Tokenizer(e.to_string()))
+        move |id| caught(|| stream.step(id).map_err(|e| e.to_string())).map_err(TokensError::Tokenizer)
     }
 
     fn encoding(&self, text: &str, special: bool) -> Result<Encoding, TokensError> {
-        self.tokenizer.encode(text, special).map_err(|e| TokensError::Tokenizer(e.to_string()))
+        let encode = || self.tokenizer.encode(text, special).map_err(|e| e.to_string());
+        caught(encode).map_err(TokensError::Tokenizer)
     }
 }
 
@@ -100,6 +110,6 @@ fn read_config(path: &Path) -> Result<TokenizerConfig, TokensError> {
     if !path.exists() {
         return Ok(TokenizerConfig::default());
     }
-    let bytes = fs::read(path).map_err(|e| load_error(path, &e))?;
+    let bytes = bounded::read(path).map_err(|e| load_error(path, &e))?;
     serde_json::from_slice(&bytes).map_err(|e| load_error(path, &e))
 }

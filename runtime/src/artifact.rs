@@ -6,13 +6,13 @@
 //! computed on other threads while the first step runs, and no result is handed out before it is known.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use fireq_ir::artifact::{CPU_LIBRARY, CUDA_PLAN, CUDA_WEIGHTS, MANIFEST, Manifest, PLAN, Target, WEIGHTS};
 use fireq_ir::plan::{Plan, PlanError, Storage, parse_plan, verify_plan};
 use fireq_kernels::cpu::has_feature;
 
+use crate::files::text;
 use crate::hash::check_file;
 use crate::{RuntimeError, Weights};
 
@@ -57,9 +57,8 @@ impl Artifact {
 
     /// All but the machine, and hashes of weights, which begin for those that are `used`.
     fn read(dir: &Path, used: &[&str]) -> Result<Self, RuntimeError> {
-        let path = dir.join(MANIFEST);
-        let manifest =
-            Manifest::parse(&read(&path)?).map_err(|source| RuntimeError::Manifest { path, source })?;
+        let bad = |source| RuntimeError::Manifest { path: dir.join(MANIFEST), source };
+        let manifest = Manifest::parse(&text(dir, MANIFEST)?).map_err(bad)?;
         let (cpu, cuda) = ([PLAN, WEIGHTS, CPU_LIBRARY], [CUDA_PLAN, CUDA_WEIGHTS]);
         let (on_cpu, on_cuda) = (manifest.target.is_some(), manifest.cuda.is_some());
         let required = cpu.iter().filter(|_| on_cpu || !on_cuda).chain(cuda.iter().filter(|_| on_cuda));
@@ -108,6 +107,15 @@ impl Artifact {
         self.weights.get(file).ok_or_else(|| RuntimeError::Unlisted(file.into()))
     }
 
+    /// A text among its files, which was hashed when the artifact was opened.
+    pub fn text(&self, file: &str) -> Result<String, RuntimeError> {
+        if self.manifest.files.contains_key(file) {
+            text(&self.dir, file)
+        } else {
+            Err(RuntimeError::Unlisted(file.into()))
+        }
+    }
+
     /// The shared library with the compiled kernels.
     pub fn library(&self) -> PathBuf {
         self.dir.join(CPU_LIBRARY)
@@ -135,7 +143,7 @@ fn map(
 
 /// A verified plan whose weights are all there, or as many as there are where `some` are enough.
 fn plan(dir: &Path, plan: &str, weights: &Weights, some: bool) -> Result<Plan, RuntimeError> {
-    let plan = parse_plan(&read(&dir.join(plan))?).map_err(Box::new)?;
+    let plan = parse_plan(&text(dir, plan)?).map_err(Box::new)?;
     verify_plan(&plan)?;
     // Weights that do not fit are most likely damaged ones, which is what then is to be said.
     weights.check(&plan, some).or_else(|error| weights.wait().and(Err(error)))?;
@@ -147,10 +155,6 @@ fn cpu_plan(dir: &Path, weights: &Weights, some: bool) -> Result<Plan, RuntimeEr
     let plan = plan(dir, PLAN, weights, some)?;
     let foreign = plan.buffers.iter().any(|b| b.storage != Storage::of(&b.ty, &b.place, Storage::Blocked32));
     if foreign { Err(PlanError(vec!["codes are not in the order of CPUs".into()]).into()) } else { Ok(plan) }
-}
-
-fn read(path: &Path) -> Result<String, RuntimeError> {
-    fs::read_to_string(path).map_err(|source| RuntimeError::Io { path: path.to_path_buf(), source })
 }
 
 fn check_machine(target: &Target) -> Result<(), RuntimeError> {

@@ -38,6 +38,9 @@ pub enum RuntimeError {
     /// A file that every artifact has is not in the manifest.
     #[error("the manifest does not list `{0}`")]
     Unlisted(String),
+    /// A link leads out of the artifact.
+    #[error("`{0}` is a link that leads out of the artifact")]
+    Outside(String),
     /// The code is for other machines.
     #[error("the artifact is compiled for {wanted}, which this machine does not have")]
     Machine {
@@ -136,6 +139,7 @@ impl RuntimeError {
             RuntimeError::Hash { .. }
             | RuntimeError::Unlisted(_)
             | RuntimeError::Io { .. }
+            | RuntimeError::Outside(_)
             | RuntimeError::Weight { .. } => Some("copy the artifact again, or compile the model again"),
             RuntimeError::Cuda(error) => error.hint(),
             RuntimeError::Within { source, .. } => source.hint(),

@@ -7,6 +7,7 @@ use std::thread::JoinHandle;
 
 use rayon::ThreadPoolBuilder;
 
+use crate::files::inside;
 use crate::{Mapped, RuntimeError};
 
 /// Bytes between two looks at whether anybody still wants the hash.
@@ -14,7 +15,7 @@ const BLOCK: usize = 64 << 20;
 
 /// Hashes a file of an artifact.
 pub(crate) fn check_file(dir: &Path, file: &str, expected: &str) -> Result<(), RuntimeError> {
-    let path = dir.join(file);
+    let path = inside(dir, file)?;
     let mapped = Mapped::open(&path).map_err(|source| RuntimeError::Io { path, source })?;
     let mut hasher = blake3::Hasher::new();
     hasher.update_rayon(&mapped);

@@ -11,6 +11,7 @@ pub mod cuda;
 mod error;
 mod executor;
 mod faults;
+mod files;
 mod hash;
 mod mapped;
 mod memory;

@@ -10,6 +10,7 @@ use fireq_ir::artifact::{part_name, safetensors_type};
 use fireq_ir::plan::{Buffer, Part, Place, Plan, parts};
 use safetensors::SafeTensors;
 
+use crate::files::inside;
 use crate::hash::Check;
 use crate::{Mapped, RuntimeError};
 
@@ -44,7 +45,7 @@ impl Weights {
     /// Maps a safetensors file of an artifact and reads its header; a header that lies about the file is an error. Whether the
     /// file has its `hash` is left to be checked.
     pub(crate) fn open(dir: &Path, file: &str, hash: &str) -> Result<Self, RuntimeError> {
-        let path = dir.join(file);
+        let path = inside(dir, file)?;
         let io = |source| RuntimeError::Io { path: path.clone(), source };
         let map = Arc::new(Mapped::open(&path).map_err(io)?);
         // A wish only: what is read in from now on may come in large pages, which take less time to find.

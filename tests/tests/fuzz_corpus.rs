@@ -1,5 +1,6 @@
 //! The corpus of `tests/fuzz` through the checks that fuzzing makes, without a fuzzer.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -9,39 +10,57 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz")
 }
 
-/// Runs `check` on every text that a target starts from; the text is printed, so that a failure shows it.
-fn replay(target: &str, check: fn(&str)) {
-    let dir = root().join("corpus").join(target);
-    let mut paths: Vec<PathBuf> = fs::read_dir(&dir).unwrap().map(|e| e.unwrap().path()).collect();
+fn listed(dir: &Path) -> Vec<PathBuf> {
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).unwrap().map(|e| e.unwrap().path()).collect();
     paths.sort();
-    assert!(!paths.is_empty(), "{} is empty", dir.display());
+    paths
+}
+
+/// Checks every input that a target starts from; its path is printed, so that a failure shows it.
+fn replay(target: &str) {
+    let paths = listed(&root().join("corpus").join(target));
+    assert!(!paths.is_empty(), "the corpus of {target} is empty");
     for path in paths {
         println!("{}", path.display());
-        // Targets drop what is not UTF-8.
-        if let Ok(text) = std::str::from_utf8(&fs::read(&path).unwrap()) {
-            check(text);
-        }
+        fuzz::check(target, &fs::read(&path).unwrap());
     }
 }
 
+macro_rules! replayed {
+    ($($target:ident)*) => {
+        $(#[test]
+        fn $target() {
+            replay(stringify!($target));
+        })*
+
+        const REPLAYED: &[&str] = &[$(stringify!($target)),*];
+    };
+}
+
+replayed!(text_ir pipeline recipe plan checkpoint config artifact program measurements tokenizer journal);
+
 #[test]
-fn graphs() {
-    replay("text_ir", fuzz::text_ir);
+fn every_target_has_a_program_and_a_corpus_and_is_replayed() {
+    let names = |dir: &str| -> BTreeSet<String> {
+        let name = |path: &PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+        listed(&root().join(dir)).iter().map(name).collect()
+    };
+    let targets: BTreeSet<String> = fuzz::TARGETS.iter().map(|(name, _)| (*name).to_string()).collect();
+    assert_eq!(names("corpus"), targets);
+    assert_eq!(names("fuzz_targets"), targets);
+    assert_eq!(REPLAYED.iter().map(|name| (*name).to_string()).collect::<BTreeSet<_>>(), targets);
 }
 
 #[test]
-fn pipelines() {
-    replay("pipeline", fuzz::pipeline);
-}
-
-#[test]
-fn recipes() {
-    replay("recipe", fuzz::recipe);
-}
-
-#[test]
-fn plans() {
-    replay("plan", fuzz::plan);
+fn corpora_stay_small() {
+    let mut all = 0;
+    for (target, _) in fuzz::TARGETS {
+        let files = listed(&root().join("corpus").join(target));
+        let bytes: u64 = files.iter().map(|path| path.metadata().unwrap().len()).sum();
+        assert!(files.len() <= 70 && bytes <= 150_000, "{target}: {} files, {bytes} bytes", files.len());
+        all += bytes;
+    }
+    assert!(all <= 1_500_000, "{all} bytes");
 }
 
 #[test]

@@ -170,8 +170,9 @@ fn hash(text: &str, findings: &str) -> String {
 /// The streams that [`write_streams`] left.
 fn read_streams(path: &Path) -> Option<Vec<Tensor>> {
     let read = |tensor: &StoredTensor| {
+        let [_, cols @ (1..)] = tensor.shape[..] else { return None };
         let values = tensor.data().numbers(DType::F32).filter(|_| tensor.dtype == Dtype::F32)?;
-        Some(Tensor::from_rows(values, *tensor.shape.get(1)?))
+        Some(Tensor::from_rows(values, cols))
     };
     stored(path).ok()?.tensors.values().map(read).collect()
 }

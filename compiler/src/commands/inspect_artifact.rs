@@ -1,6 +1,5 @@
 //! `fireq inspect` of an artifact: what its manifest says, with sizes.
 
-use std::fs;
 use std::path::Path;
 
 use fireq::compile::sizes;
@@ -25,7 +24,7 @@ pub fn inspect(options: &Inspect) -> Outcome {
         return super::gpu_kernels::inspect(&artifact, options.json);
     }
     if options.ir {
-        return emit(&read_graph(&artifact.dir)?);
+        return emit(&artifact.text(GRAPH)?);
     }
     if options.plan {
         return emit(&print_plan(&artifact.plan));
@@ -35,16 +34,7 @@ pub fn inspect(options: &Inspect) -> Outcome {
 
 /// The text of the graph that an artifact was made from; the artifact's files are checked.
 pub fn graph_text(path: &Path) -> Outcome<String> {
-    read_graph(&Artifact::describe(path)?.dir)
-}
-
-fn read_graph(dir: &Path) -> Outcome<String> {
-    let path = dir.join(GRAPH);
-    fs::read_to_string(&path).map_err(|e| {
-        Failure::from_error(&e)
-            .within(format!("cannot read `{}`", path.display()))
-            .hint("compile the model again")
-    })
+    Ok(Artifact::describe(path)?.text(GRAPH)?)
 }
 
 fn read_report(artifact: &Artifact) -> Outcome<Report> {
@@ -52,13 +42,12 @@ fn read_report(artifact: &Artifact) -> Outcome<Report> {
         let message = format!("the artifact has no {FILE}: nothing was measured when it was compiled");
         return Err(Failure::new(message).hint("compile the model with --recipe fireq"));
     }
-    let path = artifact.dir.join(FILE);
-    let fail = |e: &dyn std::error::Error| {
-        let failure = Failure::from_error(e).within(format!("cannot read `{}`", path.display()));
+    let fail = |e| {
+        let path = artifact.dir.join(FILE);
+        let failure = Failure::from_error(&e).within(format!("cannot read `{}`", path.display()));
         failure.hint("compile the model again")
     };
-    let text = fs::read_to_string(&path).map_err(|e| fail(&e))?;
-    Report::from_json(&text).map_err(|e| fail(&e))
+    Report::from_json(&artifact.text(FILE)?).map_err(fail)
 }
 
 fn as_json(artifact: &Artifact) -> Value {

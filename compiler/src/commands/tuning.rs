@@ -16,7 +16,5 @@ pub fn read(path: &Path) -> Outcome<Tuning> {
         failure.hint("`fireq tune` writes tuning.json into an artifact, on a machine with a GPU")
     };
     let text = fs::read_to_string(&file).map_err(|e| failed(e.to_string()))?;
-    let tuning: Tuning = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
-    tuning.check().map_err(failed)?;
-    Ok(tuning)
+    Tuning::parse(&text).map_err(failed)
 }

@@ -1,6 +1,5 @@
 //! `config.json` of transformers 4 and 5 as checked numbers.
 
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -9,6 +8,7 @@ use serde_json::Value;
 
 use super::keys::{Keys, check};
 use super::{ImportError, Rope};
+use crate::bounded;
 
 /// Sizes and switches of a model, checked: sizes are positive and bounded, so that products of two fit `usize`.
 #[derive(Clone, Debug, PartialEq)]
@@ -121,7 +121,7 @@ impl ModelConfig {
 
 /// Parses a JSON file of a model directory.
 pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, ImportError> {
-    let text = fs::read(path).map_err(|source| ImportError::Read { path: path.into(), source })?;
+    let text = bounded::read(path).map_err(|source| ImportError::Read { path: path.into(), source })?;
     parse_json(path, &text)
 }
 

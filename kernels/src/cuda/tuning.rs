@@ -110,6 +110,13 @@ impl Tuning {
         )
     }
 
+    /// Reads what [`Tuning::to_json`] writes, and checks it.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let tuning: Tuning = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        tuning.check()?;
+        Ok(tuning)
+    }
+
     /// As JSON, the same bytes for the same content.
     pub fn to_json(&self) -> String {
         let text = serde_json::to_string_pretty(self).expect("strings and numbers have a JSON form");

@@ -59,11 +59,13 @@ impl Footprint {
             let row: usize = row_bytes(buffer).iter().sum();
             match &buffer.place {
                 Place::Weight(_) => {
-                    bytes.weights += buffer.stored().into_iter().map(aligned).sum::<usize>();
+                    let stored = buffer.stored().into_iter().map(aligned);
+                    bytes.weights = stored.fold(bytes.weights, usize::saturating_add);
                 }
                 Place::Output(_) => {
                     let selected = buffer.ty.shape.rows() == Dim::sym("L");
-                    bytes.workspace += row.saturating_mul(if selected { room.selected } else { room.tokens });
+                    let rows = if selected { room.selected } else { room.tokens };
+                    bytes.workspace = bytes.workspace.saturating_add(row.saturating_mul(rows));
                 }
                 Place::Input(_) | Place::Cache(_) | Place::Arena { .. } => {}
             }
@@ -91,9 +93,9 @@ impl Footprint {
 /// Alignment of weights: that of allocations.
 pub(super) const ALIGN: usize = 256;
 
-/// Bytes up to where the next part of a weight begins.
+/// Bytes up to where the next part of a weight begins; more than any memory has where that is no number.
 pub(super) fn aligned(bytes: usize) -> usize {
-    bytes.next_multiple_of(ALIGN)
+    bytes.checked_next_multiple_of(ALIGN).unwrap_or(usize::MAX)
 }
 
 impl fmt::Display for Footprint {

@@ -8,6 +8,7 @@ use fireq_kernels::cuda::program::Program;
 
 use super::buffers::row_bytes;
 use super::{Function, Gpu};
+use crate::files::inside;
 use crate::{Artifact, RuntimeError};
 
 /// The program of a verified plan.
@@ -19,9 +20,7 @@ pub(super) fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeE
             missing.map_or_else(|| "there is none".into(), |m| format!("`{}`: {}", m.name, m.reason));
         return Err(RuntimeError::Program(reason));
     }
-    let path = artifact.dir.join(CUDA_PROGRAM);
-    let text = fs::read_to_string(&path).map_err(|source| RuntimeError::Io { path, source })?;
-    let program: Program = serde_json::from_str(&text).map_err(|e| RuntimeError::Program(e.to_string()))?;
+    let program: Program = serde_json::from_str(&artifact.text(CUDA_PROGRAM)?).map_err(|e| RuntimeError::Program(e.to_string()))?;
     let rows: Vec<Vec<usize>> = plan.buffers.iter().map(rows_of).collect();
     program.verify(&rows).map_err(RuntimeError::Program)?;
     Ok(program)
@@ -38,7 +37,7 @@ pub(super) fn load(gpu: &Gpu, artifact: &Artifact, name: &str) -> Result<Functio
     if !artifact.manifest.files.contains_key(&file) {
         return Err(RuntimeError::Unlisted(file));
     }
-    let path = artifact.dir.join(file);
+    let path = inside(&artifact.dir, &file)?;
     let cubin = fs::read(&path).map_err(|source| RuntimeError::Io { path, source })?;
     Ok(gpu.load(&cubin)?.function(name)?)
 }

@@ -41,7 +41,7 @@ enum Command {
         /// Only cases whose path contains this.
         filter: Option<String>,
     },
-    /// Look for texts that break a parser, guided by coverage: needs cargo-fuzz.
+    /// Look for files that break what reads them, guided by coverage: needs cargo-fuzz.
     Fuzz {
         /// What to fuzz; without it each in turn.
         #[arg(value_parser = fuzz::TARGETS)]
@@ -49,6 +49,12 @@ enum Command {
         /// How long each target is fuzzed.
         #[arg(long, default_value_t = 60)]
         seconds: u64,
+        /// How many targets run at a time.
+        #[arg(long, default_value_t = 1)]
+        jobs: usize,
+        /// With AddressSanitizer, which sees reads and writes outside of memory, too.
+        #[arg(long)]
+        address: bool,
     },
     /// Create a pass: its file, its row in the table, a case that fires and one that must not.
     NewPass {
@@ -152,7 +158,9 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Demo => demo::demo(),
         Command::Bless { filter } => test::bless(filter),
-        Command::Fuzz { target, seconds } => fuzz::fuzz(target.as_deref(), seconds),
+        Command::Fuzz { target, seconds, jobs, address } => {
+            fuzz::fuzz(&fuzz::Request { target, seconds, jobs, address })
+        }
         Command::NewPass { name } => new_pass::new_pass(&name),
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)

@@ -1,5 +1,6 @@
 //! A place among tokens, and the pieces that graphs and plans share: types, formats, attributes.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use super::lex::lex;
@@ -133,11 +134,15 @@ impl<'t> Cursor<'t> {
     }
 
     fn dim(&mut self) -> Parsed<Dim> {
-        let mut dim = self.single_dim()?;
-        while self.eat('+') {
-            dim = Dim::sym(&format!("{dim}+{}", self.single_dim()?));
+        let first = self.single_dim()?;
+        if *self.peek() != Token::Mark('+') {
+            return Ok(first);
         }
-        Ok(dim)
+        let mut sum = first.to_string();
+        while self.eat('+') {
+            sum += &format!("+{}", self.single_dim()?);
+        }
+        Ok(Dim::sym(&sum))
     }
 
     fn single_dim(&mut self) -> Parsed<Dim> {
@@ -192,9 +197,9 @@ impl<'t> Cursor<'t> {
             c.mark('=')?;
             Ok((name, c.attr()?, span))
         })?;
-        let repeated = attrs.iter().enumerate().find(|(i, a)| attrs[..*i].iter().any(|b| a.0 == b.0));
-        match repeated {
-            Some((_, (name, _, span))) => {
+        let mut names = BTreeSet::new();
+        match attrs.iter().find(|(name, _, _)| !names.insert(name.clone())) {
+            Some((name, _, span)) => {
                 Err(self.error(span.clone(), format!("attribute `{name}` stands twice")))
             }
             None => Ok(attrs),

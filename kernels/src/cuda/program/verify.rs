@@ -5,6 +5,7 @@
 //! * every function has a name, every CTA 1 to 1024 threads, every cluster 1 to 16 CTAs, every grid numbers from 1 to 2³¹;
 //! * attention is one that there is a kernel for;
 //! * addresses are of regions and of parts of buffers that there are, and lie inside a buffer's row;
+//! * bytes for each key and elements of each row are fewer than 2³¹;
 //! * TMA descriptors are of addresses;
 //! * what overlaps has a kernel in front of it: the first launch runs in every step, and overlaps none.
 
@@ -35,7 +36,7 @@ impl Program {
         require((1..=1024).contains(&cta.threads) && (1..=16).contains(&cta.cluster), || {
             format!("there are no CTAs like {cta:?}")
         })?;
-        require(numbers(*grid).iter().all(|n| (1..1 << 31).contains(n)), || format!("{grid:?} is no grid"))?;
+        require(numbers(*grid).iter().all(|n| (1..FACTOR).contains(n)), || format!("{grid:?} is no grid"))?;
         if let Grid::Splits(of) = grid {
             of.check().map_err(|e| e.to_string())?;
         }
@@ -51,9 +52,11 @@ impl Program {
                     format!("byte {offset} of part {part} of buffer {buffer} does not exist")
                 })
             }
-            Argument::Region { region, .. } => {
-                require(*region < self.regions.len(), || format!("region {region} does not exist"))
+            Argument::Region { region, by_key } => {
+                require(*region < self.regions.len(), || format!("region {region} does not exist"))?;
+                require(*by_key < FACTOR, || format!("{by_key} bytes for each key"))
             }
+            Argument::Elements(cols) => require(*cols < FACTOR, || format!("{cols} elements of each row")),
             Argument::Map { of, .. } => match **of {
                 Argument::Buffer { .. } | Argument::Region { .. } => self.verify_argument(of, rows),
                 _ => Err("a descriptor is of what is no address".into()),
@@ -62,6 +65,9 @@ impl Program {
         }
     }
 }
+
+/// Numbers that rows and positions are multiplied with are less, so that products fit.
+const FACTOR: usize = 1 << 31;
 
 /// What a grid divides by or multiplies with.
 fn numbers(grid: Grid) -> Vec<usize> {
@@ -146,6 +152,7 @@ mod tests {
         refused(|l| l.arguments[0] = Argument::Buffer { buffer: 0, part: 0, offset: 8 }, "byte 8");
         refused(|l| l.arguments[0] = Argument::Buffer { buffer: 0, part: 1, offset: 0 }, "part 1");
         refused(|l| l.arguments[0] = Argument::Region { region: 0, by_key: 0 }, "region 0");
+        refused(|l| l.arguments[0] = Argument::Elements(1 << 31), "2147483648 elements");
         refused(
             |l| l.arguments[0] = Argument::Map { of: Box::new(Argument::Nothing), shape: shape() },
             "no address",

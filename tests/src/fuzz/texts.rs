@@ -1,9 +1,9 @@
-//! What fuzzing checks: no text makes a parser panic, and what parses has one canonical text.
-//!
-//! Compiled twice, here and as the library of `tests/fuzz`: names nothing but fireq-ir and fireq-passes.
+//! Graphs, plans, pipelines and recipes: no text makes a parser panic, and what parses has one canonical text.
 
 use fireq_ir::plan::{Plan, lower, parse_plan, print_plan, verify_plan};
 use fireq_ir::text::{parse_and_verify, parse_graph, print_graph};
+
+use super::show;
 
 /// A graph as text: printing what was parsed gives a text that parses and prints the same, and stays valid if it was.
 /// Lowering a valid graph refuses it or gives a plan whose text parses to it.
@@ -69,9 +69,4 @@ fn check_plan(plan: &Plan) {
     let again = parse_plan(&printed).unwrap_or_else(|e| panic!("what was printed does not parse: {e}"));
     assert_eq!(again, *plan, "parsed to another plan");
     assert_eq!(print_plan(&again), printed, "printed differently after parsing");
-}
-
-/// Errors are printed too: their places are computed from the text.
-fn show(error: &dyn std::error::Error) {
-    assert!(!error.to_string().is_empty(), "an error says something");
 }

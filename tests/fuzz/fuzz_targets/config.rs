@@ -1,0 +1,4 @@
+//! Configurations of models, changed by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::check("config", bytes));

@@ -1,0 +1,4 @@
+//! What an interrupted quantization left, changed by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::check("journal", bytes));

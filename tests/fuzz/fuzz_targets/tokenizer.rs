@@ -1,0 +1,4 @@
+//! Tokenizers, changed by libFuzzer.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| fuzz::check("tokenizer", bytes));
