@@ -2,6 +2,7 @@
 
 mod eval;
 mod execute;
+mod export;
 mod inspect;
 pub mod passes;
 pub mod recipe;
@@ -15,6 +16,7 @@ use fireq_ir::DType;
 
 pub use eval::Eval;
 pub use execute::{Bench, Device, Executed, Logits, Run};
+pub use export::Export;
 pub use inspect::Inspect;
 
 /// Compiles transformer checkpoints to INT4/FP8 and runs them.
@@ -31,6 +33,8 @@ pub struct Cli {
 pub enum Command {
     /// Compile a model directory to an artifact.
     Compile(Compile),
+    /// Write a quantized model as a checkpoint for other engines.
+    Export(Export),
     /// Continue a prompt, printing text as it is generated.
     Run(Run),
     /// Write the logits of given tokens to a safetensors file.

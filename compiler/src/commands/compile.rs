@@ -52,7 +52,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let mut cuda = None;
     if !options.dry_run {
         cuda = build(options, &model, &plans, &recipe.pipeline, report.as_ref(), tuning)?;
-        partial::remove(options);
+        partial::remove(options.output.as_deref());
     }
     if let (Some(report), Some(out)) = (&report, &options.html) {
         quantized::write_page(report, out)?;
@@ -114,12 +114,12 @@ fn calibrated(options: &Compile, model: &Model, recipe: &str) -> Outcome<Arc<Cal
     let calibration = calibration(&model.dir, &facts(model), given.clone());
     let out = options.output.as_ref().filter(|_| !options.dry_run && options.run.stop_after.is_none());
     let Some(out) = out.filter(|_| options.shape.is_none()) else { return Ok(Arc::new(calibration)) };
-    let journal = partial::journal(options, out, model, recipe, &given)?;
+    let journal = partial::journal(options.import, out, model, recipe, &given)?;
     Ok(Arc::new(calibration.with_journal(Arc::new(journal))))
 }
 
 /// Tokens of a sequence: enough for attention to have something to choose from.
-const SEQUENCE: usize = 512;
+pub const SEQUENCE: usize = 512;
 
 fn calibration_options(options: &Compile) -> CalibrationOptions {
     CalibrationOptions {

@@ -10,7 +10,7 @@ use fireq::report::part;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::progress;
-use crate::cli::Compile;
+use crate::cli::Import;
 use crate::failure::{Failure, Outcome};
 
 /// `OUT.partial`.
@@ -21,8 +21,8 @@ pub fn folder(out: &Path) -> PathBuf {
 }
 
 /// Removes it: the artifact holds all of it.
-pub fn remove(options: &Compile) {
-    let Some(dir) = options.output.as_deref().map(folder) else { return };
+pub fn remove(out: Option<&Path>) {
+    let Some(dir) = out.map(folder) else { return };
     let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
     let ours = |name: &str| name.len() == 16 && name.bytes().all(|b| b.is_ascii_hexdigit());
     // What cannot be removed takes room and harms nothing; what is not ours stays.
@@ -34,13 +34,13 @@ pub fn remove(options: &Compile) {
 
 /// The journal of a compilation to `out`.
 pub fn journal(
-    options: &Compile,
+    import: Import,
     out: &Path,
     model: &Model,
     pipeline: &str,
     calibration: &CalibrationOptions,
 ) -> Outcome<Folder> {
-    let key = key(options, model, pipeline, calibration)?;
+    let key = key(import, model, pipeline, calibration)?;
     let bar = progress("quantizing", 0);
     let style = ProgressStyle::with_template("{msg:40} {wide_bar} {percent}% {eta} left");
     bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
@@ -68,7 +68,7 @@ fn show(bar: &ProgressBar, news: News<'_>) {
 
 /// All that quantized weights depend on: this program, the model's files, the passes and the text.
 fn key(
-    options: &Compile,
+    import: Import,
     model: &Model,
     pipeline: &str,
     calibration: &CalibrationOptions,
@@ -91,10 +91,9 @@ fn key(
             failure.hint("--calib is a UTF-8 text file")
         })
     };
-    let text = options.calib.as_ref().map(read).transpose()?;
+    let text = calibration.text.as_ref().map(read).transpose()?;
     let text = text.map(|text| blake3::hash(&text).to_hex().to_string());
     let CalibrationOptions { tokens, sequence, .. } = calibration;
-    let import = options.import;
     Ok(format!("{program}\n{files:?}\n{import:?}\n{pipeline}\n{text:?} {tokens} {sequence}"))
 }
 
