@@ -2,6 +2,7 @@
 
 mod eval;
 mod execute;
+mod export;
 mod inspect;
 pub mod passes;
 pub mod recipe;
@@ -16,6 +17,7 @@ use fireq_ir::DType;
 
 pub use eval::Eval;
 pub use execute::{Bench, Device, Executed, Logits, Run};
+pub use export::Export;
 pub use inspect::Inspect;
 pub use shell::{Completions, Man};
 
@@ -36,6 +38,8 @@ const EXIT_STATUS: &str =
 pub enum Command {
     /// Compile a model directory to an artifact.
     Compile(Compile),
+    /// Write a quantized model as a checkpoint for other engines.
+    Export(Export),
     /// Continue a prompt, printing text as it is generated.
     Run(Run),
     /// Write the logits of given tokens to a safetensors file.

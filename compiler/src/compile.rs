@@ -94,8 +94,16 @@ pub fn facts(model: &Model) -> ModelFacts {
     ModelFacts { context: config.context, vocab: config.vocab, bos: config.bos, eos: config.eos.clone() }
 }
 
-/// The files of a model directory that an artifact keeps.
+/// The files of a model directory that an artifact keeps, and a checkpoint that is made of it.
 pub fn kept_files(dir: &Path) -> Vec<PathBuf> {
-    let names = ["tokenizer.json", "tokenizer_config.json", "generation_config.json"];
-    names.into_iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
+    KEPT.into_iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
 }
+
+const KEPT: [&str; 6] = [
+    "config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "generation_config.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+];

@@ -7,6 +7,7 @@ use std::io;
 use fireq::by_site::BySiteError;
 use fireq::compile::CompileError;
 use fireq::engine::EngineError;
+use fireq::export::ExportError;
 use fireq::import::ImportError;
 use fireq::shapes::ShapeError;
 use fireq::source::SourceError;
@@ -129,6 +130,12 @@ impl From<BySiteError> for Failure {
 
 impl From<CompileError> for Failure {
     fn from(error: CompileError) -> Self {
+        Failure::from_error(&error).hint(error.hint())
+    }
+}
+
+impl From<ExportError> for Failure {
+    fn from(error: ExportError) -> Self {
         Failure::from_error(&error).hint(error.hint())
     }
 }

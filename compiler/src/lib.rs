@@ -8,6 +8,7 @@ pub mod calibrate;
 pub mod compile;
 pub mod engine;
 pub mod evaluate;
+pub mod export;
 pub mod generate;
 pub mod import;
 pub mod interpreted;

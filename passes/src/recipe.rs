@@ -59,6 +59,14 @@ impl Recipe {
         Recipe { blocks: false, smooth: Smooth::default(), weights, ..self.clone() }
     }
 
+    /// The recipe without what checkpoints cannot hold: scales behind rope, and keys and values in INT4, so that weights do
+    /// not make up for errors that are not there.
+    #[must_use]
+    pub fn for_checkpoint(&self) -> Recipe {
+        let smooth = Smooth { rope_post: Form::Off, ..self.smooth.clone() };
+        Recipe { smooth, kv: Kv { fit: KvFit::Keep }, ..self.clone() }
+    }
+
     /// Whether smoothing can leave scales on queries and keys behind rope.
     pub fn scales_behind_rope(&self) -> bool {
         self.smooth.rope_post != Form::Off

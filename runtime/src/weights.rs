@@ -108,7 +108,7 @@ impl Weights {
     }
 
     /// The bytes of each part of the weight `name`, which the plan holds in `buffer`.
-    pub(crate) fn parts(&self, name: &str, buffer: &Buffer) -> Result<Vec<&[u8]>, RuntimeError> {
+    pub fn parts(&self, name: &str, buffer: &Buffer) -> Result<Vec<&[u8]>, RuntimeError> {
         let no_size = || bad(name, format!("{} has no fixed size", buffer.ty));
         let rows = buffer.ty.shape.rows().fixed().ok_or_else(no_size)?;
         let list = parts(&buffer.ty, buffer.storage).ok_or_else(no_size)?;

@@ -41,14 +41,19 @@ impl Partial {
     /// Locks `OUT.partial`, which is made if need be, and repairs what an interrupted publication of `out` left. An error
     /// where another process holds the lock, and where `out` is something that is not to be replaced.
     pub fn open(out: &Path) -> Result<Self, ArtifactError> {
+        let partial = Self::beside(out)?;
+        repair(&partial.old(), out).map_err(at(out))?;
+        check_output(out)?;
+        Ok(partial)
+    }
+
+    /// The same for an output that is no artifact, and is looked after by who writes it.
+    pub fn beside(out: &Path) -> Result<Self, ArtifactError> {
         let dir = folder(out);
         let made = dir.ancestors().skip(1).take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
         let made = made.map(Path::to_path_buf).collect();
         let lock = lock(&dir, out)?;
-        let partial = Partial { out: out.to_path_buf(), dir, made, _lock: lock };
-        repair(&partial.old(), out).map_err(at(out))?;
-        check_output(out)?;
-        Ok(partial)
+        Ok(Partial { out: out.to_path_buf(), dir, made, _lock: lock })
     }
 
     /// The folder, for more that a later run can use: in folders named by 16 hexadecimal digits.

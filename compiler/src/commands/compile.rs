@@ -39,7 +39,7 @@ pub fn compile(options: &Compile) -> Outcome {
     let partial = partial::open(options)?;
     let mut model = imported(options, scaled)?;
     let given = calibration_options(options);
-    let origin = partial.as_ref().map(|_| partial::origin(options, &model, &recipe.pipeline, &given));
+    let origin = partial.as_ref().map(|_| partial::origin(options.import, &model, &recipe.pipeline, &given));
     let origin = origin.transpose()?.unwrap_or_default();
     let calibration = calibrated(&model, partial.as_ref(), &origin, given);
     let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
@@ -129,7 +129,7 @@ fn calibrated(
 }
 
 /// Tokens of a sequence: enough for attention to have something to choose from.
-const SEQUENCE: usize = 512;
+pub const SEQUENCE: usize = 512;
 
 fn calibration_options(options: &Compile) -> CalibrationOptions {
     CalibrationOptions {

@@ -7,6 +7,7 @@ mod by_site;
 mod compile;
 mod doctor;
 mod eval;
+mod export;
 mod gpu_kernels;
 mod inspect;
 mod inspect_artifact;
@@ -35,6 +36,7 @@ use crate::failure::Outcome;
 pub fn dispatch(cli: Cli) -> Outcome {
     match cli.command {
         Command::Compile(options) => compile::compile(&options),
+        Command::Export(options) => export::export(&options),
         Command::Run(options) => run::run(&options),
         Command::Logits(options) => logits::logits(&options),
         Command::Eval(options) => eval::eval(&options),

@@ -14,7 +14,7 @@ use fireq_ir::Sources;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::output::progress;
-use crate::cli::Compile;
+use crate::cli::{Compile, Import};
 use crate::failure::{Failure, Outcome};
 
 /// The right to write the output, and the folder for what is not done yet; nothing where no artifact is written.
@@ -81,23 +81,18 @@ fn show(bar: &ProgressBar, news: News<'_>) {
 
 /// Where weights come from: what they depend on, and the files that they are read from.
 pub fn origin(
-    options: &Compile,
+    import: Import,
     model: &Model,
     pipeline: &str,
     calibration: &CalibrationOptions,
 ) -> Outcome<Origin> {
     let sources = Sources::of(&model.graph);
-    Ok(Origin { key: key(options, model, pipeline, calibration)?, sources })
+    Ok(Origin { key: key(import, model, pipeline, calibration)?, sources })
 }
 
 /// All that quantized weights depend on: this program, the model's files, the passes and the text.
-fn key(
-    options: &Compile,
-    model: &Model,
-    pipeline: &str,
-    calibration: &CalibrationOptions,
-) -> Outcome<String> {
-    if options.shape.is_some() {
+fn key(import: Import, model: &Model, pipeline: &str, calibration: &CalibrationOptions) -> Outcome<String> {
+    if model.weightless {
         // Nothing is gone on with.
         return Ok(String::new());
     }
@@ -119,10 +114,9 @@ fn key(
             failure.hint("--calib is a UTF-8 text file")
         })
     };
-    let text = options.calib.as_ref().map(read).transpose()?;
+    let text = calibration.text.as_ref().map(read).transpose()?;
     let text = text.map(|text| blake3::hash(&text).to_hex().to_string());
     let CalibrationOptions { tokens, sequence, .. } = calibration;
-    let import = options.import;
     Ok(format!("{program}\n{files:?}\n{import:?}\n{pipeline}\n{text:?} {tokens} {sequence}"))
 }
 

@@ -58,7 +58,7 @@ pub fn text(report: &Report) -> String {
 }
 
 /// The first few of many.
-fn listed(sites: &[&str]) -> String {
+pub fn listed(sites: &[&str]) -> String {
     let shown: Vec<&str> = sites.iter().take(3).map(|site| short(site)).collect();
     let more = sites.len() - shown.len();
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };

@@ -33,15 +33,27 @@ pub fn chosen(options: &RecipeArgs) -> Outcome<Chosen> {
 /// As [`chosen`], for what has no data: operations and types that the recipe leads to, and whether queries and keys can have
 /// scales behind rope.
 pub fn structure(options: &RecipeArgs) -> Outcome<(Chosen, bool)> {
+    let Some(recipe) = recipe(options)? else { return Ok((chosen(options)?, false)) };
+    let chosen = Chosen { label: options.recipe.clone(), pipeline: recipe.structure().pipeline() };
+    Ok((chosen, recipe.scales_behind_rope()))
+}
+
+/// As [`chosen`], of a recipe without what checkpoints cannot hold. A pipeline is what it is.
+pub fn for_checkpoint(options: &RecipeArgs) -> Outcome<Chosen> {
+    let Some(recipe) = recipe(options)? else { return chosen(options) };
+    let pipeline = recipe.for_checkpoint().pipeline();
+    fireq_passes::pipeline(&pipeline)?;
+    Ok(Chosen { label: options.recipe.clone(), pipeline })
+}
+
+/// The recipe, where the options name one and not a pipeline.
+fn recipe(options: &RecipeArgs) -> Outcome<Option<Recipe>> {
     let built_in = || RECIPES.iter().find(|recipe| recipe.name == options.recipe).map(BuiltIn::recipe);
-    let recipe = match &options.passes {
+    Ok(match &options.passes {
         Some(_) => None,
         None if is_file(&options.recipe) => Some(read(&options.recipe)?.1),
         None => built_in(),
-    };
-    let Some(recipe) = recipe else { return Ok((chosen(options)?, false)) };
-    let chosen = Chosen { label: options.recipe.clone(), pipeline: recipe.structure().pipeline() };
-    Ok((chosen, recipe.scales_behind_rope()))
+    })
 }
 
 /// The recipe's file, as it is.

@@ -62,9 +62,9 @@ pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     all
 }
 
-pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const NORM: &str = "model.norm.weight";
-pub(super) const OUTPUT: &str = "lm_head.weight";
+pub(crate) const OUTPUT: &str = "lm_head.weight";
 
 /// Name, rows, columns and bias of each linear of a block.
 fn linears(config: &ModelConfig) -> [(&'static str, usize, usize, bool); 7] {

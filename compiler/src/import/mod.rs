@@ -21,6 +21,7 @@ pub use checkpoint::{Checkpoint, StoredTensor};
 pub use config::{Architecture, Biases, ModelConfig};
 pub use error::ImportError;
 pub use layout::layout;
+pub(crate) use layout::{EMBEDDING, OUTPUT};
 pub use rope::{Rope, RopeScaling};
 
 /// A model as imported: its graph with mapped weights, and the numbers its configuration gave.
@@ -83,6 +84,11 @@ pub fn import_config(
 ) -> Result<Model, ImportError> {
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     shape_of(ModelConfig::parse(path, text)?, dir, options, scaled)
+}
+
+/// The graph that a configuration describes, as [`import_shape`] has it.
+pub(crate) fn without_data(config: &ModelConfig) -> Result<Graph, ImportError> {
+    Ok(shape_of(config.clone(), Path::new(""), ImportOptions::default(), false)?.graph)
 }
 
 fn shape_of(

@@ -1,0 +1,151 @@
+//! Which value of a graph is which tensor of a checkpoint: the graph beside the one that the configuration describes.
+//!
+//! Both are walked from their outputs, operation by operation. Passes round what flows between operations and put other
+//! expressions where constants were, and leave the operations of the model as they are, so that both walks meet the same
+//! ones. Where they do not, the graph computes something that no checkpoint of this architecture can hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::mem::discriminant;
+
+use fireq_ir::expression::{is_constant, leaf_name};
+use fireq_ir::{DType, Graph, Op, ValueId};
+
+use super::ExportError;
+
+/// What a graph has for the tensors of a checkpoint, and what it rounds besides.
+#[derive(Debug, Default)]
+pub(super) struct Aligned {
+    /// The value of each tensor, an expression over constants, by the tensor's name in the checkpoint.
+    pub tensors: BTreeMap<String, ValueId>,
+    /// The weights whose linears read inputs in E4M3, a scale per token.
+    pub inputs: BTreeSet<String>,
+    /// What the graph rounds and no checkpoint says.
+    pub rounded: BTreeSet<&'static str>,
+}
+
+/// Finds the tensors of `model`, a graph without data whose head is a tensor of its own, in `graph`, which has no fused
+/// operations.
+pub(super) fn align(model: &Graph, graph: &Graph) -> Result<Aligned, ExportError> {
+    let mut walk = Walk { model, graph, found: Aligned::default(), scales: BTreeMap::new() };
+    let mut stack: Vec<(ValueId, ValueId)> =
+        model.outputs.iter().copied().zip(graph.outputs.iter().copied()).collect();
+    let mut seen = BTreeSet::new();
+    while let Some(pair) = stack.pop() {
+        if seen.insert(pair) {
+            stack.extend(walk.step(pair)?);
+        }
+    }
+    let Walk { found, scales, .. } = walk;
+    let sites =
+        |behind| scales.iter().filter(|(_, is)| **is == behind).map(|(site, _)| site.clone()).collect();
+    match (scales.values().any(|behind| *behind), scales.is_empty()) {
+        (_, true) => Ok(found),
+        (true, _) => Err(ExportError::ScalesBehindRope { caches: sites(true) }),
+        (false, _) => Err(ExportError::Scales { names: sites(false) }),
+    }
+}
+
+struct Walk<'a> {
+    model: &'a Graph,
+    graph: &'a Graph,
+    found: Aligned,
+    /// Scales on what flows between operations, by where they are, and whether that is behind a rope.
+    scales: BTreeMap<String, bool>,
+}
+
+impl Walk<'_> {
+    /// Looks at a value of the model and the one of the graph that stands for it, and returns the pairs of their operands.
+    fn step(&mut self, (wanted, found): (ValueId, ValueId)) -> Result<Vec<(ValueId, ValueId)>, ExportError> {
+        let op = self.model.op(wanted);
+        if let Op::Const { name } = op {
+            return self.tensor(name, wanted, found).map(|()| vec![]);
+        }
+        let (found, scales) = self.core(op, found);
+        scales.into_iter().for_each(|scale| self.scaled(op, scale));
+        let same = match (op, self.graph.op(found)) {
+            (
+                Op::Attention { heads, kv_heads, scale, .. },
+                Op::Attention { heads: h, kv_heads: k, scale: s, p },
+            ) => {
+                self.found.rounded.extend((*p == DType::E4M3).then_some("probabilities in E4M3"));
+                (heads, kv_heads, scale) == (h, k, s)
+            }
+            (a, b) => a == b,
+        };
+        let (ours, theirs) = (self.model.operands(wanted), self.graph.operands(found));
+        if !same || ours.len() != theirs.len() {
+            return Err(self.differs(wanted, found));
+        }
+        self.note(op, &ours, &theirs);
+        Ok(self.pairs(op, &ours, &theirs))
+    }
+
+    /// The operation whose result `value` is, rounded and scaled, and the scales.
+    fn core(&self, wanted: &Op, mut value: ValueId) -> (ValueId, Vec<ValueId>) {
+        let mut scales = vec![];
+        loop {
+            match self.graph.op(value) {
+                Op::Quantize { .. } | Op::Dequantize | Op::Fence => {}
+                Op::Scale if *wanted != Op::Scale => scales.push(self.graph.operands(value)[1]),
+                _ => return (value, scales),
+            }
+            value = self.graph.operands(value)[0];
+        }
+    }
+
+    /// Notes a scale on what `wanted` gives.
+    fn scaled(&mut self, wanted: &Op, scale: ValueId) {
+        let name = leaf_name(self.graph, scale);
+        // Smoothing names the scales of a cache's keys and queries after the cache.
+        let site = name.split(".smooth").next().unwrap_or(&name);
+        self.scales.insert(site.into(), *wanted == Op::Rope);
+    }
+
+    /// The pairs of operands; sums and products have theirs in either order.
+    fn pairs(&self, op: &Op, ours: &[ValueId], theirs: &[ValueId]) -> Vec<(ValueId, ValueId)> {
+        let alike = |(ours, theirs): (ValueId, ValueId)| {
+            let wanted = self.model.op(ours);
+            discriminant(wanted) == discriminant(self.graph.op(self.core(wanted, theirs).0))
+        };
+        let straight: Vec<_> = ours.iter().copied().zip(theirs.iter().copied()).collect();
+        let crossed = || ours.iter().copied().zip(theirs.iter().rev().copied()).collect();
+        match op {
+            Op::Add | Op::Mul if !straight.iter().copied().all(alike) => crossed(),
+            _ => straight,
+        }
+    }
+
+    /// Notes what is rounded on its way into an operation.
+    fn note(&mut self, op: &Op, ours: &[ValueId], theirs: &[ValueId]) {
+        let codes = |value: ValueId| self.graph.ty(value).dtype.is_code();
+        match op {
+            Op::Linear if codes(theirs[0]) => {
+                if let Op::Const { name } = self.model.op(ours[1]) {
+                    self.found.inputs.insert(name.to_string());
+                }
+            }
+            Op::KvAppend if codes(theirs[0]) => {
+                drop(self.found.rounded.insert("keys and values in the cache"))
+            }
+            Op::Attention { .. } if codes(theirs[0]) => drop(self.found.rounded.insert("queries in E4M3")),
+            _ => {}
+        }
+    }
+
+    fn tensor(&mut self, name: &str, wanted: ValueId, found: ValueId) -> Result<(), ExportError> {
+        let (shape, has) = (&self.model.ty(wanted).shape, &self.graph.ty(found).shape);
+        if !is_constant(self.graph, found) || shape != has {
+            return Err(self.differs(wanted, found));
+        }
+        self.found.tensors.insert(name.into(), found);
+        Ok(())
+    }
+
+    fn differs(&self, wanted: ValueId, found: ValueId) -> ExportError {
+        let text = |graph: &Graph, value| {
+            let name = graph.op(value).name().map_or_else(String::new, |name| format!(" `{name}`"));
+            format!("`{}`{name} : {}", graph.op(value).mnemonic(), graph.ty(value))
+        };
+        ExportError::Structure { found: text(self.graph, found), wanted: text(self.model, wanted) }
+    }
+}
