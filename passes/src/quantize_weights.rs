@@ -6,7 +6,8 @@
 //! these leave codes as a constant. In `blocks(…)` gptq aims at outputs that are `catch-up` of the way from those that the
 //! inputs as they are give to those that they gave before anything was quantized. Fires for every plain weight that
 //! depends on constants only, such as one that took a scale, unless `keep` matches the name of its first constant; weights
-//! with fewer channels than a group keep one short group. Lossy.
+//! with fewer channels than a group keep one short group. A weight that is `dequantize` of I4 codes, with or without a factor
+//! for each row, keeps these codes instead, whatever the method (`quantize_weights/codes.rs`). Lossy.
 //!
 //! ```
 //! let before = r#"graph "g" {
@@ -42,8 +43,10 @@ use crate::table::{FIT, OptionInfo};
 use crate::weights::{Method, Share};
 
 mod calibrated;
+mod codes;
 mod group;
 
+pub(crate) use codes::{Codes, has_codes};
 pub(crate) use group::Group;
 
 /// What can be set.
@@ -76,6 +79,11 @@ pub(crate) const OPTIONS: &[OptionInfo] = &[
         doc: "the share of what errors before a linear change in its inputs that gptq makes up for, in blocks(…); 0 to 1",
     },
     OptionInfo {
+        name: "codes",
+        default: "keep",
+        doc: "of weights that a checkpoint holds as I4 codes: keep, or requantize what they stand for",
+    },
+    OptionInfo {
         name: "keep",
         default: "lm_head*|*embed_tokens*",
         doc: "names of weights to leave alone; * matches anything, | separates, ! stands before what is not left alone, \
@@ -91,6 +99,8 @@ pub(crate) struct QuantizeWeights {
     fit: Fit,
     /// Names of weights to leave alone.
     keep: String,
+    /// What becomes of codes that weights have already.
+    codes: Codes,
     /// How codes are chosen now; without it they are the nearest integers, and left to be chosen.
     method: Option<(Method, Arc<Calibration>)>,
 }
@@ -105,7 +115,14 @@ impl Pass for QuantizeWeights {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
+        let kept: Vec<Patch> = graph
+            .schedule()
+            .into_iter()
+            .filter_map(|value| self.taken_over(graph, value))
+            .collect::<Result<_, _>>()?;
         match &self.method {
+            // Others are chosen for what these give.
+            _ if !kept.is_empty() => Ok(kept),
             Some((method, calibration)) => calibrated::round(self, graph, method, calibration),
             None => graph.schedule().into_iter().filter_map(|value| self.nearest(graph, value)).collect(),
         }
@@ -129,7 +146,8 @@ impl QuantizeWeights {
             _ => return Err(options.refuse("method", "it is nearest, paper, search or gptq")),
         };
         let method = method.map(|method| (method, options.calibration().clone()));
-        Ok(QuantizeWeights { group, fit: options.parsed("fit")?, keep: options.text("keep")?.into(), method })
+        let (fit, codes) = (options.parsed("fit")?, options.parsed("codes")?);
+        Ok(QuantizeWeights { group, fit, keep: options.text("keep")?.into(), codes, method })
     }
 
     /// The weight of a linear that is to be quantized.

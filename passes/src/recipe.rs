@@ -25,7 +25,7 @@ use crate::options::Positive;
 use crate::quantize_weights::Group;
 use crate::weights::Share;
 use overrides::Override;
-use values::{Form, Globs, Head, KvFit, Method, WeightFit};
+use values::{Codes, Form, Globs, Head, KvFit, Method, WeightFit};
 
 /// A recipe that every build knows.
 #[derive(Debug)]
@@ -150,6 +150,7 @@ struct Weights {
     catch_up: Share,
     group: Group,
     fit: WeightFit,
+    codes: Codes,
     keep: Globs,
     head: Head,
 }
@@ -158,7 +159,8 @@ impl Default for Weights {
     fn default() -> Self {
         let keep = Globs::built_in("lm_head*|*embed_tokens*");
         let (method, catch_up) = (Method::Nearest, Share(0.5));
-        Weights { method, catch_up, group: Group(128), fit: WeightFit::Absmax, keep, head: Head::Keep }
+        let (fit, codes, head) = (WeightFit::Absmax, Codes::Keep, Head::Keep);
+        Weights { method, catch_up, group: Group(128), fit, codes, keep, head }
     }
 }
 

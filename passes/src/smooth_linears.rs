@@ -6,7 +6,7 @@
 //! moves 1/λ into what makes `x`, and nothing moves λ back. λ is `mean|x|^α / max|w|^(1−α)` or, as in the paper,
 //! `1 / mean|w|`; behind attention it is equal in all query heads of a kv head. The one is chosen that gives the linears'
 //! outputs, of 512 channels at most, the least error under nearest-integer weights and INT4 caches, on calibration data. Fires when that error falls by 3 % or more, and once for each linear: a weight
-//! behind a fence is left alone, and so is an input of weights that `keep` matches. With `form=paper` λ is that of the paper
+//! behind a fence is left alone, and so is an input of weights that `keep` matches, or whose codes are to stay. With `form=paper` λ is that of the paper
 //! instead (`smooth/paper.rs`), without a search, and fires always. Reassociates.
 //!
 //! ```
@@ -34,6 +34,7 @@ use crate::findings::Smoothing;
 use crate::left::Left;
 use crate::options::Options;
 use crate::pattern::Names;
+use crate::quantize_weights::Codes;
 use crate::smooth::linears::{Lambda, Site};
 use crate::smooth::paper::Constants;
 use crate::smooth::size::Size;
@@ -44,6 +45,8 @@ pub(crate) struct SmoothLinears {
     calibration: Arc<Calibration>,
     /// Names of weights whose inputs are left alone.
     keep: String,
+    /// What becomes of codes that weights have already.
+    codes: Codes,
     paper: Option<Constants>,
     left: Left,
 }
@@ -51,8 +54,8 @@ pub(crate) struct SmoothLinears {
 impl SmoothLinears {
     pub fn new(options: &Options) -> Result<Self, PipelineError> {
         let (keep, paper) = (options.text("keep")?.into(), Constants::read(options)?);
-        let calibration = options.calibration().clone();
-        Ok(SmoothLinears { calibration, keep, paper, left: Left::default() })
+        let (calibration, codes) = (options.calibration().clone(), options.parsed("codes")?);
+        Ok(SmoothLinears { calibration, keep, codes, paper, left: Left::default() })
     }
 }
 
@@ -80,7 +83,7 @@ const QUANTIZED: &str = "quantize-kv{fit=clipped},quantize-weights,quantize-acti
 impl SmoothLinears {
     fn find(&self, graph: &Graph, x: ValueId) -> Option<Site> {
         let site = Site::find(graph, x)?;
-        let Some(reason) = site.refusal(graph) else { return Some(site) };
+        let Some(reason) = site.refusal(graph, self.codes) else { return Some(site) };
         self.calibration.refuse(&site.name(graph), reason);
         None
     }

@@ -16,7 +16,7 @@ pub(super) fn non_finite(graph: &Graph, value: ValueId) -> Option<ArtifactError>
 
 pub(super) fn has_data(graph: &Graph, value: ValueId) -> bool {
     leaves(graph, value).into_iter().all(|leaf| match graph.op(leaf) {
-        Op::Const { name } => graph.constants.get(name).is_some_and(|data| data.bytes().is_some()),
+        Op::Const { name } => graph.constants.get(name).is_some_and(|data| data.size().is_some()),
         _ => true,
     })
 }

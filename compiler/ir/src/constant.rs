@@ -1,12 +1,14 @@
-//! Data of constants: inline, mapped from a file, or elided.
+//! Data of constants: inline, mapped from a file, decoded when it is asked for, or elided.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::DType;
-use crate::SharedBytes;
 use crate::interp::widen;
+use crate::numbers::{SCAN, encode, first_non_finite};
+use crate::{RowSource, SharedBytes};
 
 /// The data of a constant, little endian, in the dtype that its type declares.
 #[derive(Clone)]
@@ -17,6 +19,13 @@ pub enum ConstData {
         owner: SharedBytes,
         /// Which of them belong to the constant.
         range: Range<usize>,
+        /// Their hash, once it was asked for.
+        hash: Arc<OnceLock<Arc<str>>>,
+    },
+    /// Rows that are made when they are asked for.
+    Decoded {
+        /// What makes them.
+        source: Arc<dyn RowSource>,
         /// Their hash, once it was asked for.
         hash: Arc<OnceLock<Arc<str>>>,
     },
@@ -46,18 +55,32 @@ impl ConstData {
 
     /// The numbers, where the data is there and `dtype` is one of floats.
     pub fn numbers(&self, dtype: DType) -> Option<Vec<f32>> {
-        widen(dtype, self.bytes()?)
+        widen(dtype, &self.whole()?)
     }
 
     /// Shows the numbers to `see` a piece at a time, so that a large constant is never in memory as f32. False where there
     /// are none to show.
     pub fn for_each_piece(&self, dtype: DType, mut see: impl FnMut(&[f32])) -> bool {
-        let Some(bytes) = self.bytes().filter(|_| dtype.is_float()) else { return false };
-        bytes
-            .chunks(SCAN * dtype.bits() / 8)
-            .filter_map(|piece| widen(dtype, piece))
-            .for_each(|piece| see(&piece));
+        let mut show = |bytes: &[u8]| {
+            let pieces = bytes.chunks(SCAN * dtype.bits() / 8);
+            pieces.filter_map(|piece| widen(dtype, piece)).for_each(|piece| see(&piece));
+        };
+        match self {
+            _ if !dtype.is_float() => return false,
+            ConstData::Decoded { source, .. } => {
+                pieces_of(&**source).for_each(|rows| show(&source.decode(rows)));
+            }
+            _ => match self.bytes() {
+                Some(bytes) => show(bytes),
+                None => return false,
+            },
+        }
         true
+    }
+
+    /// A constant whose rows are made when they are asked for.
+    pub fn decoded(source: Arc<dyn RowSource>) -> Self {
+        ConstData::Decoded { source, hash: Arc::default() }
     }
 
     /// A constant whose bytes are `range` of what `owner` holds.
@@ -65,25 +88,49 @@ impl ConstData {
         ConstData::Bytes { owner, range, hash: Arc::default() }
     }
 
-    /// The bytes, unless they were elided or the range lies outside their owner.
+    /// The bytes where they lie in memory or in a file; `None` where they were elided, are made when they are asked for, or
+    /// lie outside their owner.
     pub fn bytes(&self) -> Option<&[u8]> {
         match self {
             ConstData::Bytes { owner, range, .. } => owner.bytes().get(range.clone()),
-            ConstData::Elided { .. } => None,
+            ConstData::Decoded { .. } | ConstData::Elided { .. } => None,
+        }
+    }
+
+    /// All bytes, made if need be: of a large constant, more than anyone should hold for long.
+    pub fn whole(&self) -> Option<Cow<'_, [u8]>> {
+        match self {
+            ConstData::Decoded { source, .. } => Some(source.decode(0..source.rows()).into()),
+            _ => self.bytes().map(Cow::Borrowed),
+        }
+    }
+
+    /// How many bytes there are; `None` where they were elided.
+    pub fn size(&self) -> Option<usize> {
+        match self {
+            ConstData::Decoded { source, .. } => source.rows().checked_mul(source.row_bytes()),
+            _ => self.bytes().map(<[u8]>::len),
         }
     }
 
     /// Gives the memory behind mapped bytes back after use, so that a walk over a large checkpoint stays small.
     pub fn release(&self) {
-        if let ConstData::Bytes { owner, range, .. } = self {
-            owner.release(range.clone());
+        match self {
+            ConstData::Bytes { owner, range, .. } => owner.release(range.clone()),
+            ConstData::Decoded { source, .. } => source.release(),
+            ConstData::Elided { .. } => {}
         }
     }
 
     /// The index of the first NaN or infinity when the bytes are numbers of `dtype`; `None` when there is none, when
     /// the dtype has none, and for elided data. Whoever consumes a constant checks this: weights are never read before.
     pub fn first_non_finite(&self, dtype: DType) -> Option<usize> {
-        first_non_finite(dtype, self.bytes()?)
+        let ConstData::Decoded { source, .. } = self else { return first_non_finite(dtype, self.bytes()?) };
+        let row = source.row_bytes() * 8 / dtype.bits();
+        pieces_of(&**source).find_map(|rows| {
+            let start = rows.start * row;
+            first_non_finite(dtype, &source.decode(rows)).map(|at| start + at)
+        })
     }
 
     /// The first 16 hex digits of the BLAKE3 hash of the bytes, or what the text said. Computed once for all clones;
@@ -91,6 +138,7 @@ impl ConstData {
     pub fn hash(&self) -> Option<Arc<str>> {
         match self {
             ConstData::Elided { hash } => hash.clone(),
+            ConstData::Decoded { source, hash } => Some(hash.get_or_init(|| source.hash()).clone()),
             ConstData::Bytes { hash, range, .. } => {
                 if hash.get().is_none() {
                     let (mut reading, steps) = (self.reading(), range.len().div_ceil(STEP).max(1));
@@ -105,13 +153,13 @@ impl ConstData {
     pub fn known_hash(&self) -> Option<&Arc<str>> {
         match self {
             ConstData::Elided { hash } => hash.as_ref(),
-            ConstData::Bytes { hash, .. } => hash.get(),
+            ConstData::Bytes { hash, .. } | ConstData::Decoded { hash, .. } => hash.get(),
         }
     }
 
     /// Says what the hash is, as somebody computed it from the same bytes.
     pub fn assume_hash(&self, known: &str) {
-        if let ConstData::Bytes { hash, .. } = self {
+        if let ConstData::Bytes { hash, .. } | ConstData::Decoded { hash, .. } = self {
             hash.get_or_init(|| known.into());
         }
     }
@@ -122,6 +170,12 @@ impl ConstData {
         let hasher = (!known).then(|| Box::new(blake3::Hasher::new()));
         Reading { data: self, hasher, hashed: 0, released: 0 }
     }
+}
+
+/// The rows of a source, some at a time.
+fn pieces_of(source: &dyn RowSource) -> impl Iterator<Item = Range<usize>> + use<> {
+    let (rows, step) = (source.rows(), (STEP / source.row_bytes().max(1)).max(1));
+    (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
 }
 
 /// How far someone has read a constant. What was read is hashed while it is at hand, so that [`ConstData::hash`] needs not
@@ -140,10 +194,15 @@ const STEP: usize = 2 << 20;
 impl Reading<'_> {
     /// Says that `part` of `all` equal parts are read.
     pub fn passed(&mut self, part: usize, all: usize) {
+        let last = part >= all;
+        if let (ConstData::Decoded { source, .. }, true) = (self.data, last) {
+            // Rows may be made of all pages, so that these are given back at last, and hashed while they are at hand.
+            self.data.hash();
+            source.release();
+        }
         let (ConstData::Bytes { owner, range, hash }, Some(bytes)) = (self.data, self.data.bytes()) else {
             return;
         };
-        let last = part >= all;
         let end = if last { bytes.len() } else { bytes.len() / all * part };
         if let Some(hasher) = &mut self.hasher {
             hasher.update(&bytes[self.hashed..end]);
@@ -159,64 +218,11 @@ impl Reading<'_> {
     }
 }
 
-/// The index of the first NaN or infinity in bytes of numbers; `None` for dtypes that have none.
-pub fn first_non_finite(dtype: DType, bytes: &[u8]) -> Option<usize> {
-    match dtype {
-        DType::F32 => position32(bytes, 0x7f80_0000),
-        DType::F16 => position16(bytes, 0x7c00),
-        DType::BF16 => position16(bytes, 0x7f80),
-        DType::E4M3 => bytes.iter().position(|b| b & 0x7f == 0x7f),
-        DType::I4 | DType::I32 => None,
-    }
-}
-
-/// The bytes of numbers in a dtype that holds them exactly.
-fn encode(dtype: DType, values: &[f32]) -> Option<Vec<u8>> {
-    let each = |f: &dyn Fn(f32) -> Option<Vec<u8>>| -> Option<Vec<u8>> {
-        let parts: Option<Vec<Vec<u8>>> = values.iter().map(|v| f(*v)).collect();
-        parts.map(|p| p.concat())
-    };
-    match dtype {
-        DType::F32 => each(&|v| Some(v.to_le_bytes().to_vec())),
-        DType::BF16 => each(&|v| {
-            let x = half::bf16::from_f32(v);
-            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
-        }),
-        DType::F16 => each(&|v| {
-            let x = half::f16::from_f32(v);
-            (x.to_f32() == v).then(|| x.to_le_bytes().to_vec())
-        }),
-        // Compared in f64, which holds every i32: 2147483648 would come back as itself in f32.
-        DType::I32 => {
-            each(&|v| (f64::from(v as i32) == f64::from(v)).then(|| (v as i32).to_le_bytes().to_vec()))
-        }
-        _ => None,
-    }
-}
-
-/// Elements whose exponent bits are looked at together, so that the scan of finite data runs at memory speed.
-const SCAN: usize = 4096;
-
-/// The first 16-bit element with every bit of `exponent` set.
-fn position16(bytes: &[u8], exponent: u16) -> Option<usize> {
-    let hit = |b: &[u8]| u16::from_le_bytes([b[0], b[1]]) & exponent == exponent;
-    let any = |block: &[u8]| block.chunks_exact(2).fold(false, |found, b| found | hit(b));
-    let block = bytes.chunks(2 * SCAN).position(any)?;
-    bytes[block * 2 * SCAN..].chunks_exact(2).position(hit).map(|i| block * SCAN + i)
-}
-
-/// The first 32-bit element with every bit of `exponent` set.
-fn position32(bytes: &[u8], exponent: u32) -> Option<usize> {
-    let hit = |b: &[u8]| u32::from_le_bytes([b[0], b[1], b[2], b[3]]) & exponent == exponent;
-    let any = |block: &[u8]| block.chunks_exact(4).fold(false, |found, b| found | hit(b));
-    let block = bytes.chunks(4 * SCAN).position(any)?;
-    bytes[block * 4 * SCAN..].chunks_exact(4).position(hit).map(|i| block * SCAN + i)
-}
-
 impl fmt::Debug for ConstData {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ConstData::Bytes { range, .. } => write!(f, "Bytes({range:?})"),
+            ConstData::Decoded { source, .. } => write!(f, "Decoded({} rows)", source.rows()),
             ConstData::Elided { hash } => write!(f, "Elided({hash:?})"),
         }
     }
@@ -228,21 +234,6 @@ mod tests {
 
     fn holding(bytes: Vec<u8>) -> ConstData {
         ConstData::from_bytes(bytes)
-    }
-
-    #[test]
-    fn the_first_non_finite_number_is_found_wherever_it_stands() {
-        for at in [0, 1, SCAN - 1, SCAN, 2 * SCAN + 7] {
-            for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-                let mut values = vec![1.5f32; 3 * SCAN];
-                values[at] = bad;
-                let bf16 = values.iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
-                let f16 = values.iter().flat_map(|v| half::f16::from_f32(*v).to_le_bytes()).collect();
-                assert_eq!(ConstData::from_f32(&values).first_non_finite(DType::F32), Some(at));
-                assert_eq!(holding(bf16).first_non_finite(DType::BF16), Some(at));
-                assert_eq!(holding(f16).first_non_finite(DType::F16), Some(at));
-            }
-        }
     }
 
     #[test]
@@ -276,12 +267,5 @@ mod tests {
         assert!((2..=3).contains(&released.len()), "{released:?}");
         assert_eq!((released[0].start, released.last().unwrap().end), (40, 2 * STEP + 90));
         assert!(released.windows(2).all(|pair| pair[0].end == pair[1].start), "{released:?}");
-    }
-
-    #[test]
-    fn the_largest_finite_numbers_pass() {
-        assert_eq!(ConstData::from_f32(&[f32::MAX, f32::MIN]).first_non_finite(DType::F32), None);
-        let f16 = half::f16::MAX.to_le_bytes().to_vec();
-        assert_eq!(holding(f16).first_non_finite(DType::F16), None);
     }
 }

@@ -66,6 +66,7 @@ fn infer_checked(op: &Op, types: &[&Type]) -> Checked<Type> {
             require(x.dtype.is_code(), || format!("x is not quantized: {x}"))?;
             Ok(Type::plain(DType::F32, x.shape.clone()))
         }
+        (Op::Rescale { to }, [x, rows @ ..]) => rescale(to, x, rows.first().copied()),
         (Op::Concat, [a, b]) => concat(a, b),
         (Op::Slice { start, size }, [x]) => slice(*start, *size, x),
         (Op::Transpose, [x]) => {
@@ -229,5 +230,26 @@ fn quantize(to: &Format, x: &Type) -> Checked<Type> {
     require(to.dtype.is_code() && to.scheme.fits(to.dtype), || format!("`{to}` is not a quantized format"))?;
     require(x.scheme == Scheme::PLAIN, || format!("x is quantized already: {x}"))?;
     fixed("channels of x", &x.shape.cols())?;
+    Ok(x.with_format(to))
+}
+
+fn rescale(to: &Format, x: &Type, rows: Option<&Type>) -> Checked<Type> {
+    let (n, cols) = matrix("x", x)?;
+    let cols = fixed("channels of x", cols)?;
+    let [level] = x.scheme.0[..] else { return Err(format!("x has not one level of scales: {x}")) };
+    let unrounded = x.dtype == DType::I4 && level.dtype != DType::E4M3;
+    require(unrounded, || format!("x is not I4 under scales that nothing rounds: {x}"))?;
+    let [Level { per: Per::Group(group), .. }, _] = to.scheme.0[..] else {
+        return Err(format!("`{to}` has no groups under a scale of each row"));
+    };
+    require(*to == Format::weight(group) && to.scheme.fits(to.dtype), || {
+        format!("`{to}` is not I4 in groups under E4M3 scales")
+    })?;
+    let whole = level.extent(cols) >= cols || level.extent(cols).is_multiple_of(group);
+    require(whole, || format!("groups of {group} do not lie inside of those of x: {x}"))?;
+    if let Some(rows) = rows {
+        let found = vector("rows", rows)?;
+        require(found == *n, || format!("x has {n} rows, the vector {found}"))?;
+    }
     Ok(x.with_format(to))
 }

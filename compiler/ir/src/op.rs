@@ -110,6 +110,10 @@ ops! {
     Quantize = "quantize" (x) { to: Format, fit: Fit };
     /// The numbers that codes and scales stand for, as f32.
     Dequantize = "dequantize" (x);
+    /// The same codes under other scales: `x` I4 under one level of scales that nothing rounds, `to` I4 in groups that lie
+    /// inside of those, under E4M3 scales and one of each row, all chosen for the least squared error of what codes stand for,
+    /// times `rows[N]` where that is given.
+    Rescale = "rescale" (x; rows) { to: Format };
     /// The rows of `a`, then those of `b`: `a[N,K]`, `b[M,K]` of one format → `[N+M,K]`; or two vectors end to end.
     Concat = "concat" (a, b);
     /// Channels `start` to `start+size` of each row: `x f32[T,C]` → `f32[T,size]`.

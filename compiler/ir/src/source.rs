@@ -29,6 +29,29 @@ impl ByteSource for Vec<u8> {
     }
 }
 
+/// Rows that are made when they are asked for: what a file holds in another order, or as other codes, stays as it is there.
+pub trait RowSource: Send + Sync {
+    /// How many there are.
+    fn rows(&self) -> usize;
+
+    /// Bytes of a row.
+    fn row_bytes(&self) -> usize;
+
+    /// Some of them as a constant of these rows alone would hold them: numbers, or codes and then scales, level by level.
+    fn decode(&self, rows: Range<usize>) -> Vec<u8>;
+
+    /// What tells the data from other data: 16 hex digits that depend on every byte it is made of.
+    fn hash(&self) -> Arc<str>;
+
+    /// What rows are made of.
+    fn parts(&self) -> Vec<&ConstData>;
+
+    /// Says that this is not needed soon.
+    fn release(&self) {
+        self.parts().into_iter().for_each(ConstData::release);
+    }
+}
+
 /// All that the constants of a graph are read from.
 #[derive(Clone, Default)]
 pub struct Sources(Vec<SharedBytes>);
@@ -36,15 +59,20 @@ pub struct Sources(Vec<SharedBytes>);
 impl Sources {
     /// Those of a graph.
     pub fn of(graph: &Graph) -> Self {
-        let mut sources: Vec<SharedBytes> = vec![];
-        for data in graph.constants.values() {
-            let ConstData::Bytes { owner, .. } = data else { continue };
+        let mut sources = Sources::default();
+        graph.constants.values().for_each(|data| sources.add(data));
+        sources
+    }
+
+    fn add(&mut self, data: &ConstData) {
+        match data {
             // Constants of a file follow each other nearly always.
-            if !sources.iter().rev().any(|known| Arc::ptr_eq(known, owner)) {
-                sources.push(owner.clone());
+            ConstData::Bytes { owner, .. } if !self.0.iter().rev().any(|known| Arc::ptr_eq(known, owner)) => {
+                self.0.push(owner.clone());
             }
+            ConstData::Decoded { source, .. } => source.parts().into_iter().for_each(|part| self.add(part)),
+            ConstData::Bytes { .. } | ConstData::Elided { .. } => {}
         }
-        Sources(sources)
     }
 
     /// The first file that is no longer what it was when it was opened.

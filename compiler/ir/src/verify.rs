@@ -108,7 +108,7 @@ fn check_data(ty: &Type, data: Option<&ConstData>) -> Result<(), String> {
         None => Err("has no data".into()),
         Some(ConstData::Elided { .. }) => Ok(()),
         Some(data) => {
-            let found = data.bytes().map_or(0, <[u8]>::len);
+            let found = data.size().unwrap_or(0);
             if expected == found {
                 Ok(())
             } else {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::keys::{Keys, check};
-use super::{ImportError, Rope};
+use super::{ImportError, Packing, Rope};
 use crate::bounded;
 
 /// Sizes and switches of a model, checked: sizes are positive and bounded, so that products of two fit `usize`.
@@ -47,6 +47,8 @@ pub struct ModelConfig {
     pub bos: Option<u32>,
     /// Tokens that end a text.
     pub eos: Vec<u32>,
+    /// How weights are packed that are codes already.
+    pub packing: Option<Packing>,
 }
 
 /// Which linears have biases.
@@ -90,6 +92,9 @@ impl ModelConfig {
             if generation_path.exists() { read_json(&generation_path)? } else { RawGeneration::default() };
         let mut config = check(&path, &raw)?;
         config.name = directory_name(dir);
+        if config.packing.is_none() {
+            config.packing = Packing::beside(dir)?;
+        }
         config.bos = ids(generation.bos_token_id.as_ref().or(raw.bos_token_id.as_ref())).first().copied();
         config.eos = ids(generation.eos_token_id.as_ref().or(raw.eos_token_id.as_ref()));
         Ok(config)

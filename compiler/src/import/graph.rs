@@ -49,7 +49,7 @@ impl Decoder<'_> {
         }
         let x = self.graph.add(Op::Gather, &[x, select])?;
         let x = self.norm(NORM, x)?;
-        let output = if self.config.tied { embedding } else { self.constant(OUTPUT) };
+        let output = if self.config.tied { embedding } else { self.weight(OUTPUT)? };
         self.graph.add(Op::Linear, &[x, output])
     }
 
@@ -104,7 +104,7 @@ impl Decoder<'_> {
     }
 
     fn linear(&mut self, name: &str, x: ValueId, bias: bool) -> Built {
-        let weight = self.constant(&format!("{name}.weight"));
+        let weight = self.weight(&format!("{name}.weight"))?;
         let y = self.graph.add(Op::Linear, &[x, weight])?;
         if !bias {
             return Ok(y);
@@ -127,6 +127,13 @@ impl Decoder<'_> {
         let values = self.config.rope.inv_freq(self.config.head_dim, self.rope);
         let ty = Type::plain(DType::F32, Shape::vector(values.len()));
         self.graph.constant("rope.inv_freq", ty, ConstData::from_f32(&values))
+    }
+
+    /// A weight as numbers: what the checkpoint holds as codes stands for them.
+    fn weight(&mut self, name: &str) -> Built {
+        let constant = self.constant(name);
+        let codes = self.graph.ty(constant).dtype.is_code();
+        if codes { self.graph.add(Op::Dequantize, &[constant]) } else { Ok(constant) }
     }
 
     fn constant(&mut self, name: &str) -> ValueId {

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::rope::{self, RawRope};
-use super::{Architecture, Biases, ImportError, ModelConfig};
+use super::{Architecture, Biases, ImportError, ModelConfig, Packing};
 
 /// The keys that are read; every other key is left alone.
 #[derive(Debug, Deserialize)]
@@ -74,6 +74,7 @@ pub(super) fn check(path: &Path, raw: &Keys) -> Result<ModelConfig, ImportError>
         qk_norm: architecture == Architecture::Qwen3,
         bos: None,
         eos: vec![],
+        packing: Packing::read(path, raw.quantization_config.as_ref())?,
     })
 }
 
@@ -103,10 +104,6 @@ fn check_supported(path: &Path, raw: &Keys) -> Result<(), ImportError> {
     if !matches!(activation, "silu" | "swish") {
         let reason = format!("activation `{activation}` is not supported");
         return Err(ImportError::unsupported(path, reason, "fireq computes the activation silu"));
-    }
-    if raw.quantization_config.as_ref().is_some_and(|q| !q.is_null()) {
-        let hint = "compile the original f32, f16 or bf16 checkpoint";
-        return Err(ImportError::unsupported(path, "the checkpoint is quantized already", hint));
     }
     if let Some(part) = raw.partial_rotary_factor.filter(|part| *part != 1.0) {
         let reason = format!("partial_rotary_factor {part} is not supported");

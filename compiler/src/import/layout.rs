@@ -4,11 +4,18 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
+use super::graph::Tensors;
 use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
 
-/// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others.
-pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), ImportError> {
-    let expected = layout(config);
+/// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others; but for those that are
+/// `packed`, which were taken out of it.
+pub(super) fn check(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    packed: &Tensors,
+) -> Result<(), ImportError> {
+    let mut expected = layout(config);
+    expected.retain(|name, _| !packed.contains_key(name));
     let stored = &checkpoint.tensors;
     let missing: Vec<&str> =
         expected.keys().filter(|name| !stored.contains_key(*name)).map(String::as_str).collect();

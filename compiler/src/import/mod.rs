@@ -9,6 +9,7 @@ mod error;
 mod graph;
 mod keys;
 mod layout;
+mod packed;
 mod rope;
 
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ pub use config::{Architecture, Biases, ModelConfig};
 pub use error::ImportError;
 pub use layout::layout;
 pub(crate) use layout::{EMBEDDING, OUTPUT};
+pub use packed::{Packed, Packing};
 pub use rope::{Rope, RopeScaling};
 
 /// A model as imported: its graph with mapped weights, and the numbers its configuration gave.
@@ -35,6 +37,8 @@ pub struct Model {
     pub dir: PathBuf,
     /// True where only shapes of the weights are known.
     pub weightless: bool,
+    /// The weights that are codes already.
+    pub packed: Option<Packed>,
 }
 
 /// What a configuration does not say.
@@ -59,13 +63,15 @@ pub fn import(dir: &Path) -> Result<Model, ImportError> {
 /// Imports a model with choices that its configuration does not record.
 pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
     let config = ModelConfig::read(dir)?;
-    let checkpoint = Checkpoint::open(dir)?;
-    layout::check(&config, &checkpoint)?;
+    let mut checkpoint = Checkpoint::open(dir)?;
+    let (mut weights, packed) = packed::take(&config, &mut checkpoint)?;
+    layout::check(&config, &checkpoint, &weights)?;
     let tensors = checkpoint.tensors.iter().map(|(name, stored)| {
         (name.clone(), (Type::plain(dtype(stored.dtype), shape(&stored.shape)), stored.data()))
     });
-    let graph = graph::build(&config, &tensors.collect(), options.rope, false)?;
-    Ok(Model { graph, config, dir: dir.into(), weightless: false })
+    weights.extend(tensors);
+    let graph = graph::build(&config, &weights, options.rope, false)?;
+    Ok(Model { graph, config, dir: dir.into(), weightless: false, packed })
 }
 
 /// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
@@ -102,7 +108,7 @@ fn shape_of(
     };
     let tensors = layout(&config).into_iter().map(elided).collect();
     let graph = graph::build(&config, &tensors, options.rope, scaled)?;
-    Ok(Model { graph, config, dir: dir.into(), weightless: true })
+    Ok(Model { graph, config, dir: dir.into(), weightless: true, packed: None })
 }
 
 fn shape(dims: &[usize]) -> Shape {

@@ -109,6 +109,7 @@ impl Recipe {
             ("gate-up", paper.gate_up.0.to_string()),
             ("down", paper.down.0.to_string()),
             ("v", paper.v.0.to_string()),
+            ("codes", self.weights.codes.to_string()),
             ("keep", self.skipped(Skip::Linears)),
         ];
         if form == Form::Off {
@@ -130,6 +131,7 @@ impl Recipe {
             ("group", self.group()),
             ("fit", weights.fit.to_string()),
             ("method", weights.method.to_string()),
+            ("codes", weights.codes.to_string()),
             ("keep", self.kept()),
         ];
         if weights.method == Method::Gptq {
@@ -156,7 +158,7 @@ impl Recipe {
 
 /// The options that a form has: constants are the paper's.
 fn used(form: Form, options: &[(&'static str, String)]) -> Vec<(&'static str, String)> {
-    let used = |name: &str| form == Form::Paper || ["form", "keep"].contains(&name);
+    let used = |name: &str| form == Form::Paper || ["form", "codes", "keep"].contains(&name);
     options.iter().filter(|(name, _)| used(name)).cloned().collect()
 }
 

@@ -42,6 +42,11 @@ words!(
 );
 
 words!(
+    /// What becomes of codes that a checkpoint has already.
+    Codes { #[default] Keep = "keep", Requantize = "requantize" }
+);
+
+words!(
     /// What the weight of the linear that gives logits becomes.
     Head { #[default] Keep = "keep", E4m3 = "e4m3" }
 );

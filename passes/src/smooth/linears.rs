@@ -10,6 +10,7 @@ use super::size::Size;
 use crate::glob::matches_any;
 use crate::pattern::{Names, numbers};
 use crate::piece::Piece;
+use crate::quantize_weights::{Codes, has_codes};
 
 /// A value and the linears that read it.
 pub(crate) struct Site {
@@ -46,8 +47,12 @@ impl Site {
         (!linears.is_empty()).then_some(Site { x, linears, heads })
     }
 
-    /// Why scales cannot go there.
-    pub fn refusal(&self, graph: &Graph) -> Option<&'static str> {
+    /// Why scales cannot go there. Where `codes` stay, the columns of their weights cannot change.
+    pub fn refusal(&self, graph: &Graph, codes: Codes) -> Option<&'static str> {
+        let held = |linear: &ValueId| has_codes(graph, graph.operands(*linear)[1]);
+        if codes == Codes::Keep && self.linears.iter().any(held) {
+            return Some("a weight that reads it keeps the codes that the checkpoint has");
+        }
         let constant = |linear: &ValueId| is_constant(graph, graph.operands(*linear)[1]);
         let others = graph.users(self.x).len() > self.linears.len() || graph.outputs.contains(&self.x);
         if !self.linears.iter().all(constant) {

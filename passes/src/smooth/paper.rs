@@ -38,6 +38,11 @@ pub(crate) const LINEARS: &[OptionInfo] = &[
     },
     OptionInfo { name: "down", default: "0.015", doc: "mean magnitude of down columns, form=paper" },
     OptionInfo { name: "v", default: "0.9", doc: "what rows of v are multiplied by, form=paper" },
+    OptionInfo {
+        name: "codes",
+        default: "keep",
+        doc: "of weights that a checkpoint holds as I4 codes: keep, and leave their inputs alone, or requantize",
+    },
     OptionInfo { name: "keep", default: "", doc: "names of weights whose inputs are left alone" },
 ];
 

@@ -19,7 +19,8 @@ pub fn journal(bytes: &[u8]) {
     let walk = &blake3::hash(b"key\0walk").to_hex()[..16];
     let [block_file, streams_file] = ["block", "streams"].map(|kind| format!("{walk}/0000.{kind}"));
     let dir = scratch::folder("journal", &[(&block_file, &block), (&streams_file, streams)]);
-    let Resumed { finished, streams } = Folder::new(dir, "key".into(), |_| ()).resume("walk");
+    let origin = Origin { key: "key".into(), ..Origin::default() };
+    let Resumed { finished, streams } = Folder::new(dir, origin, |_| ()).resume("walk");
     assert!(finished.len() <= 1);
     for graph in finished.iter().filter_map(|finished| finished.graph.as_ref()) {
         verify(graph).unwrap_or_else(|e| {

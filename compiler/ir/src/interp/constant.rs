@@ -25,11 +25,12 @@ pub(crate) fn row_wise(graph: &Graph, value: ValueId) -> bool {
             continue;
         }
         match graph.op(value) {
-            Op::Const { name } if graph.constants.get(name).is_some_and(|data| data.bytes().is_some()) => (),
+            Op::Const { name } if graph.constants.get(name).is_some_and(|data| data.size().is_some()) => (),
             _ if graph.ty(value).shape.0.len() != 2 => return false,
             Op::Scale | Op::Bias => stack.push(graph.operands(value)[0]),
             Op::Quantize { .. }
             | Op::Dequantize
+            | Op::Rescale { .. }
             | Op::ScaleRows
             | Op::Concat
             | Op::Slice { .. }

@@ -6,7 +6,8 @@ use super::attention::attention;
 use super::{Data, InterpError, Tensor};
 use crate::infer::infer;
 use crate::quant::Quantized;
-use crate::{Op, Type};
+use crate::rescale::rescale;
+use crate::{Format, Op, Type};
 
 type Checked<T> = Result<T, String>;
 
@@ -40,6 +41,7 @@ fn eval_data(op: &Op, operands: &[&Tensor], ty: &Type) -> Checked<Data> {
             Ok(Data::Quant(Quantized::from_rows(x.floats()?, x.cols(), to, *fit)))
         }
         (Op::Dequantize, [x]) => Ok(Data::Float(x.to_f32())),
+        (Op::Rescale { to }, [x, rows @ ..]) => rescale_codes(to, x, rows.first().copied()),
         (Op::Concat, [a, b]) => append(&a.data, &b.data),
         (Op::Slice { start, size }, [x]) => Ok(Data::Float(
             x.floats()?.chunks(x.cols()).flat_map(|row| &row[*start..][..*size]).copied().collect(),
@@ -161,4 +163,9 @@ fn append(a: &Data, b: &Data) -> Checked<Data> {
         }
         _ => Err("the rows are of different kinds".into()),
     }
+}
+
+fn rescale_codes(to: &Format, x: &Tensor, rows: Option<&Tensor>) -> Checked<Data> {
+    let Data::Quant(q) = &x.data else { return Err(format!("wants codes, found {}", x.ty)) };
+    Ok(Data::Quant(rescale(q, to, rows.map(Tensor::floats).transpose()?)))
 }

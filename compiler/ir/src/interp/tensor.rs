@@ -1,11 +1,12 @@
 //! Values of the interpreter.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
 
 use super::InterpError;
-use crate::constant::first_non_finite;
+use crate::numbers::first_non_finite;
 use crate::plan::unpack_plain;
 use crate::quant::Quantized;
 use crate::{ConstData, DType, Dim, Fit, Shape, Type};
@@ -111,20 +112,33 @@ impl Tensor {
     ) -> Result<Self, InterpError> {
         let fail = |reason: &str| InterpError::Op { op: "const", reason: format!("`{name}`: {reason}") };
         let elements = ty.shape.elements().ok_or_else(|| fail("has no fixed shape"))?;
-        let Some(ConstData::Bytes { .. }) = data else { return Ok(Self::random(name, ty, elements)) };
-        let bytes = data.and_then(ConstData::bytes).unwrap_or_default();
+        let Some(data) = data.filter(|data| !matches!(data, ConstData::Elided { .. })) else {
+            return Ok(Self::random(name, ty, elements));
+        };
         let all = ty.shape.0.first().and_then(Dim::fixed).unwrap_or(1);
         let rows = rows.unwrap_or(0..all);
+        let size = data.size().unwrap_or(0);
+        let mut ty = ty.clone();
+        let mut of_rows = |len| ty.shape.0.iter_mut().take(1).for_each(|dim| *dim = Dim::Fixed(len));
+        // What is made of some rows is all there is.
+        let (bytes, place) = match data {
+            ConstData::Decoded { source, .. } if rows.end <= source.rows() => {
+                of_rows(rows.len());
+                (Cow::Owned(source.decode(rows.clone())), 0..rows.len())
+            }
+            _ => (Cow::Borrowed(data.bytes().unwrap_or_default()), rows.clone()),
+        };
         if !ty.scheme.is_plain() {
-            let tensor = unpack_plain(ty, bytes, rows);
-            return tensor.ok_or_else(|| fail("its codes and scales do not have the sizes of its type"));
+            let tensor = unpack_plain(&ty, &bytes, place)
+                .ok_or_else(|| fail("its codes and scales do not have the sizes of its type"))?;
+            return finite_scales(tensor).ok_or_else(|| fail("a scale is not finite; weights must be"));
         }
-        if bytes.len() != elements * ty.dtype.bits() / 8 {
+        if size != elements * ty.dtype.bits() / 8 {
             return Err(fail("its data does not have the size of its type"));
         }
-        let mut ty = ty.clone();
+        let row = size / all.max(1);
+        let bytes = &bytes[row * place.start..row * place.end];
         ty.shape.0.iter_mut().take(1).for_each(|dim| *dim = Dim::Fixed(rows.len()));
-        let bytes = &bytes[bytes.len() / all.max(1) * rows.start..bytes.len() / all.max(1) * rows.end];
         if ty.dtype == DType::I32 {
             let values = bytes.as_chunks().0.iter().map(|b| i32::from_le_bytes(*b)).collect();
             return Ok(Tensor { ty, data: Data::Int(values) });
@@ -153,6 +167,15 @@ impl Tensor {
         let values: Vec<f32> = (0..elements).map(draw).collect();
         Self::filled(ty, values.into_iter().map(|v| narrow(ty.dtype, v)).collect())
     }
+}
+
+/// A quantized tensor whose scales are numbers.
+fn finite_scales(tensor: Tensor) -> Option<Tensor> {
+    let finite = match &tensor.data {
+        Data::Quant(q) => q.scales.iter().flatten().all(|scale| scale.is_finite()),
+        _ => true,
+    };
+    finite.then_some(tensor)
 }
 
 /// Numbers of a float dtype, little endian, as f32; `None` for other dtypes.

@@ -121,6 +121,7 @@ impl Kernel {
             | Op::Cache { .. }
             | Op::ScaleRows
             | Op::Fence
+            | Op::Rescale { .. }
             | Op::Concat
             | Op::Transpose
             | Op::Reshape { .. } => return None,
