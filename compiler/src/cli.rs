@@ -116,6 +116,10 @@ pub struct Import {
     /// Round rope frequencies to this dtype, as a model does that was cast as a whole.
     #[arg(long, value_enum, default_value_t = RopeDType::F32, value_name = "DTYPE")]
     rope_dtype: RopeDType,
+    /// Most tokens that a sequence will have, prompt and all; without it as many as config.json says. Fewer take less cache, and of
+    /// longrope they choose the short factors.
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -133,7 +137,7 @@ impl Import {
             RopeDType::F16 => DType::F16,
             RopeDType::Bf16 => DType::BF16,
         };
-        ImportOptions { rope }
+        ImportOptions { rope, context: self.context }
     }
 }
 

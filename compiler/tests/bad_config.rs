@@ -20,8 +20,10 @@ fn missing_layers() {
 fn an_unknown_architecture() {
     refused_config(
         |c| c["architectures"] = json!(["GPT2LMHeadModel"]),
-        "error: `{dir}/config.json`: architecture `GPT2LMHeadModel` is not supported\n  \
-         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+        "error: `{dir}/config.json`: architecture `GPT2LMHeadModel` is not supported: GPT-2 learns a vector for every position instead of \
+         rope, and has LayerNorm with biases and a feed-forward network of gelu without a gate\n  \
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM, Phi3ForCausalLM, SeedOssForCausalLM and CwmForCausalLM",
     );
 }
 
@@ -33,7 +35,8 @@ fn no_architecture_at_all() {
     refused_config(
         strip,
         "error: `{dir}/config.json`: no architecture is named\n  \
-         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM, Phi3ForCausalLM, SeedOssForCausalLM and CwmForCausalLM",
     );
 }
 
@@ -49,9 +52,10 @@ fn an_unknown_activation() {
 #[test]
 fn an_unknown_rope_type() {
     refused_config(
-        |c| c["rope_parameters"]["rope_type"] = json!("yarn"),
-        "error: `{dir}/config.json`: rope type `yarn` is not supported\n  \
-         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+        |c| c["rope_parameters"]["rope_type"] = json!("sideways"),
+        "error: `{dir}/config.json`: rope type `sideways` is not supported\n  \
+         help: fireq computes the rope types default, linear, dynamic, yarn, longrope and llama3; another \
+         would give wrong text",
     );
 }
 
@@ -59,12 +63,13 @@ fn an_unknown_rope_type() {
 fn an_unknown_rope_type_in_the_keys_of_transformers_4() {
     let older = |c: &mut Value| {
         c["rope_parameters"] = Value::Null;
-        c["rope_scaling"] = json!({ "type": "dynamic", "factor": 2.0 });
+        c["rope_scaling"] = json!({ "type": "proportional", "factor": 2.0 });
     };
     refused_config(
         older,
-        "error: `{dir}/config.json`: rope type `dynamic` is not supported\n  \
-         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+        "error: `{dir}/config.json`: rope type `proportional` is not supported\n  \
+         help: fireq computes the rope types default, linear, dynamic, yarn, longrope and llama3; another \
+         would give wrong text",
     );
 }
 

@@ -38,6 +38,20 @@ impl StoredTensor {
     pub fn data(&self) -> ConstData {
         ConstData::shared(self.file.clone(), self.range.clone())
     }
+
+    /// Some of its rows, as a tensor of their own in the same mapping.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let all = self.shape[0];
+        assert!(rows.start <= rows.end && rows.end <= all, "rows {rows:?} of {all}");
+        let row = self.range.len() / all;
+        let range = self.range.start + rows.start * row..self.range.start + rows.end * row;
+        let shape = [&[rows.len()], &self.shape[1..]].concat();
+        StoredTensor { dtype: self.dtype, shape, file: self.file.clone(), range }
+    }
 }
 
 /// A read-only mapped file.

@@ -8,7 +8,7 @@ use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
 
 /// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others.
 pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), ImportError> {
-    let expected = layout(config);
+    let expected = stored_layout(config);
     let stored = &checkpoint.tensors;
     let missing: Vec<&str> =
         expected.keys().filter(|name| !stored.contains_key(*name)).map(String::as_str).collect();
@@ -34,7 +34,47 @@ pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(),
     expected.iter().try_for_each(|(name, shape)| check_tensor(name, shape, &stored[name]))
 }
 
-/// Name and shape of every tensor of a model, known from its configuration alone.
+/// Name and shape of every tensor that a checkpoint has: those of [`layout`], some of them as rows of one.
+pub fn stored_layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
+    let mut all = layout(config);
+    for (whole, parts) in fused(config) {
+        let shapes: Vec<Vec<usize>> =
+            parts.iter().map(|part| all.remove(part).expect("a tensor of the layout")).collect();
+        let rows = shapes.iter().map(|shape| shape[0]).sum();
+        all.insert(whole, [&[rows], &shapes[0][1..]].concat());
+    }
+    all
+}
+
+/// The tensors of the layout, of one that has those of the checkpoint: rows of fused ones become tensors of their own.
+pub(super) fn split(config: &ModelConfig, checkpoint: &mut Checkpoint) {
+    let shapes = layout(config);
+    for (whole, parts) in fused(config) {
+        let whole = checkpoint.tensors.remove(&whole).expect("a checked checkpoint");
+        let mut from = 0;
+        for part in parts {
+            let to = from + shapes[&part][0];
+            checkpoint.tensors.insert(part, whole.rows(from..to));
+            from = to;
+        }
+    }
+}
+
+/// Each tensor that is stored for several, and the names of these from its first row to its last.
+fn fused(config: &ModelConfig) -> Vec<(String, Vec<String>)> {
+    let weights: [(&str, &[&str]); 2] = [
+        ("self_attn.qkv_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        ("mlp.gate_up_proj", &["mlp.gate_proj", "mlp.up_proj"]),
+    ];
+    let layers = if config.family.fused { config.layers } else { 0 };
+    let of_layer = |layer: usize| {
+        let name = move |linear: &str| format!("model.layers.{layer}.{linear}.weight");
+        weights.map(|(whole, parts)| (name(whole), parts.iter().map(|part| name(part)).collect()))
+    };
+    (0..layers).flat_map(of_layer).collect()
+}
+
+/// Name and shape of every tensor of the graph, known from its configuration alone.
 pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     let mut all = BTreeMap::from([
         (EMBEDDING.to_string(), vec![config.vocab, config.hidden]),
@@ -54,7 +94,7 @@ pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
                 all.insert(block(&format!("{name}.bias")), vec![rows]);
             }
         }
-        if config.qk_norm {
+        if config.family.qk_norm {
             all.insert(block("self_attn.q_norm.weight"), vec![config.head_dim]);
             all.insert(block("self_attn.k_norm.weight"), vec![config.head_dim]);
         }

@@ -6,10 +6,12 @@
 mod checkpoint;
 mod config;
 mod error;
+mod families;
 mod graph;
 mod keys;
 mod layout;
 mod rope;
+mod rope_keys;
 
 use std::path::{Path, PathBuf};
 
@@ -18,9 +20,10 @@ use safetensors::Dtype;
 
 pub(crate) use checkpoint::stored;
 pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
-pub use config::{Architecture, Biases, ModelConfig};
+pub use config::{Biases, ModelConfig};
 pub use error::ImportError;
-pub use layout::layout;
+pub use families::{FAMILIES, Family};
+pub use layout::{layout, stored_layout};
 pub use rope::{Rope, RopeScaling};
 
 /// A model as imported: its graph with mapped weights, and the numbers its configuration gave.
@@ -42,24 +45,28 @@ pub struct ImportOptions {
     /// The dtype that rope frequencies are rounded to. Transformers keeps them in f32 when it loads a checkpoint; a
     /// model that was cast as a whole (`model.to(torch.bfloat16)`) computes with rounded ones.
     pub rope: DType,
+    /// Most tokens that a sequence will have; without it as many as the model was trained for. It is what caches have positions for,
+    /// and chooses among the frequencies of rope types that have several ([`RopeScaling`]).
+    pub context: Option<usize>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        ImportOptions { rope: DType::F32 }
+        ImportOptions { rope: DType::F32, context: None }
     }
 }
 
-/// Imports the Llama, Mistral, Qwen2 or Qwen3 model in `dir`, as transformers loads it.
+/// Imports the model in `dir`, of one of the [`FAMILIES`], as transformers loads it.
 pub fn import(dir: &Path) -> Result<Model, ImportError> {
     import_with(dir, ImportOptions::default())
 }
 
 /// Imports a model with choices that its configuration does not record.
 pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    let config = ModelConfig::read(dir)?;
-    let checkpoint = Checkpoint::open(dir)?;
+    let config = ModelConfig::read_for(dir, options.context)?;
+    let mut checkpoint = Checkpoint::open(dir)?;
     layout::check(&config, &checkpoint)?;
+    layout::split(&config, &mut checkpoint);
     let tensors = checkpoint.tensors.iter().map(|(name, stored)| {
         (name.clone(), (Type::plain(dtype(stored.dtype), shape(&stored.shape)), stored.data()))
     });
@@ -70,7 +77,7 @@ pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportEr
 /// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
 /// checkpoint.
 pub fn import_shape(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    shape_of(ModelConfig::read(dir)?, dir, options, false)
+    shape_of(ModelConfig::read_for(dir, options.context)?, dir, options, false)
 }
 
 /// As [`import_shape`], of a configuration's text, which was read from `path` or goes by that name. Queries and keys that are
@@ -82,7 +89,7 @@ pub fn import_config(
     scaled: bool,
 ) -> Result<Model, ImportError> {
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    shape_of(ModelConfig::parse(path, text)?, dir, options, scaled)
+    shape_of(ModelConfig::parse(path, text, options.context)?, dir, options, scaled)
 }
 
 fn shape_of(
