@@ -36,8 +36,13 @@ fn compiled(model: &Model, tokens: &[u32], cpu: Cpu) -> Vec<f32> {
     let out = TempDir::new().unwrap();
     let out = out.path().join("out.fireq");
     let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: false }).unwrap();
-    let options =
-        BuildOptions { cpu, emit_llvm: false, cache: Cache::new(None), tuning: Tuning::default(), threads: 2 };
+    let options = BuildOptions {
+        cpu,
+        emit_llvm: false,
+        cache: Cache::new(None),
+        tuning: Tuning::default(),
+        threads: 2,
+    };
     build(model, &plans, "test", None, &options, &out, &|_, _| ()).unwrap();
     let limits = Limits { tokens: 64, context: tokens.len(), threads: 2 };
     let mut session = Session::open(&Artifact::open(&out).unwrap(), limits).unwrap();
@@ -72,7 +77,7 @@ fn quantized_code_of_odd_models_agrees_with_the_interpreter() {
     }
 }
 
-/// Sums in another order turn some codes of activations by one: what that does to logits is far less than a wrong channel would.
+/// Codes are the same on both, and sums differ by their order only.
 #[test]
 fn gpu_code_of_odd_models_agrees_with_that_for_cpus() {
     let temp = TempDir::new().unwrap();
@@ -87,7 +92,7 @@ fn gpu_code_of_odd_models_agrees_with_that_for_cpus() {
         let [on_cpu, on_gpu] = ["cpu", "cuda"].map(|device| logits(&driver, &artifact, &reference, device));
         let error = relative_error(&on_cpu, &on_gpu);
         eprintln!("{name}: relative error {error:.1e}");
-        assert!(error <= 2e-2, "{name}: relative error {error:.1e}");
+        assert!(error <= 1e-5, "{name}: relative error {error:.1e}");
     }
 }
 
