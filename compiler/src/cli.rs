@@ -87,7 +87,7 @@ pub struct Compile {
     /// What GPU kernels were measured to be quickest with: an artifact that `fireq tune` measured, or its tuning.json.
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
-    /// Only say what the artifact would hold and take.
+    /// Only say what the artifact would hold, and what it and making it would take: time, memory, disk. Weights need not be here.
     #[arg(long)]
     pub dry_run: bool,
     /// Keep the LLVM IR in the artifact, as cpu/model.ll.
@@ -100,7 +100,7 @@ pub struct Compile {
     #[arg(long)]
     pub json: bool,
     /// Write a page that shows what a calibrated recipe did to each block.
-    #[arg(long, value_name = "OUT.html", conflicts_with = "stop_after")]
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["stop_after", "dry_run"])]
     pub html: Option<PathBuf>,
     /// How passes run.
     #[command(flatten)]

@@ -1,6 +1,6 @@
 //! The tensors that a model consists of, and the check that a checkpoint has exactly these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::Dtype;
 
@@ -8,15 +8,19 @@ use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
 
 /// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others.
 pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(), ImportError> {
-    let expected = stored_layout(config);
     let stored = &checkpoint.tensors;
+    check_names(config, stored.keys().map(String::as_str))?;
+    stored_layout(config).iter().try_for_each(|(name, shape)| check_tensor(name, shape, &stored[name]))
+}
+
+/// Checks that these are the names of every tensor of the model, and of no others.
+pub(super) fn check_names<'a>(
+    config: &ModelConfig,
+    stored: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), ImportError> {
+    let (expected, names) = (stored_layout(config), stored.clone().collect::<BTreeSet<_>>());
     let missing: Vec<&str> =
-        expected.keys().filter(|name| !stored.contains_key(*name)).map(String::as_str).collect();
-    let extra: Vec<&str> = stored
-        .keys()
-        .filter(|name| !expected.contains_key(*name) && !is_ignored(config, name))
-        .map(String::as_str)
-        .collect();
+        expected.keys().map(String::as_str).filter(|name| !names.contains(name)).collect();
     if !missing.is_empty() {
         let hint = match missing[0] {
             OUTPUT => {
@@ -26,12 +30,14 @@ pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint) -> Result<(),
         };
         return Err(ImportError::tensors(format!("the checkpoint lacks {}", listed(&missing)), hint));
     }
+    let extra: Vec<&str> =
+        stored.filter(|name| !expected.contains_key(*name) && !is_ignored(config, name)).collect();
     if !extra.is_empty() {
         let hint =
             "config.json does not describe these weights: compiling without them would give wrong text";
         return Err(ImportError::tensors(format!("the checkpoint has unknown {}", listed(&extra)), hint));
     }
-    expected.iter().try_for_each(|(name, shape)| check_tensor(name, shape, &stored[name]))
+    Ok(())
 }
 
 /// Name and shape of every tensor that a checkpoint has: those of [`layout`], some of them as rows of one.
@@ -105,6 +111,11 @@ pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
 pub(super) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const NORM: &str = "model.norm.weight";
 pub(super) const OUTPUT: &str = "lm_head.weight";
+
+/// Rows and columns of each linear of a block: query, key, value and output, then gate, up and down.
+pub(crate) fn block_linears(config: &ModelConfig) -> [[usize; 2]; 7] {
+    linears(config).map(|(_, rows, cols, _)| [rows, cols])
+}
 
 /// Name, rows, columns and bias of each linear of a block.
 fn linears(config: &ModelConfig) -> [(&'static str, usize, usize, bool); 7] {

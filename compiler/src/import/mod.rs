@@ -10,6 +10,7 @@ mod families;
 mod graph;
 mod keys;
 mod layout;
+mod listed;
 mod rope;
 mod rope_keys;
 
@@ -23,7 +24,9 @@ pub use checkpoint::{Checkpoint, Mapped, StoredTensor};
 pub use config::{Biases, ModelConfig};
 pub use error::ImportError;
 pub use families::{FAMILIES, Family};
+pub(crate) use layout::block_linears;
 pub use layout::{layout, stored_layout};
+pub use listed::{Weights, import_listed};
 pub use rope::{Rope, RopeScaling};
 
 /// A model as imported: its graph with mapped weights, and the numbers its configuration gave.
@@ -77,7 +80,7 @@ pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportEr
 /// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
 /// checkpoint.
 pub fn import_shape(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    shape_of(ModelConfig::read_for(dir, options.context)?, dir, options, false)
+    shape_of(ModelConfig::read_for(dir, options.context)?, dir, options, DType::BF16, false)
 }
 
 /// As [`import_shape`], of a configuration's text, which was read from `path` or goes by that name. Queries and keys that are
@@ -89,17 +92,19 @@ pub fn import_config(
     scaled: bool,
 ) -> Result<Model, ImportError> {
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    shape_of(ModelConfig::parse(path, text, options.context)?, dir, options, scaled)
+    shape_of(ModelConfig::parse(path, text, options.context)?, dir, options, DType::BF16, scaled)
 }
 
-fn shape_of(
+/// The graph of a configuration, with weights of this dtype whose data is left out.
+pub(crate) fn shape_of(
     config: ModelConfig,
     dir: &Path,
     options: ImportOptions,
+    weights: DType,
     scaled: bool,
 ) -> Result<Model, ImportError> {
     let elided = |(name, dims): (String, Vec<usize>)| {
-        (name, (Type::plain(DType::BF16, shape(&dims)), ConstData::Elided { hash: None }))
+        (name, (Type::plain(weights, shape(&dims)), ConstData::Elided { hash: None }))
     };
     let tensors = layout(&config).into_iter().map(elided).collect();
     let graph = graph::build(&config, &tensors, options.rope, scaled)?;

@@ -93,6 +93,11 @@ impl Rope {
         self.attention_factor * self.attention_factor
     }
 
+    /// Whether it is another than of the default type.
+    pub fn is_stretched(&self) -> bool {
+        self.scaling != RopeScaling::None
+    }
+
     /// Type and numbers, on a line; of types that depend on it, what the context chose.
     pub fn describe(&self) -> String {
         let scaling = match &self.scaling {
