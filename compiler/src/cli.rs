@@ -101,7 +101,7 @@ pub struct Compile {
     /// What GPU kernels were measured to be quickest with: an artifact that `fireq tune` measured, or its tuning.json.
     #[arg(long, value_name = "FILE")]
     pub tuning: Option<PathBuf>,
-    /// Only say what the artifact would hold and take.
+    /// Only say what the artifact would hold, and what it and making it would take: time, memory, disk. Weights need not be here.
     #[arg(long)]
     pub dry_run: bool,
     /// Keep the LLVM IR in the artifact, as cpu/model.ll.
@@ -117,7 +117,7 @@ pub struct Compile {
     #[arg(long)]
     pub json: bool,
     /// Write a page that shows what a calibrated recipe did to each block.
-    #[arg(long, value_name = "OUT.html", conflicts_with = "stop_after")]
+    #[arg(long, value_name = "OUT.html", conflicts_with_all = ["stop_after", "dry_run"])]
     pub html: Option<PathBuf>,
     /// How passes run.
     #[command(flatten)]
@@ -133,6 +133,10 @@ pub struct Import {
     /// Round rope frequencies to this dtype, as a model does that was cast as a whole.
     #[arg(long, value_enum, default_value_t = RopeDType::F32, value_name = "DTYPE")]
     rope_dtype: RopeDType,
+    /// Most tokens that a sequence will have, prompt and all; without it as many as config.json says. Fewer take less cache, and of
+    /// longrope they choose the short factors.
+    #[arg(long, value_name = "N")]
+    context: Option<usize>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -150,7 +154,7 @@ impl Import {
             RopeDType::F16 => DType::F16,
             RopeDType::Bf16 => DType::BF16,
         };
-        ImportOptions { rope }
+        ImportOptions { rope, context: self.context }
     }
 }
 

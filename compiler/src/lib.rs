@@ -7,6 +7,7 @@ pub mod by_site;
 pub mod calibrate;
 pub mod compile;
 pub mod engine;
+pub mod estimate;
 pub mod evaluate;
 pub mod export;
 pub mod generate;

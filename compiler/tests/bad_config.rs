@@ -4,7 +4,9 @@ mod tiny;
 
 use std::fs;
 
+use fireq::import::ModelConfig;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tiny::{refused, refused_config};
 
 #[test]
@@ -20,8 +22,10 @@ fn missing_layers() {
 fn an_unknown_architecture() {
     refused_config(
         |c| c["architectures"] = json!(["GPT2LMHeadModel"]),
-        "error: `{dir}/config.json`: architecture `GPT2LMHeadModel` is not supported\n  \
-         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+        "error: `{dir}/config.json`: architecture `GPT2LMHeadModel` is not supported: GPT-2 learns a vector for every position instead of \
+         rope, and has LayerNorm with biases and a feed-forward network of gelu without a gate\n  \
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM, Phi3ForCausalLM, SeedOssForCausalLM and CwmForCausalLM",
     );
 }
 
@@ -33,7 +37,8 @@ fn no_architecture_at_all() {
     refused_config(
         strip,
         "error: `{dir}/config.json`: no architecture is named\n  \
-         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM and Qwen3ForCausalLM",
+         help: fireq compiles LlamaForCausalLM, MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, \
+         Qwen3ForCausalLM, Phi3ForCausalLM, SeedOssForCausalLM and CwmForCausalLM",
     );
 }
 
@@ -49,9 +54,10 @@ fn an_unknown_activation() {
 #[test]
 fn an_unknown_rope_type() {
     refused_config(
-        |c| c["rope_parameters"]["rope_type"] = json!("yarn"),
-        "error: `{dir}/config.json`: rope type `yarn` is not supported\n  \
-         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+        |c| c["rope_parameters"]["rope_type"] = json!("sideways"),
+        "error: `{dir}/config.json`: rope type `sideways` is not supported\n  \
+         help: fireq computes the rope types default, linear, dynamic, yarn, longrope and llama3; another \
+         would give wrong text",
     );
 }
 
@@ -59,12 +65,13 @@ fn an_unknown_rope_type() {
 fn an_unknown_rope_type_in_the_keys_of_transformers_4() {
     let older = |c: &mut Value| {
         c["rope_parameters"] = Value::Null;
-        c["rope_scaling"] = json!({ "type": "dynamic", "factor": 2.0 });
+        c["rope_scaling"] = json!({ "type": "proportional", "factor": 2.0 });
     };
     refused_config(
         older,
-        "error: `{dir}/config.json`: rope type `dynamic` is not supported\n  \
-         help: fireq computes the rope types default, linear and llama3; another would give wrong text",
+        "error: `{dir}/config.json`: rope type `proportional` is not supported\n  \
+         help: fireq computes the rope types default, linear, dynamic, yarn, longrope and llama3; another \
+         would give wrong text",
     );
 }
 
@@ -152,5 +159,97 @@ fn more_tokens_than_the_context() {
         |c| c["max_position_embeddings"] = json!(2),
         "error: 3 tokens do not fit the context of 2\n  \
          help: give fewer tokens",
+    );
+}
+
+/// Well-known families, and a word of what each needs.
+const OTHERS: [(&str, &str); 24] = [
+    ("GemmaForCausalLM", "adds 1 to the weights of its norms"),
+    ("Gemma2ForCausalLM", "`final_logit_softcapping`"),
+    ("Gemma3ForCausalLM", "four norms"),
+    ("Gemma3ForConditionalGeneration", "four norms"),
+    ("MixtralForCausalLM", "`num_local_experts`"),
+    ("Qwen2MoeForCausalLM", "`num_experts`"),
+    ("Qwen3MoeForCausalLM", "`num_experts`"),
+    ("GPT2LMHeadModel", "vector for every position"),
+    ("GPTNeoXForCausalLM", "in parallel"),
+    ("FalconForCausalLM", "in parallel"),
+    ("PhiForCausalLM", "`partial_rotary_factor`"),
+    ("Phi4MultimodalForCausalLM", "images or sound"),
+    ("DeepseekV2ForCausalLM", "`kv_lora_rank`"),
+    ("DeepseekV3ForCausalLM", "`kv_lora_rank`"),
+    ("OlmoForCausalLM", "`clip_qkv`"),
+    ("Olmo2ForCausalLM", "behind attention"),
+    ("CohereForCausalLM", "`logit_scale`"),
+    ("StableLmForCausalLM", "LayerNorm"),
+    ("Llama4ForConditionalGeneration", "chunks"),
+    ("GraniteForCausalLM", "`residual_multiplier`"),
+    ("SmolLM3ForCausalLM", "`no_rope_layers`"),
+    ("ArceeForCausalLM", "relu²"),
+    ("HeliumForCausalLM", "neighbouring channels"),
+    ("InternLM3ForCausalLM", "LlamaForCausalLM"),
+];
+
+#[test]
+fn families_that_are_not_computed_say_what_they_need() {
+    for (architecture, word) in OTHERS {
+        let dir = TempDir::new().unwrap();
+        let mut config = tiny::config();
+        config["architectures"] = json!([architecture]);
+        fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        let error = ModelConfig::read(dir.path()).unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(&format!("architecture `{architecture}` is not supported: ")), "{text}");
+        assert!(text.contains(word), "{text}");
+        assert!(error.hint().starts_with("fireq compiles LlamaForCausalLM, "), "{}", error.hint());
+    }
+}
+
+#[test]
+fn a_language_model_inside_of_another() {
+    let expected = "error: `{dir}/config.json`: architecture `LlavaForConditionalGeneration` is not supported: beside the \
+                    language model of its `text_config` it has other parts\n  help: fireq compiles LlamaForCausalLM, \
+                    MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, \
+                    SeedOssForCausalLM and CwmForCausalLM";
+    refused_config(
+        |c| {
+            *c = json!({ "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": c.clone() });
+        },
+        expected,
+    );
+}
+
+#[test]
+fn heads_of_which_a_part_is_rotated() {
+    refused_config(
+        |c| c["rope_parameters"]["partial_rotary_factor"] = json!(0.75),
+        "error: `{dir}/config.json`: partial_rotary_factor 0.75 is not supported\n  \
+         help: use a model that rotates whole heads",
+    );
+}
+
+#[test]
+fn longrope_with_factors_for_other_heads() {
+    let factors = |c: &mut Value, short: Value| {
+        let long = vec![2.0; 16];
+        c["rope_parameters"] = json!({ "rope_type": "longrope", "short_factor": short, "long_factor": long });
+    };
+    let hint =
+        "help: rope type longrope needs `short_factor`, a positive number for each of 16 pairs of channels";
+    let expected = |problem: &str| format!("error: `{{dir}}/config.json`: {problem}\n  {hint}");
+    refused_config(
+        |c| factors(c, json!([1.0, 1.0])),
+        &expected("rope parameter `short_factor` has 2 numbers"),
+    );
+    refused_config(|c| factors(c, json!(vec![0.0; 16])), &expected("rope parameter `short_factor` has 0"));
+    refused_config(|c| factors(c, Value::Null), &expected("rope parameter `short_factor` is missing"));
+}
+
+#[test]
+fn yarn_without_its_factor() {
+    refused_config(
+        |c| c["rope_parameters"]["rope_type"] = json!("yarn"),
+        "error: `{dir}/config.json`: rope parameter `factor` is missing\n  \
+         help: rope type yarn needs `factor`, a positive number",
     );
 }

@@ -8,7 +8,7 @@ use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::cuda::select::{Choice, select};
-use fireq_ir::DType;
+
 use fireq_ir::artifact::{CudaKernel, TokenRange};
 use fireq_ir::plan::{
     Kernel, Place, Plan, Storage, arena_bytes, lower_fused, parse_plan, print_plan, verify_plan,
@@ -32,7 +32,7 @@ fn llama() -> Value {
 fn plan(config: &Value, pipeline: &str) -> Plan {
     let temp = TempDir::new().unwrap();
     fs::write(temp.path().join("config.json"), config.to_string()).unwrap();
-    let mut graph = import_shape(temp.path(), ImportOptions { rope: DType::F32 }).unwrap().graph;
+    let mut graph = import_shape(temp.path(), ImportOptions::default()).unwrap().graph;
     fireq_passes::pipeline(pipeline).unwrap().run(&mut graph).unwrap();
     lower_fused(&graph).unwrap().plan
 }

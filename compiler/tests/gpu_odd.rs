@@ -8,8 +8,8 @@ use fireq_codegen::cuda::cubin::resources;
 use fireq_codegen::cuda::generate;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::cuda::select::{Choice, select};
+use fireq_ir::Format;
 use fireq_ir::plan::{Kernel, Plan, Storage, lower_fused, parse_plan, parts, print_plan, verify_plan};
-use fireq_ir::{DType, Format};
 use fireq_kernels::cuda::tuning::Tuning;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -44,7 +44,7 @@ fn config(kind: &str, ([hidden, ffn, vocabulary], [heads, head]): Sizes) -> Valu
 fn plan(config: &Value, group: usize) -> Plan {
     let temp = TempDir::new().unwrap();
     fs::write(temp.path().join("config.json"), config.to_string()).unwrap();
-    let mut graph = import_shape(temp.path(), ImportOptions { rope: DType::F32 }).unwrap().graph;
+    let mut graph = import_shape(temp.path(), ImportOptions::default()).unwrap().graph;
     let weights = format!("quantize-weights{{group={group}}}");
     let rtn = fireq_passes::named_pipeline("rtn").unwrap();
     assert!(rtn.contains("quantize-weights"), "{rtn}");

@@ -37,7 +37,7 @@ fn fixture(name: &str) -> Option<PathBuf> {
 fn every_fixture_gives_its_reference_logits() {
     for dir in FIXTURES.into_iter().filter_map(fixture) {
         let rope = import(&dir).map(|model| weight_dtype(&model)).unwrap();
-        let error = reference_error(&dir, ImportOptions { rope });
+        let error = reference_error(&dir, ImportOptions { rope, context: None });
         assert!(error <= 1e-5, "{}: relative error {error}", dir.display());
     }
 }

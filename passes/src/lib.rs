@@ -58,6 +58,7 @@ pub use random::tokens;
 pub use recipe::{BuiltIn, RECIPES, Recipe};
 pub use scales::scale_rules;
 pub use table::{OptionInfo, PASSES, PassInfo};
+pub use weights::WINDOW as COMPENSATED;
 
 /// What `cargo xtask new-pass` starts from.
 #[cfg(test)]

@@ -40,13 +40,14 @@ pub fn calibration(dir: &Path, facts: &ModelFacts, options: CalibrationOptions) 
     Calibration::new(runner(options.threads), move || read(&dir, &facts, &options))
 }
 
+/// What runs graphs.
 #[cfg(feature = "llvm")]
-fn runner(threads: usize) -> Arc<dyn Runner> {
+pub(crate) fn runner(threads: usize) -> Arc<dyn Runner> {
     Arc::new(Compiled::new(threads))
 }
 
 #[cfg(not(feature = "llvm"))]
-fn runner(_: usize) -> Arc<dyn Runner> {
+pub(crate) fn runner(_: usize) -> Arc<dyn Runner> {
     Arc::new(fireq_passes::Interpreter)
 }
 

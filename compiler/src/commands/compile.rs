@@ -6,7 +6,8 @@ use std::time::Instant;
 use fireq::build::{self, Origin, Plans, Targets};
 use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
-use fireq::import::{Model, import_with};
+use fireq::estimate::{Compilation, Estimate, estimate};
+use fireq::import::{Model, Weights, import_with};
 use fireq::report::Report;
 use fireq::shapes::import_named;
 use fireq::summary::summarize;
@@ -24,7 +25,7 @@ use super::open::set_threads;
 use super::output::{bytes, emit, emit_json};
 use super::recipe::{Chosen, chosen, structure, text};
 use super::targets::{build_options, targets};
-use super::{gpu_kernels, partial, quantized, tuning};
+use super::{dry_run, gpu_kernels, partial, quantized, tuning};
 use crate::cli::Compile;
 use crate::failure::{Failure, Outcome};
 
@@ -37,12 +38,12 @@ pub fn compile(options: &Compile) -> Outcome {
     let (targets, (recipe, scaled), tuning) = checked(options)?;
     set_threads(options.threads)?;
     let partial = partial::open(options)?;
-    let mut model = imported(options, scaled)?;
-    let given = calibration_options(options);
+    let (mut model, weights) = imported(options, scaled)?;
+    let (runs, given) = (runs(options, &recipe)?, calibration_options(options));
     let origin = partial.as_ref().map(|_| partial::origin(options.import, &model, &recipe.pipeline, &given));
     let origin = origin.transpose()?.unwrap_or_default();
-    let calibration = calibrated(&model, partial.as_ref(), &origin, given);
-    let pipeline = fireq_passes::pipeline_with(&recipe.pipeline, &calibration)?;
+    let calibration = calibrated(&model, partial.as_ref(), &origin, given.clone());
+    let pipeline = fireq_passes::pipeline_with(&runs, &calibration)?;
     let checkpoint = summarize(&model.graph);
     let stopped = options.run.stop_after.is_some();
     let last =
@@ -53,12 +54,20 @@ pub fn compile(options: &Compile) -> Outcome {
         Some(_) => None,
         None => quantized::report(options, &model, &recipe.label, &calibration)?,
     };
-    let mut cuda = None;
+    let how = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
+    let (mut cuda, mut estimated) = (None, None);
     if let Some(partial) = &partial {
-        let build = build_options(options.cpu, options.emit_llvm, options.threads, tuning);
-        let made_of = (report.as_ref(), &origin);
-        let tell = partial::packing();
-        cuda = build::build(&model, &plans, &recipe.pipeline, made_of, &build, partial, &tell)?.cuda;
+        let (made_of, tell) = ((report.as_ref(), &origin), partial::packing());
+        cuda = build::build(&model, &plans, &recipe.pipeline, made_of, &how, partial, &tell)?.cuda;
+    } else if options.dry_run {
+        estimated = Some(estimate(Compilation {
+            model: &model,
+            plans: &plans,
+            calibrated: (runs != recipe.pipeline).then_some(&*recipe.pipeline),
+            calibration: &given,
+            build: &how,
+            passes: passes.iter().map(|line| line.seconds).sum(),
+        }));
     }
     if let (Some(report), Some(out)) = (&report, &options.html) {
         quantized::write_page(report, out)?;
@@ -66,12 +75,17 @@ pub fn compile(options: &Compile) -> Outcome {
     let made = Made {
         model: &model,
         recipe: &recipe,
+        weights,
         passes,
-        checkpoint_bytes: checkpoint.constant_bytes,
+        checkpoint_bytes: match weights {
+            Weights::Listed { bytes: Some(bytes), .. } => bytes,
+            _ => checkpoint.constant_bytes,
+        },
         parameters: checkpoint.parameters,
         sizes: plans.shown().map(|lowered| sizes(&lowered.plan)).unwrap_or_default(),
         cuda,
         report,
+        estimated,
         seconds: began.elapsed().as_secs_f64(),
     };
     if options.json { emit_json(&made.json(options)) } else { emit(&made.text(options)) }
@@ -94,13 +108,21 @@ fn checked(options: &Compile) -> Outcome<(Targets, (Chosen, bool), Tuning)> {
     Ok((targets, structure(&options.recipe)?, tuning))
 }
 
-/// The model, or with --shape one whose weights are unknown.
-fn imported(options: &Compile, scaled: bool) -> Outcome<Model> {
+/// The model, or with --shape one whose weights are unknown; for a dry run they need not be here.
+fn imported(options: &Compile, scaled: bool) -> Outcome<(Model, Weights)> {
     if let Some(shape) = &options.shape {
-        return Ok(import_named(shape, options.import.options(), scaled)?);
+        return Ok((import_named(shape, options.import.options(), scaled)?, Weights::Implied));
+    }
+    if options.dry_run {
+        return dry_run::imported(options);
     }
     let dir = options.model.as_deref().expect("only --print-recipe and --shape go without");
-    Ok(import_with(dir, options.import.options())?)
+    Ok((import_with(dir, options.import.options())?, Weights::Here))
+}
+
+/// The pipeline that runs: a dry run leaves out what looks at data, and has the same operations and types.
+fn runs(options: &Compile, recipe: &Chosen) -> Outcome<String> {
+    Ok(if options.dry_run { structure(&options.recipe)?.0.pipeline } else { recipe.pipeline.clone() })
 }
 
 /// The plans of the graph that passes left.
@@ -144,6 +166,7 @@ fn calibration_options(options: &Compile) -> CalibrationOptions {
 struct Made<'a> {
     model: &'a Model,
     recipe: &'a Chosen,
+    weights: Weights,
     /// What the passes did.
     passes: Vec<Line>,
     checkpoint_bytes: u64,
@@ -151,6 +174,7 @@ struct Made<'a> {
     sizes: Sizes,
     cuda: Option<CudaCode>,
     report: Option<Report>,
+    estimated: Option<Estimate>,
     seconds: f64,
 }
 
@@ -171,6 +195,9 @@ impl Made<'_> {
             "weightless": self.model.weightless,
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
+            "context": self.model.config.context,
+            "rope": self.model.config.rope.describe(),
+            "estimate": self.estimated.as_ref().map(dry_run::json),
             "cuda": self.cuda,
             "quantization": self.report.as_ref().map(quantized::json),
             "seconds": self.seconds,
@@ -178,23 +205,42 @@ impl Made<'_> {
     }
 
     fn text(&self, options: &Compile) -> String {
-        let context = self.model.config.context as u64;
+        let config = &self.model.config;
+        let context = config.context as u64;
         let verb = if options.dry_run { "would compile" } else { "compiled" };
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
-             KV cache  {} per token, {} for {context} positions\n{}{}",
-            self.model.config.name,
+             KV cache  {} per token, {} for {context} positions\n{}{}{}{}",
+            config.name,
             self.recipe.label,
             self.seconds,
             bytes(self.sizes.weights),
             bytes(self.checkpoint_bytes),
             self.sizes.weights as f64 * 8.0 / self.parameters as f64,
-            if self.model.weightless { ", left out: only their shapes are known" } else { "" },
+            self.left_out(),
             bytes(self.sizes.cache_per_token),
             bytes(self.sizes.cache_per_token * context),
+            if config.rope.is_stretched() {
+                format!("  rope      {}\n", config.rope.describe())
+            } else {
+                String::new()
+            },
+            self.estimated
+                .as_ref()
+                .map(|estimate| dry_run::text(estimate, config.context))
+                .unwrap_or_default(),
             self.cuda.as_ref().map(gpu_kernels::text).unwrap_or_default(),
             self.report.as_ref().map(quantized::text).unwrap_or_default(),
         )
+    }
+
+    /// What of the weights is not here, or not in the artifact.
+    fn left_out(&self) -> String {
+        match dry_run::said(self.weights).filter(|_| self.estimated.is_some()) {
+            Some(said) => format!("; {said}"),
+            None if self.model.weightless => ", left out: only their shapes are known".into(),
+            None => String::new(),
+        }
     }
 }

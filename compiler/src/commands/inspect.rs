@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use fireq::compile::CompileError;
-use fireq::import::{import_shape, import_with};
+use fireq::import::{Model, ModelConfig, import_shape, import_with};
 use fireq::source::{Source, classify};
 use fireq::summary::{Summary, summarize};
 use fireq::view::{State, dot, page};
@@ -19,9 +19,14 @@ use crate::failure::{Failure, Outcome};
 
 /// Prints the graph, the plan, or a summary.
 pub fn inspect(options: &Inspect) -> Outcome {
+    let mut config = None;
+    let mut of_model = |model: Model| {
+        config = Some(model.config);
+        model.graph
+    };
     let (kind, graph) = match classify(&options.input)? {
-        Source::ModelDir => ("model", import_with(&options.input, options.import.options())?.graph),
-        Source::Config => ("configuration", shape_of(options)?),
+        Source::ModelDir => ("model", of_model(import_with(&options.input, options.import.options())?)),
+        Source::Config => ("configuration", of_model(shape_of(options)?)),
         Source::Ir => ("text IR", read_ir(options)?),
         Source::Artifact if options.dot || options.html.is_some() => (
             "artifact",
@@ -54,9 +59,9 @@ pub fn inspect(options: &Inspect) -> Outcome {
     }
     let summary = summarize(graph);
     if options.json {
-        emit_json(&as_json(kind, &graph.name, &summary))
+        emit_json(&as_json(kind, &graph.name, &summary, config.as_ref()))
     } else {
-        emit(&as_text(kind, &graph.name, &summary))
+        emit(&as_text(kind, &graph.name, &summary, config.as_ref()))
     }
 }
 
@@ -91,9 +96,9 @@ impl Observer for Collect {
     }
 }
 
-fn shape_of(options: &Inspect) -> Outcome<Graph> {
+fn shape_of(options: &Inspect) -> Outcome<Model> {
     let dir = options.input.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    Ok(import_shape(dir, options.import.options())?.graph)
+    Ok(import_shape(dir, options.import.options())?)
 }
 
 fn read_ir(options: &Inspect) -> Outcome<Graph> {
@@ -104,7 +109,7 @@ fn read_ir(options: &Inspect) -> Outcome<Graph> {
     super::opt::parse(&text, &format!("`{path}`"))
 }
 
-fn as_json(kind: &str, name: &str, summary: &Summary) -> Value {
+fn as_json(kind: &str, name: &str, summary: &Summary, config: Option<&ModelConfig>) -> Value {
     json!({
         "kind": kind,
         "name": name,
@@ -115,13 +120,16 @@ fn as_json(kind: &str, name: &str, summary: &Summary) -> Value {
         "inputs": summary.inputs,
         "outputs": summary.outputs,
         "ops": summary.ops,
+        "architecture": config.map(|config| config.family.architecture),
+        "context": config.map(|config| config.context),
+        "rope": config.map(|config| config.rope.describe()),
     })
 }
 
-fn as_text(kind: &str, name: &str, summary: &Summary) -> String {
+fn as_text(kind: &str, name: &str, summary: &Summary, config: Option<&ModelConfig>) -> String {
     let ops: Vec<String> = summary.ops.iter().map(|(op, n)| format!("{op} {n}")).collect();
     format!(
-        "{kind} `{name}`\n  parameters  {} in {}\n  KV cache    {} per token in {} caches\n  inputs      {}\n  outputs     {}\n  operations  {}\n",
+        "{kind} `{name}`\n  parameters  {} in {}\n  KV cache    {} per token in {} caches\n  inputs      {}\n  outputs     {}\n  operations  {}\n{}",
         summary.parameters,
         bytes(summary.constant_bytes),
         bytes(summary.cache_bytes_per_token),
@@ -129,5 +137,11 @@ fn as_text(kind: &str, name: &str, summary: &Summary) -> String {
         summary.inputs.join(", "),
         summary.outputs.join(", "),
         ops.join(", "),
+        config.map(of_config).unwrap_or_default(),
     )
+}
+
+/// What of a configuration the graph shows as numbers only.
+fn of_config(config: &ModelConfig) -> String {
+    format!("  context     {} tokens\n  rope        {}\n", config.context, config.rope.describe())
 }

@@ -6,6 +6,7 @@ mod bisect;
 mod by_site;
 mod compile;
 mod doctor;
+mod dry_run;
 mod eval;
 mod export;
 mod gpu_kernels;

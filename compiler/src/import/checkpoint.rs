@@ -37,47 +37,111 @@ impl StoredTensor {
     pub fn data(&self) -> ConstData {
         ConstData::shared(self.file.clone(), self.range.clone())
     }
+
+    /// Some of its rows, as a tensor of their own in the same mapping.
+    ///
+    /// # Panics
+    ///
+    /// If there are no such rows.
+    pub fn rows(&self, rows: Range<usize>) -> Self {
+        let all = self.shape[0];
+        assert!(rows.start <= rows.end && rows.end <= all, "rows {rows:?} of {all}");
+        let row = self.range.len() / all;
+        let range = self.range.start + rows.start * row..self.range.start + rows.end * row;
+        let shape = [&[rows.len()], &self.shape[1..]].concat();
+        StoredTensor { dtype: self.dtype, shape, file: self.file.clone(), range }
+    }
 }
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
+/// Weights as PyTorch pickles them.
+const PICKLED: [&str; 2] = ["pytorch_model.bin.index.json", "pytorch_model.bin"];
+
 impl Checkpoint {
     /// Maps the tensors of `dir`: of `model.safetensors`, or of the shards its index names.
     pub fn open(dir: &Path) -> Result<Self, ImportError> {
-        let (single, index) = (dir.join(SINGLE), dir.join(INDEX));
-        if single.exists() {
+        if Self::is_single(dir) {
             let mut tensors = BTreeMap::new();
-            open_file(&single, &mut tensors)?;
+            open_file(&dir.join(SINGLE), &mut tensors)?;
             return Ok(Checkpoint { tensors });
         }
-        if index.exists() {
-            return open_sharded(dir, &index);
+        if let Some(index) = Index::read(dir)? {
+            return index.open(dir);
         }
+        let reason = match Self::other_format(dir) {
+            Some(name) => format!("the weights are in `{name}`, and neither in {SINGLE} nor in shards of it"),
+            None => format!("there is neither {SINGLE} nor {INDEX}"),
+        };
         let hint = "fireq reads safetensors; with only pytorch_model.bin, load the model in transformers and \
                     save it with save_pretrained(dir, safe_serialization=True)";
-        Err(ImportError::unsupported(dir, format!("there is neither {SINGLE} nor {INDEX}"), hint))
+        Err(ImportError::unsupported(dir, reason, hint))
+    }
+
+    /// Whether all tensors are in one file.
+    pub(super) fn is_single(dir: &Path) -> bool {
+        dir.join(SINGLE).exists()
+    }
+
+    /// A file that has weights in a format that is not read.
+    pub(super) fn other_format(dir: &Path) -> Option<&'static str> {
+        PICKLED.into_iter().find(|name| dir.join(name).exists())
     }
 }
 
+/// Which shard has which tensor. Every shard is a file of the model's directory.
 #[derive(Deserialize)]
-struct Index {
+pub(super) struct Index {
     weight_map: BTreeMap<String, String>,
+    #[serde(default)]
+    metadata: IndexMetadata,
+    #[serde(skip)]
+    path: PathBuf,
 }
 
-fn open_sharded(dir: &Path, path: &Path) -> Result<Checkpoint, ImportError> {
-    let index: Index = read_json(path)?;
-    let shards: BTreeSet<&str> = index.weight_map.values().map(String::as_str).collect();
-    let mut tensors = BTreeMap::new();
-    for shard in shards {
-        check_shard_name(path, shard)?;
-        open_file(&dir.join(shard), &mut tensors)?;
+#[derive(Default, Deserialize)]
+struct IndexMetadata {
+    total_size: Option<f64>,
+}
+
+impl Index {
+    /// The index of a directory, if it has one.
+    pub fn read(dir: &Path) -> Result<Option<Self>, ImportError> {
+        let path = dir.join(INDEX);
+        if !path.exists() {
+            return Ok(None);
+        }
+        let index = Index { path, ..read_json(&dir.join(INDEX))? };
+        index.shards().into_iter().try_for_each(|shard| check_shard_name(&index.path, shard))?;
+        Ok(Some(index))
     }
-    match index.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
-        None => Ok(Checkpoint { tensors }),
-        Some((name, shard)) => {
-            let reason = format!("tensor `{name}` is not in `{shard}`, where the index puts it");
-            Err(ImportError::unsupported(path, reason, "download the shards and their index again"))
+
+    /// The shards, each once.
+    pub fn shards(&self) -> BTreeSet<&str> {
+        self.weight_map.values().map(String::as_str).collect()
+    }
+
+    /// The tensors.
+    pub fn names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.weight_map.keys().map(String::as_str)
+    }
+
+    /// Bytes of all tensors.
+    pub fn total_size(&self) -> Option<u64> {
+        self.metadata.total_size.filter(|bytes| *bytes > 0.0).map(|bytes| bytes as u64)
+    }
+
+    fn open(&self, dir: &Path) -> Result<Checkpoint, ImportError> {
+        let mut tensors = BTreeMap::new();
+        self.shards().into_iter().try_for_each(|shard| open_file(&dir.join(shard), &mut tensors))?;
+        match self.weight_map.iter().find(|(name, _)| !tensors.contains_key(*name)) {
+            None => Ok(Checkpoint { tensors }),
+            Some((name, shard)) => {
+                let reason = format!("tensor `{name}` is not in `{shard}`, where the index puts it");
+                let hint = "download the shards and their index again";
+                Err(ImportError::unsupported(&self.path, reason, hint))
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::keys::{Keys, check};
-use super::{ImportError, Packing, Rope};
+use super::{Family, ImportError, Packing, Rope};
 use crate::bounded;
 
 /// Sizes and switches of a model, checked: sizes are positive and bounded, so that products of two fit `usize`.
@@ -15,8 +15,8 @@ use crate::bounded;
 pub struct ModelConfig {
     /// Name of the directory.
     pub name: String,
-    /// The family.
-    pub architecture: Architecture,
+    /// The family, which says where it differs from Llama.
+    pub family: &'static Family,
     /// Tokens in the vocabulary.
     pub vocab: usize,
     /// Width of the residual stream.
@@ -31,7 +31,8 @@ pub struct ModelConfig {
     pub kv_heads: usize,
     /// Channels of a head, even.
     pub head_dim: usize,
-    /// Most positions a sequence can have. A sliding window caps it: within the window nothing slides.
+    /// Most positions a sequence can have, as asked for at import or as trained for. A sliding window caps it: within the window nothing
+    /// slides.
     pub context: usize,
     /// Epsilon of every RMS norm.
     pub rms_eps: f32,
@@ -41,8 +42,6 @@ pub struct ModelConfig {
     pub tied: bool,
     /// Which linears have biases.
     pub biases: Biases,
-    /// True when queries and keys are normalized per head before rope.
-    pub qk_norm: bool,
     /// The token that starts a text.
     pub bos: Option<u32>,
     /// Tokens that end a text.
@@ -62,19 +61,6 @@ pub struct Biases {
     pub mlp: bool,
 }
 
-/// The families that are imported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Architecture {
-    /// `LlamaForCausalLM`.
-    Llama,
-    /// `MistralForCausalLM`.
-    Mistral,
-    /// `Qwen2ForCausalLM`.
-    Qwen2,
-    /// `Qwen3ForCausalLM`.
-    Qwen3,
-}
-
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct RawGeneration {
@@ -85,12 +71,17 @@ struct RawGeneration {
 impl ModelConfig {
     /// Reads `config.json` of `dir`, and the token ids of `generation_config.json` where there is one.
     pub fn read(dir: &Path) -> Result<Self, ImportError> {
+        Self::read_for(dir, None)
+    }
+
+    /// As [`ModelConfig::read`], for sequences of up to `context` tokens instead of as many as the model was trained for.
+    pub fn read_for(dir: &Path, context: Option<usize>) -> Result<Self, ImportError> {
         let path = dir.join("config.json");
         let raw: Keys = read_json(&path)?;
         let generation_path = dir.join("generation_config.json");
         let generation =
             if generation_path.exists() { read_json(&generation_path)? } else { RawGeneration::default() };
-        let mut config = check(&path, &raw)?;
+        let mut config = check(&path, &raw, context)?;
         config.name = directory_name(dir);
         if config.packing.is_none() {
             config.packing = Packing::beside(dir)?;
@@ -101,9 +92,9 @@ impl ModelConfig {
     }
 
     /// The configuration that a text is, named after its file (a `config.json` after its directory), with the token ids that it gives.
-    pub fn parse(path: &Path, text: &[u8]) -> Result<Self, ImportError> {
+    pub fn parse(path: &Path, text: &[u8], context: Option<usize>) -> Result<Self, ImportError> {
         let raw: Keys = parse_json(path, text)?;
-        let mut config = check(path, &raw)?;
+        let mut config = check(path, &raw, context)?;
         config.name = match path.file_stem() {
             Some(name) if name != "config" => name.to_string_lossy().into_owned(),
             _ => directory_name(path.parent().unwrap_or(Path::new("."))),
@@ -111,6 +102,11 @@ impl ModelConfig {
         config.bos = ids(raw.bos_token_id.as_ref()).first().copied();
         config.eos = ids(raw.eos_token_id.as_ref());
         Ok(config)
+    }
+
+    /// What products of queries and keys are multiplied by: 1/√`head_dim`, and the square of rope's attention factor.
+    pub fn attention_scale(&self) -> f32 {
+        (self.rope.score_factor() / (self.head_dim as f64).sqrt()) as f32
     }
 
     /// Rows of the query projection.

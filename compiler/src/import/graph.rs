@@ -70,7 +70,7 @@ impl Decoder<'_> {
         let mut q = self.linear(&name("q_proj"), x, qkv_bias)?;
         let mut k = self.linear(&name("k_proj"), x, qkv_bias)?;
         let v = self.linear(&name("v_proj"), x, qkv_bias)?;
-        if self.config.qk_norm {
+        if self.config.family.qk_norm {
             q = self.norm(&name("q_norm.weight"), q)?;
             k = self.norm(&name("k_norm.weight"), k)?;
         }
@@ -78,7 +78,7 @@ impl Decoder<'_> {
         let k = self.turned(&format!("scale.k.{layer}"), k, table)?;
         let k = self.append(&format!("k.{layer}"), k)?;
         let v = self.append(&format!("v.{layer}"), v)?;
-        let scale = (1.0 / (self.config.head_dim as f64).sqrt()) as f32;
+        let scale = self.config.attention_scale();
         let (heads, kv_heads) = (self.config.heads, self.config.kv_heads);
         self.graph.add(Op::Attention { heads, kv_heads, scale, p: DType::F32 }, &[q, k, v])
     }

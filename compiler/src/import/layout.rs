@@ -1,11 +1,11 @@
 //! The tensors that a model consists of, and the check that a checkpoint has exactly these.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use safetensors::Dtype;
 
 use super::graph::Tensors;
-use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
+use super::{Checkpoint, ImportError, ModelConfig, StoredTensor, packed};
 
 /// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others; but for those that are
 /// `packed`, which were taken out of it.
@@ -14,16 +14,20 @@ pub(super) fn check(
     checkpoint: &Checkpoint,
     packed: &Tensors,
 ) -> Result<(), ImportError> {
-    let mut expected = layout(config);
-    expected.retain(|name, _| !packed.contains_key(name));
     let stored = &checkpoint.tensors;
+    check_names(config, stored.keys().chain(packed.keys()).map(String::as_str))?;
+    let others = stored_layout(config).into_iter().filter(|(name, _)| !packed.contains_key(name));
+    others.into_iter().try_for_each(|(name, shape)| check_tensor(&name, &shape, &stored[&name]))
+}
+
+/// Checks that these are the names of every tensor of the model, and of no others.
+pub(super) fn check_names<'a>(
+    config: &ModelConfig,
+    stored: impl Iterator<Item = &'a str> + Clone,
+) -> Result<(), ImportError> {
+    let (expected, names) = (stored_layout(config), stored.clone().collect::<BTreeSet<_>>());
     let missing: Vec<&str> =
-        expected.keys().filter(|name| !stored.contains_key(*name)).map(String::as_str).collect();
-    let extra: Vec<&str> = stored
-        .keys()
-        .filter(|name| !expected.contains_key(*name) && !is_ignored(config, name))
-        .map(String::as_str)
-        .collect();
+        expected.keys().map(String::as_str).filter(|name| !names.contains(name)).collect();
     if !missing.is_empty() {
         let hint = match missing[0] {
             OUTPUT => {
@@ -33,15 +37,59 @@ pub(super) fn check(
         };
         return Err(ImportError::tensors(format!("the checkpoint lacks {}", listed(&missing)), hint));
     }
+    let extra: Vec<&str> =
+        stored.filter(|name| !expected.contains_key(*name) && !is_ignored(config, name)).collect();
     if !extra.is_empty() {
         let hint =
             "config.json does not describe these weights: compiling without them would give wrong text";
         return Err(ImportError::tensors(format!("the checkpoint has unknown {}", listed(&extra)), hint));
     }
-    expected.iter().try_for_each(|(name, shape)| check_tensor(name, shape, &stored[name]))
+    Ok(())
 }
 
-/// Name and shape of every tensor of a model, known from its configuration alone.
+/// Name and shape of every tensor that a checkpoint has: those of [`layout`], some of them as rows of one.
+pub fn stored_layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
+    let mut all = layout(config);
+    for (whole, parts) in fused(config) {
+        let shapes: Vec<Vec<usize>> =
+            parts.iter().map(|part| all.remove(part).expect("a tensor of the layout")).collect();
+        let rows = shapes.iter().map(|shape| shape[0]).sum();
+        all.insert(whole, [&[rows], &shapes[0][1..]].concat());
+    }
+    all
+}
+
+/// The tensors of the layout, of a checkpoint and its packed weights that were checked: rows of fused ones become tensors of
+/// their own.
+pub(super) fn split(config: &ModelConfig, checkpoint: &mut Checkpoint, packed: &mut Tensors) {
+    let (shapes, stored) = (layout(config), &mut checkpoint.tensors);
+    for (whole, parts) in fused(config) {
+        let (numbers, codes) = (stored.remove(&whole), packed.remove(&whole));
+        let mut from = 0;
+        for part in parts {
+            let rows = from..from + shapes[&part][0];
+            from = rows.end;
+            stored.extend(numbers.as_ref().map(|whole| (part.clone(), whole.rows(rows.clone()))));
+            packed.extend(codes.as_ref().and_then(|whole| Some((part, packed::rows(whole, rows)?))));
+        }
+    }
+}
+
+/// Each tensor that is stored for several, and the names of these from its first row to its last.
+fn fused(config: &ModelConfig) -> Vec<(String, Vec<String>)> {
+    let weights: [(&str, &[&str]); 2] = [
+        ("self_attn.qkv_proj", &["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"]),
+        ("mlp.gate_up_proj", &["mlp.gate_proj", "mlp.up_proj"]),
+    ];
+    let layers = if config.family.fused { config.layers } else { 0 };
+    let of_layer = |layer: usize| {
+        let name = move |linear: &str| format!("model.layers.{layer}.{linear}.weight");
+        weights.map(|(whole, parts)| (name(whole), parts.iter().map(|part| name(part)).collect()))
+    };
+    (0..layers).flat_map(of_layer).collect()
+}
+
+/// Name and shape of every tensor of the graph, known from its configuration alone.
 pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
     let mut all = BTreeMap::from([
         (EMBEDDING.to_string(), vec![config.vocab, config.hidden]),
@@ -61,7 +109,7 @@ pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
                 all.insert(block(&format!("{name}.bias")), vec![rows]);
             }
         }
-        if config.qk_norm {
+        if config.family.qk_norm {
             all.insert(block("self_attn.q_norm.weight"), vec![config.head_dim]);
             all.insert(block("self_attn.k_norm.weight"), vec![config.head_dim]);
         }
@@ -72,6 +120,11 @@ pub fn layout(config: &ModelConfig) -> BTreeMap<String, Vec<usize>> {
 pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
 pub(super) const NORM: &str = "model.norm.weight";
 pub(crate) const OUTPUT: &str = "lm_head.weight";
+
+/// Rows and columns of each linear of a block: query, key, value and output, then gate, up and down.
+pub(crate) fn block_linears(config: &ModelConfig) -> [[usize; 2]; 7] {
+    linears(config).map(|(_, rows, cols, _)| [rows, cols])
+}
 
 /// Name, rows, columns and bias of each linear of a block.
 fn linears(config: &ModelConfig) -> [(&'static str, usize, usize, bool); 7] {

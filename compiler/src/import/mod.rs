@@ -6,11 +6,14 @@
 mod checkpoint;
 mod config;
 mod error;
+mod families;
 mod graph;
 mod keys;
 mod layout;
+mod listed;
 mod packed;
 mod rope;
+mod rope_keys;
 
 use std::path::{Path, PathBuf};
 
@@ -19,10 +22,12 @@ use safetensors::Dtype;
 
 pub(crate) use checkpoint::stored;
 pub use checkpoint::{Checkpoint, StoredTensor};
-pub use config::{Architecture, Biases, ModelConfig};
+pub use config::{Biases, ModelConfig};
 pub use error::ImportError;
-pub use layout::layout;
-pub(crate) use layout::{EMBEDDING, OUTPUT};
+pub use families::{FAMILIES, Family};
+pub(crate) use layout::{EMBEDDING, OUTPUT, block_linears};
+pub use layout::{layout, stored_layout};
+pub use listed::{Weights, import_listed};
 pub use packed::{Packed, Packing};
 pub use rope::{Rope, RopeScaling};
 
@@ -47,25 +52,29 @@ pub struct ImportOptions {
     /// The dtype that rope frequencies are rounded to. Transformers keeps them in f32 when it loads a checkpoint; a
     /// model that was cast as a whole (`model.to(torch.bfloat16)`) computes with rounded ones.
     pub rope: DType,
+    /// Most tokens that a sequence will have; without it as many as the model was trained for. It is what caches have positions for,
+    /// and chooses among the frequencies of rope types that have several ([`RopeScaling`]).
+    pub context: Option<usize>,
 }
 
 impl Default for ImportOptions {
     fn default() -> Self {
-        ImportOptions { rope: DType::F32 }
+        ImportOptions { rope: DType::F32, context: None }
     }
 }
 
-/// Imports the Llama, Mistral, Qwen2 or Qwen3 model in `dir`, as transformers loads it.
+/// Imports the model in `dir`, of one of the [`FAMILIES`], as transformers loads it.
 pub fn import(dir: &Path) -> Result<Model, ImportError> {
     import_with(dir, ImportOptions::default())
 }
 
 /// Imports a model with choices that its configuration does not record.
 pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    let config = ModelConfig::read(dir)?;
+    let config = ModelConfig::read_for(dir, options.context)?;
     let mut checkpoint = Checkpoint::open(dir)?;
     let (mut weights, packed) = packed::take(&config, &mut checkpoint)?;
     layout::check(&config, &checkpoint, &weights)?;
+    layout::split(&config, &mut checkpoint, &mut weights);
     let tensors = checkpoint.tensors.iter().map(|(name, stored)| {
         (name.clone(), (Type::plain(dtype(stored.dtype), shape(&stored.shape)), stored.data()))
     });
@@ -77,7 +86,7 @@ pub fn import_with(dir: &Path, options: ImportOptions) -> Result<Model, ImportEr
 /// The graph that the configuration in `dir` describes, with bf16 weights whose data is left out: shapes, without a
 /// checkpoint.
 pub fn import_shape(dir: &Path, options: ImportOptions) -> Result<Model, ImportError> {
-    shape_of(ModelConfig::read(dir)?, dir, options, false)
+    shape_of(ModelConfig::read_for(dir, options.context)?, dir, options, DType::BF16, false)
 }
 
 /// As [`import_shape`], of a configuration's text, which was read from `path` or goes by that name. Queries and keys that are
@@ -89,22 +98,24 @@ pub fn import_config(
     scaled: bool,
 ) -> Result<Model, ImportError> {
     let dir = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    shape_of(ModelConfig::parse(path, text)?, dir, options, scaled)
+    shape_of(ModelConfig::parse(path, text, options.context)?, dir, options, DType::BF16, scaled)
 }
 
 /// The graph that a configuration describes, as [`import_shape`] has it.
 pub(crate) fn without_data(config: &ModelConfig) -> Result<Graph, ImportError> {
-    Ok(shape_of(config.clone(), Path::new(""), ImportOptions::default(), false)?.graph)
+    Ok(shape_of(config.clone(), Path::new(""), ImportOptions::default(), DType::BF16, false)?.graph)
 }
 
-fn shape_of(
+/// The graph of a configuration, with weights of this dtype whose data is left out.
+pub(crate) fn shape_of(
     config: ModelConfig,
     dir: &Path,
     options: ImportOptions,
+    weights: DType,
     scaled: bool,
 ) -> Result<Model, ImportError> {
     let elided = |(name, dims): (String, Vec<usize>)| {
-        (name, (Type::plain(DType::BF16, shape(&dims)), ConstData::Elided { hash: None }))
+        (name, (Type::plain(weights, shape(&dims)), ConstData::Elided { hash: None }))
     };
     let tensors = layout(&config).into_iter().map(elided).collect();
     let graph = graph::build(&config, &tensors, options.rope, scaled)?;

@@ -1,5 +1,7 @@
 //! A driver whose GPU is the simulator, for programs that a test starts.
 
+#![allow(dead_code, reason = "each test file uses its own part")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

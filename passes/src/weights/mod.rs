@@ -45,7 +45,7 @@ use rows::{ROWS, Rows, Tally};
 use window::Window;
 
 /// The most channels that compensate each other: 64 MiB of Hessian hold them, and more repair little more.
-pub(crate) const WINDOW: usize = 4096;
+pub const WINDOW: usize = 4096;
 
 /// What was chosen for a weight, and what it costs.
 #[derive(Clone, Debug, PartialEq)]

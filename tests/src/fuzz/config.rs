@@ -15,7 +15,7 @@ const LAYERS: usize = 3;
 pub fn config(bytes: &[u8]) {
     let [config, generation] = files(bytes);
     let path = Path::new("folder/config.json");
-    let parsed = match ModelConfig::parse(path, config) {
+    let parsed = match ModelConfig::parse(path, config, None) {
         Ok(parsed) => parsed,
         Err(error) => return show(&error),
     };
@@ -26,8 +26,8 @@ pub fn config(bytes: &[u8]) {
         let elements = shape.iter().try_fold(1usize, |product, n| product.checked_mul(*n));
         assert!(elements.is_some_and(|n| n > 0), "{shape:?}");
     }
-    for (scaled, rope) in [(false, DType::F32), (true, DType::BF16)] {
-        match import_config(path, config, ImportOptions { rope }, scaled) {
+    for (scaled, rope, context) in [(false, DType::F32, None), (true, DType::BF16, Some(64))] {
+        match import_config(path, config, ImportOptions { rope, context }, scaled) {
             Ok(model) => verify(&model.graph).expect("what is imported is valid"),
             Err(error) => show(&error),
         }

@@ -1,5 +1,6 @@
 //! What an earlier quantization left: a block, and the streams behind it.
 
+use fireq::build::Origin;
 use fireq::calibrate::Folder;
 use fireq_ir::verify::verify;
 use fireq_passes::{Journal, Resumed};

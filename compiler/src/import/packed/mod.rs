@@ -10,17 +10,20 @@
 //! | `scheme`, `compressed` | what `quantization_config` says, checked |
 //! | `take` | the tensors of a packed weight, checked, by method |
 //! | `decode`, `layout` | rows of codes, zero points and scales in the orders of the formats, and what they stand for |
+//! | `part` | rows of a weight that is stored for several |
 //! | `fp8` | the same for FP8 |
 
 mod compressed;
 mod decode;
 mod fp8;
 mod layout;
+mod part;
 mod scheme;
 mod take;
 
 use std::collections::BTreeMap;
 
+pub(super) use part::rows;
 pub use scheme::Packing;
 pub(super) use take::take;
 

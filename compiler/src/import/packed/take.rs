@@ -7,7 +7,7 @@ use fireq_ir::{ConstData, DType, Shape, Type};
 use safetensors::Dtype;
 
 use super::super::graph::Tensors;
-use super::super::layout::layout;
+use super::super::layout::stored_layout;
 use super::super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
 use super::Packed;
 use super::decode::{Groups, Integers};
@@ -22,7 +22,7 @@ pub(in super::super) fn take(
     checkpoint: &mut Checkpoint,
 ) -> Result<(Tensors, Option<Packed>), ImportError> {
     let Some(packing) = &config.packing else { return unannounced(checkpoint) };
-    let expected = layout(config);
+    let expected = stored_layout(config);
     let (mut weights, mut packed) =
         (Tensors::new(), Packed { method: packing.to_string(), ..Packed::default() });
     for (name, shape) in
