@@ -57,6 +57,8 @@ pub use pipeline::{pipeline, pipeline_with};
 pub use random::tokens;
 pub use recipe::{BuiltIn, RECIPES, Recipe};
 pub use scales::scale_rules;
+pub use smooth::COMPARED;
+pub use smooth::sample::ROWS as COMPARED_ROWS;
 pub use table::{OptionInfo, PASSES, PassInfo};
 pub use weights::WINDOW as COMPENSATED;
 

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use fireq_ir::{DType, Graph};
 use fireq_passes::random::Tensors;
-use fireq_passes::{COMPENSATED, Calibration, Prepared, RunError, Runner, pipeline_with};
+use fireq_passes::{
+    COMPARED, COMPARED_ROWS, COMPENSATED, Calibration, Prepared, RunError, Runner, pipeline_with,
+};
 
 use super::{Compilation, Sum, sample};
 use crate::calibrate::{runner, sequences};
@@ -40,8 +42,11 @@ impl Calibrated {
     }
 }
 
-/// Sequences of a sample.
-const SEQUENCES: usize = 2;
+/// Sequences of a sample: more than candidates are compared on, so that those runs are told from those on all data.
+const SEQUENCES: usize = COMPARED + 1;
+
+/// Their tokens at most.
+const SEQUENCE: usize = 128;
 
 /// Channels of the larger sample at most; the other has half.
 const WIDEST: usize = 512;
@@ -49,7 +54,7 @@ const WIDEST: usize = 512;
 pub(super) fn measure(of: &Compilation<'_>, pipeline: &str) -> Calibrated {
     let config = &of.model.config;
     let width = config.hidden.min(WIDEST);
-    let sequence = of.calibration.sequence.min(config.context).max(2);
+    let sequence = of.calibration.sequence.min(config.context).clamp(2, SEQUENCE);
     let samples = [width / 2, width].map(|width| narrow(config, width.max(1), sequence));
     let runs: Result<Vec<Times>, String> =
         samples.iter().map(|config| run(config, pipeline, sequence, of.calibration.threads)).collect();
@@ -78,10 +83,11 @@ fn narrow(config: &ModelConfig, hidden: usize, sequence: usize) -> ModelConfig {
 }
 
 /// Seconds of a run.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 struct Times {
     code: f64,
-    runs: f64,
+    /// Of runs on all data, and of those on a few sequences.
+    runs: [f64; 2],
     rest: f64,
 }
 
@@ -90,67 +96,96 @@ fn run(config: &ModelConfig, pipeline: &str, sequence: usize, threads: usize) ->
     let mut graph = model.map_err(|e| e.to_string())?.graph;
     sample::fill(&mut graph).ok_or("no random weights")?;
     let ids: Vec<u32> = (0..(SEQUENCES * sequence) as u32).map(|n| n * 37 % config.vocab as u32).collect();
-    let timed = Timed { inner: runner(threads), times: Arc::default() };
-    let times = timed.times.clone();
-    let calibration =
-        Calibration::new(Arc::new(timed), move || Ok(sequences(None, &ids, SEQUENCES, sequence)));
-    let pipeline = pipeline_with(pipeline, &Arc::new(calibration)).map_err(|e| e.to_string())?;
+    let timed = Timed { inner: runner(threads), graphs: Arc::default() };
+    let graphs = timed.graphs.clone();
+    let load = move || Ok(sequences(None, &ids, SEQUENCES, sequence));
+    let pipeline = pipeline_with(pipeline, &Arc::new(Calibration::new(Arc::new(timed), load)));
     let began = Instant::now();
-    pipeline.run(&mut graph).map_err(|e| e.to_string())?;
+    pipeline.map_err(|e| e.to_string())?.run(&mut graph).map_err(|e| e.to_string())?;
     let total = began.elapsed().as_secs_f64();
-    let times = *times.lock().unwrap_or_else(PoisonError::into_inner);
-    Ok(Times { rest: (total - times.code - times.runs).max(0.0), ..times })
+    let graphs = graphs.lock().unwrap_or_else(PoisonError::into_inner);
+    let sum = |of: &dyn Fn(&Ran) -> f64| graphs.iter().map(of).sum::<f64>();
+    let code = sum(&|ran| ran.prepared);
+    let [all, few] = [true, false]
+        .map(|all| sum(&|ran| if (ran.sequences >= SEQUENCES) == all { ran.seconds } else { 0.0 }));
+    Ok(Times { code, runs: [all, few], rest: (total - code - all - few).max(0.0) })
+}
+
+/// A graph that was prepared and run.
+struct Ran {
+    /// Seconds to prepare it.
+    prepared: f64,
+    /// How often it ran.
+    sequences: usize,
+    /// Seconds of all runs.
+    seconds: f64,
 }
 
 /// A runner that keeps the time.
 struct Timed {
     inner: Arc<dyn Runner>,
-    times: Arc<Mutex<Times>>,
+    graphs: Arc<Mutex<Vec<Ran>>>,
 }
 
 impl Runner for Timed {
     fn prepare<'a>(&self, graph: &'a Graph, tokens: usize) -> Result<Prepared<'a>, RunError> {
-        let (began, times) = (Instant::now(), self.times.clone());
+        let (began, graphs) = (Instant::now(), self.graphs.clone());
         let mut run = self.inner.prepare(graph, tokens)?;
-        times.lock().unwrap_or_else(PoisonError::into_inner).code += began.elapsed().as_secs_f64();
+        let prepared = began.elapsed().as_secs_f64();
+        let at = {
+            let mut graphs = graphs.lock().unwrap_or_else(PoisonError::into_inner);
+            graphs.push(Ran { prepared, sequences: 0, seconds: 0.0 });
+            graphs.len() - 1
+        };
         Ok(Box::new(move |inputs: &Tensors| {
             let began = Instant::now();
             let found = run(inputs);
-            times.lock().unwrap_or_else(PoisonError::into_inner).runs += began.elapsed().as_secs_f64();
+            let ran = &mut graphs.lock().unwrap_or_else(PoisonError::into_inner)[at];
+            ran.sequences += 1;
+            ran.seconds += began.elapsed().as_secs_f64();
             found
         }))
     }
 }
 
-fn scaled(of: &Compilation<'_>, samples: &[ModelConfig; 2], times: &[Times], sequence: usize) -> Calibrated {
+fn scaled(of: &Compilation<'_>, samples: &[ModelConfig; 2], times: &[Times], sampled: usize) -> Calibrated {
     let config = &of.model.config;
+    let sequence = of.calibration.sequence.min(config.context).max(2);
     let tokens = of.calibration.tokens.next_multiple_of(sequence);
-    let sampled = SEQUENCES * sequence;
-    let runs =
-        times[1].runs * operations(config, tokens, sequence) / operations(&samples[1], sampled, sequence);
-    let small = [0, 1].map(|n| (numbers(&samples[n]), compensated(&samples[n], sampled), times[n].rest));
+    let few = COMPARED.min(tokens / sequence) * sequence;
+    let all = operations(config, usize::MAX, tokens, sequence)
+        / operations(&samples[1], usize::MAX, SEQUENCES * sampled, sampled);
+    let compared = operations(config, COMPARED_ROWS, few, sequence)
+        / operations(&samples[1], COMPARED_ROWS, COMPARED * sampled, sampled);
+    let small = [0, 1].map(|n| {
+        (numbers(&samples[n], usize::MAX), compensated(&samples[n], SEQUENCES * sampled), times[n].rest)
+    });
     let [each, grown] = solve(small);
     Calibrated {
-        runs,
+        runs: times[1].runs[0] * all + times[1].runs[1] * compared,
         code: times[1].code,
-        codes: each * numbers(config) + grown * compensated(config, tokens),
+        codes: each * numbers(config, usize::MAX) + grown * compensated(config, tokens),
         basis: format!(
-            "one layer of {} and of {} channels on {sampled} tokens, measured in this run, for {} layers of {} on {tokens}",
-            samples[0].hidden, samples[1].hidden, config.layers, config.hidden
+            "one layer of {} and of {} channels on {} tokens, measured in this run, for {} layers of {} on {tokens}",
+            samples[0].hidden,
+            samples[1].hidden,
+            SEQUENCES * sampled,
+            config.layers,
+            config.hidden
         ),
         failed: None,
     }
 }
 
-/// Operations of products and of causal attention.
-fn operations(config: &ModelConfig, tokens: usize, sequence: usize) -> f64 {
+/// Operations of products, each of so many rows of its weight at most, and of causal attention.
+fn operations(config: &ModelConfig, most: usize, tokens: usize, sequence: usize) -> f64 {
     let attention = (config.layers * 2 * sequence * config.q_width()) as f64;
-    tokens as f64 * (2.0 * numbers(config) + attention)
+    tokens as f64 * (2.0 * numbers(config, most) + attention)
 }
 
-/// Numbers in weights of blocks.
-fn numbers(config: &ModelConfig) -> f64 {
-    let block: f64 = block_linears(config).iter().map(|[rows, cols]| (rows * cols) as f64).sum();
+/// Numbers in weights of blocks, in so many rows of each at most.
+fn numbers(config: &ModelConfig, most: usize) -> f64 {
+    let block: f64 = block_linears(config).iter().map(|[rows, cols]| (rows.min(&most) * cols) as f64).sum();
     block * config.layers as f64
 }
 

@@ -15,7 +15,7 @@ pub(super) fn compiling(of: &Compilation<'_>, calibrated: bool) -> Sum {
     let mut sum = Sum::default();
     match peak() {
         Some(bytes) => {
-            sum.add("program, graph and code", bytes as f64, "measured: the most that this run had")
+            sum.add("program, graph and code", bytes as f64, "measured: the most that this run had");
         }
         None => sum.without.push("program, graph and code, which this system does not count".into()),
     }

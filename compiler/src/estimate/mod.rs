@@ -78,11 +78,12 @@ pub struct Estimate {
 pub fn estimate(of: Compilation<'_>) -> Estimate {
     let code = code::measure(&of);
     let calibrated = of.calibrated.map(|pipeline| calibrated::measure(&of, pipeline));
-    let seconds = seconds(&of, &code, calibrated.as_ref());
+    // Samples of weights leave pages in memory that compiling gives back.
+    let compile_memory = memory::compiling(&of, calibrated.is_some());
     let artifact = artifact(&of, &code);
     Estimate {
-        seconds,
-        compile_memory: memory::compiling(&of, calibrated.is_some()),
+        seconds: seconds(&of, &code, calibrated.as_ref()),
+        compile_memory,
         compile_disk: memory::disk(&of, &artifact),
         artifact,
         run_memory: memory::running(&of),
@@ -99,10 +100,8 @@ impl Sum {
 fn seconds(of: &Compilation<'_>, code: &code::Code, calibrated: Option<&calibrated::Calibrated>) -> Sum {
     let mut sum = Sum::default();
     sum.add("passes", of.passes, "measured: this run's");
-    match calibrated {
-        Some(calibrated) => calibrated.add_to(&mut sum),
-        None if of.calibrated.is_some() => unreachable!("it was measured"),
-        None => {}
+    if let Some(calibrated) = calibrated {
+        calibrated.add_to(&mut sum);
     }
     let weights = weights::measure(of);
     let threads = of.build.threads.max(1) as f64;

@@ -51,7 +51,9 @@ pub(super) fn fill(graph: &mut Graph) -> Option<()> {
         let mut numbers = random(ty.shape.elements()?, name.len() as u64);
         if ty.shape.0.len() == 1 {
             // Norms are near 1.
-            numbers.iter_mut().for_each(|x| *x = 1.0 + 16.0 * *x);
+            for x in &mut numbers {
+                *x = 1.0 + 16.0 * *x;
+            }
         }
         graph.constants.insert(name, ConstData::from_numbers(ty.dtype, &numbers)?);
     }

@@ -43,6 +43,7 @@ impl StoredTensor {
     /// # Panics
     ///
     /// If there are no such rows.
+    #[must_use]
     pub fn rows(&self, rows: Range<usize>) -> Self {
         let all = self.shape[0];
         assert!(rows.start <= rows.end && rows.end <= all, "rows {rows:?} of {all}");
@@ -56,7 +57,7 @@ impl StoredTensor {
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
 
-/// Weights as PyTorch pickles them.
+/// Weights as `torch.save` pickles them.
 const PICKLED: [&str; 2] = ["pytorch_model.bin.index.json", "pytorch_model.bin"];
 
 impl Checkpoint {

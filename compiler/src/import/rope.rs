@@ -41,7 +41,7 @@ pub enum RopeScaling {
         context: f64,
     },
     /// Channels that turn seldom within the first training's context by a factor, those that turn often not at all, those between by
-    /// a mixture (YaRN).
+    /// a mixture (`yarn`).
     Yarn {
         /// The factor.
         factor: f64,

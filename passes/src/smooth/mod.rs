@@ -18,7 +18,7 @@ use crate::piece::Piece;
 const WORTH: f64 = 0.03;
 
 /// Sequences that candidates are compared on.
-pub(crate) const COMPARED: usize = 4;
+pub const COMPARED: usize = 4;
 
 /// A piece of a graph on calibration data: what candidates are tried on.
 pub(crate) struct Bench {

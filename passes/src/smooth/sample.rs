@@ -6,7 +6,7 @@ use fireq_ir::interp::eval_constant;
 use fireq_ir::{ConstData, DType, Graph, Op, PassError, Shape, Type, ValueId};
 
 /// The most output channels that are looked at.
-const ROWS: usize = 512;
+pub const ROWS: usize = 512;
 
 /// A constant with evenly spaced rows of a weight: all of a small one.
 pub(crate) fn sample(graph: &Graph, weight: ValueId) -> Result<(Type, ConstData), PassError> {
