@@ -6,7 +6,7 @@ use std::time::Instant;
 use fireq::build::{self, Origin, Plans, Targets};
 use fireq::calibrate::{CalibrationOptions, calibration};
 use fireq::compile::{CompileError, Sizes, facts, sizes};
-use fireq::estimate::{Compilation, Estimate, estimate};
+use fireq::estimate::{Compilation, Estimate, estimate, stand_in};
 use fireq::import::{Model, Weights, import_with};
 use fireq::report::Report;
 use fireq::shapes::import_named;
@@ -39,6 +39,9 @@ pub fn compile(options: &Compile) -> Outcome {
     set_threads(options.threads)?;
     let partial = partial::open(options)?;
     let (mut model, weights) = imported(options, scaled)?;
+    if options.dry_run {
+        stand_in(&mut model.graph);
+    }
     let (runs, given) = (runs(options, &recipe)?, calibration_options(options));
     let origin = partial.as_ref().map(|_| partial::origin(options.import, &model, &recipe.pipeline, &given));
     let origin = origin.transpose()?.unwrap_or_default();

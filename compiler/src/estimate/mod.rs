@@ -9,6 +9,8 @@ mod memory;
 mod sample;
 mod weights;
 
+pub use sample::stand_in;
+
 use std::path::Path;
 
 use fireq_ir::plan::{Lowered, print_plan};

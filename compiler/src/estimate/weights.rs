@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use fireq_ir::expression::is_constant;
 use fireq_ir::plan::{Buffer, Place, pack_rows, pieces};
-use fireq_ir::{Graph, Op, ValueId};
+use fireq_ir::{ConstData, Graph, Op, ValueId};
 
-use super::{Compilation, sample};
+use super::Compilation;
 
 /// What was measured.
 #[derive(Default)]
@@ -107,13 +107,7 @@ fn all<'a>(of: &Compilation<'a>) -> impl Iterator<Item = Weight<'a>> {
 /// Numbers that a thread packs in a second while the others do, too, and how many were packed to know it.
 fn rate(weight: &Weight<'_>, of: &Compilation<'_>) -> Option<(f64, u64)> {
     let pieces = pieces(weight.graph, weight.value, weight.buffer.storage);
-    let threads = of.build.threads.max(1);
-    if !of.model.weightless {
-        return together((weight.graph, weight.value), weight.buffer, &pieces, threads);
-    }
-    let rows = pieces.get(threads - 1).or(pieces.last())?.end;
-    let (graph, value) = sample::of_rows(weight.graph, weight.value, rows)?;
-    together((&graph, value), weight.buffer, &pieces[..threads.min(pieces.len())], threads)
+    together((weight.graph, weight.value), weight.buffer, &pieces, of.build.threads.max(1))
 }
 
 /// Packs pieces on all threads until time is up, again from the first where there are few.
@@ -154,7 +148,11 @@ fn hashed(graph: &Graph, value: ValueId, rows: &Range<usize>) -> Option<blake3::
         return hashed(graph, *first, rows);
     }
     let Op::Const { name } = graph.op(value) else { return None };
-    let bytes = graph.constants.get(name)?.bytes()?;
+    let data = graph.constants.get(name)?;
+    if let ConstData::Decoded { source, .. } = data {
+        return Some(blake3::hash(&source.decode(rows.clone())));
+    }
+    let bytes = data.bytes()?;
     let row = bytes.len() / graph.ty(value).shape.rows().fixed()?.max(1);
     Some(blake3::hash(bytes.get(rows.start * row..rows.end * row)?))
 }
