@@ -2,6 +2,7 @@
 
 mod ablation;
 mod accuracy;
+mod crash_test;
 mod demo;
 mod fuzz;
 mod gpu;
@@ -70,6 +71,8 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         shard_gib: u64,
     },
+    /// Kill compilations at random moments, and see that the next one goes on and that nothing is ever half there: minutes.
+    CrashTest(crash_test::Options),
     /// Write the twin of a checkpoint: the same logits, with outliers for smoothing to undo.
     Outliers(Outliers),
     /// Pack kernels, cases and binaries into a folder for a machine with a GPU.
@@ -157,6 +160,7 @@ fn main() -> ExitCode {
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
+        Command::CrashTest(options) => crash_test::crash_test(&options),
         Command::GpuBundle { folder } => gpu::bundle(&folder),
         Command::GpuReport { results } => gpu::report(&results),
         Command::Lean => lean::lean(),
