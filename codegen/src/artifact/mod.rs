@@ -118,8 +118,8 @@ pub enum News {
 /// is told how far it is. The same build gives the same bytes, on any number of threads, and whether or not earlier
 /// runs were stopped on the way.
 ///
-/// What is done is kept where the disk was full or failed, and where the process ends; a weight that was not done
-/// begins again. After a loss of power what did not reach the disk is found by its hash, and made again.
+/// What is done is kept where the disk was full or failed, code was not made, or the process ends; a weight that was not
+/// done begins again. After a loss of power what did not reach the disk is found by its hash, and made again.
 pub fn write(
     build: &Build<'_>,
     partial: &Partial,
@@ -134,7 +134,7 @@ pub fn write(
     });
     match &written {
         Ok(_) => partial.clear()?,
-        Err(ArtifactError::Io { .. }) if !work.journal.is_empty() => {}
+        Err(ArtifactError::Io { .. } | ArtifactError::Code(_)) if !work.journal.is_empty() => {}
         // What went wrong is the reason to be told, whether or not this works.
         Err(_) => drop(work.discard()),
     }

@@ -2,7 +2,9 @@
 
 mod state;
 
+use std::fmt;
 use std::fs;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -69,14 +71,15 @@ pub fn crash(options: &Crashes, say: &mut dyn FnMut(&str)) -> Result<Seen, Strin
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     let mut replaces = false;
     while seen.kills < options.kills {
-        let delay = whole.mul_f64(random.random_range(0.05..0.5));
         let expected = state.journaled();
-        let (killed, errors) = kill_after(options.command(&out, &recipe), delay)?;
+        let soon = (expected + seen.weights / 6).min(seen.weights);
+        let when = When::random(&mut random, whole, expected..soon);
+        let (killed, errors) = kill(options.command(&out, &recipe), &when, &state)?;
         seen.resumed = seen.resumed.max(resumed(&errors, expected)?);
         if killed {
             seen.kills += 1;
             let line = look(options, &state, Some(&*old).filter(|_| replaces), &mut seen)?;
-            say(&format!("kill {:>2} after {:.2} s: {line}", seen.kills, delay.as_secs_f64()));
+            say(&format!("kill {:>2} {when}: {line}", seen.kills));
             continue;
         }
         ends(&state, &mut seen)?;
@@ -106,10 +109,48 @@ fn finish(mut command: Command) -> Result<(), String> {
     if done.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&done.stderr).into_owned()) }
 }
 
+/// When a process is killed.
+struct When {
+    /// Where weights are waited for: until so many are in the journal.
+    weights: Option<usize>,
+    /// So much later, or after its start.
+    delay: Duration,
+}
+
+impl When {
+    /// Any moment of a run that takes as long as a `whole` one, or one while weights are packed, which may be short.
+    fn random(random: &mut ChaCha8Rng, whole: Duration, weights: Range<usize>) -> Self {
+        if weights.is_empty() || random.random_bool(0.5) {
+            return When { weights: None, delay: whole.mul_f64(random.random_range(0.05..0.9)) };
+        }
+        When {
+            weights: Some(random.random_range(weights)),
+            delay: Duration::from_micros(random.random_range(0..20_000)),
+        }
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.delay.as_secs_f64();
+        match self.weights {
+            Some(weights) => write!(f, "{seconds:.3} s after weight {weights}"),
+            None => write!(f, "after {seconds:.3} s"),
+        }
+    }
+}
+
 /// Whether the process had to be killed, and what it said; it is an error if it failed by itself.
-fn kill_after(mut command: Command, delay: Duration) -> Result<(bool, String), String> {
+fn kill(mut command: Command, when: &When, state: &State) -> Result<(bool, String), String> {
     let mut child: Child = command.spawn().map_err(|e| e.to_string())?;
-    std::thread::sleep(delay);
+    let runs = |child: &mut Child| child.try_wait().is_ok_and(|ended| ended.is_none());
+    while when.weights.is_some_and(|weights| state.journaled() < weights) && runs(&mut child) {
+        std::thread::sleep(Duration::from_micros(200));
+    }
+    let until = Instant::now() + when.delay;
+    while Instant::now() < until && runs(&mut child) {
+        std::thread::sleep(Duration::from_millis(1).min(until.saturating_duration_since(Instant::now())));
+    }
     child.kill().map_err(|e| e.to_string())?;
     let done = child.wait_with_output().map_err(|e| e.to_string())?;
     let errors = String::from_utf8_lossy(&done.stderr).into_owned();

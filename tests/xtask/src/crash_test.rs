@@ -28,7 +28,7 @@ pub struct Options {
 
 /// Channels, channels inside MLPs, layers of the models: one that takes a few seconds to round, and one to calibrate.
 const ROUNDED: [u64; 3] = [1024, 2816, 16];
-const CALIBRATED: [u64; 3] = [256, 768, 6];
+const CALIBRATED: [u64; 3] = [128, 384, 4];
 
 /// Runs it for both kinds of recipes.
 pub fn crash_test(options: &Options) -> Result<(), String> {
@@ -39,7 +39,7 @@ pub fn crash_test(options: &Options) -> Result<(), String> {
         let folder = folder.map_err(|e| format!("{}: {e}", place.display()))?;
         let model = folder.path().join("model");
         write(&model, sizes)?;
-        let recipe = ["--recipe", recipe, "--calib-tokens", "1024"].map(String::from).to_vec();
+        let recipe = ["--recipe", recipe, "--calib-tokens", "512"].map(String::from).to_vec();
         println!("{}", recipe.join(" "));
         let crashes = Crashes {
             binary: binary.clone(),
