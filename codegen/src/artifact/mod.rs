@@ -11,6 +11,7 @@ mod recode;
 mod sums;
 mod weights;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,6 +113,8 @@ pub enum News {
     },
     /// Bytes done, those of earlier runs among them, and in all.
     Packed(u64, u64),
+    /// Bytes read to hash them, and in all.
+    Hashed(u64, u64),
 }
 
 /// Writes the artifact that `partial` is for. `generate` writes code into the directory it is given and says what for; `tell`
@@ -187,7 +190,7 @@ fn fill(
     let packed = |done, total| tell(News::Packed(done, total));
     let code = weights::write(&opened, build, &work.journal, &packed, || generate(&work.dir))?;
     let known = loop {
-        let found = hash_and_sync(&mut opened)?;
+        let found = hash_and_sync(&mut opened, tell)?;
         if let Some(known) = found {
             break known;
         }
@@ -211,13 +214,16 @@ fn tell_resumed(files: &[Writing<'_>], tell: &(dyn Fn(News) + Sync)) {
 }
 
 /// Hashes of files of weights, which are on the disk then; none where something has to be written again.
-fn hash_and_sync(files: &mut [Writing<'_>]) -> Result<Option<BTreeMap<String, String>>, ArtifactError> {
-    let mut hashes = BTreeMap::new();
-    let mut whole = true;
+fn hash_and_sync(
+    files: &mut [Writing<'_>],
+    tell: &dyn Fn(News),
+) -> Result<Option<BTreeMap<String, String>>, ArtifactError> {
+    let total = files.iter().map(Writing::size).sum();
+    let (mut hashes, mut whole, done) = (BTreeMap::new(), true, Cell::new(0));
     for file in files {
-        let name = file.name().to_string();
-        match file.hash_and_sync()? {
-            Some(hash) => drop(hashes.insert(name, hash)),
+        let passed = |bytes| tell(News::Hashed(done.replace(done.get() + bytes) + bytes, total));
+        match file.hash_and_sync(&passed)? {
+            Some(hash) => drop(hashes.insert(file.name().to_string(), hash)),
             None => whole = false,
         }
     }
