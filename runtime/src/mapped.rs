@@ -15,10 +15,11 @@ use crate::faults::Watched;
 /// that names it, if [`explain_faults`](crate::explain_faults) was called, else as after any fault.
 #[derive(Debug)]
 pub struct Mapped {
+    /// First, so that it ends before the mapping does.
+    _watched: Watched,
     map: Mmap,
     path: PathBuf,
     stamp: Option<Stamp>,
-    _watched: Watched,
 }
 
 impl Mapped {

@@ -11,6 +11,7 @@ mod recode;
 mod sums;
 mod weights;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -112,14 +113,16 @@ pub enum News {
     },
     /// Bytes done, those of earlier runs among them, and in all.
     Packed(u64, u64),
+    /// Bytes read to hash them, and in all.
+    Hashed(u64, u64),
 }
 
 /// Writes the artifact that `partial` is for. `generate` writes code into the directory it is given and says what for; `tell`
 /// is told how far it is. The same build gives the same bytes, on any number of threads, and whether or not earlier
 /// runs were stopped on the way.
 ///
-/// What is done is kept where the disk was full or failed, and where the process ends; a weight that was not done
-/// begins again. After a loss of power what did not reach the disk is found by its hash, and made again.
+/// What is done is kept where the disk was full or failed, code was not made, or the process ends; a weight that was not
+/// done begins again. After a loss of power what did not reach the disk is found by its hash, and made again.
 pub fn write(
     build: &Build<'_>,
     partial: &Partial,
@@ -134,7 +137,7 @@ pub fn write(
     });
     match &written {
         Ok(_) => partial.clear()?,
-        Err(ArtifactError::Io { .. }) if !work.journal.is_empty() => {}
+        Err(ArtifactError::Io { .. } | ArtifactError::Code(_)) if !work.journal.is_empty() => {}
         // What went wrong is the reason to be told, whether or not this works.
         Err(_) => drop(work.discard()),
     }
@@ -187,7 +190,7 @@ fn fill(
     let packed = |done, total| tell(News::Packed(done, total));
     let code = weights::write(&opened, build, &work.journal, &packed, || generate(&work.dir))?;
     let known = loop {
-        let found = hash_and_sync(&mut opened)?;
+        let found = hash_and_sync(&mut opened, tell)?;
         if let Some(known) = found {
             break known;
         }
@@ -211,13 +214,16 @@ fn tell_resumed(files: &[Writing<'_>], tell: &(dyn Fn(News) + Sync)) {
 }
 
 /// Hashes of files of weights, which are on the disk then; none where something has to be written again.
-fn hash_and_sync(files: &mut [Writing<'_>]) -> Result<Option<BTreeMap<String, String>>, ArtifactError> {
-    let mut hashes = BTreeMap::new();
-    let mut whole = true;
+fn hash_and_sync(
+    files: &mut [Writing<'_>],
+    tell: &dyn Fn(News),
+) -> Result<Option<BTreeMap<String, String>>, ArtifactError> {
+    let total = files.iter().map(Writing::size).sum();
+    let (mut hashes, mut whole, done) = (BTreeMap::new(), true, Cell::new(0));
     for file in files {
-        let name = file.name().to_string();
-        match file.hash_and_sync()? {
-            Some(hash) => drop(hashes.insert(name, hash)),
+        let passed = |bytes| tell(News::Hashed(done.replace(done.get() + bytes) + bytes, total));
+        match file.hash_and_sync(&passed)? {
+            Some(hash) => drop(hashes.insert(file.name().to_string(), hash)),
             None => whole = false,
         }
     }

@@ -40,14 +40,15 @@ pub(super) fn hashes(
 
 /// BLAKE3 of a file.
 pub(super) fn hash(path: &Path) -> Result<String, ArtifactError> {
-    hash_checked(path, vec![]).map(|(hash, _)| hash)
+    hash_checked(path, vec![], &|_| ()).map(|(hash, _)| hash)
 }
 
 /// BLAKE3 of a file, and the weights of which a claim is wrong. Read once, in pieces rather than mapped, so that hashing needs
-/// no memory of the file's size.
+/// no memory of the file's size. `passed` is told how many bytes each has.
 pub(super) fn hash_checked(
     path: &Path,
     mut claims: Vec<Claim>,
+    passed: &dyn Fn(u64),
 ) -> Result<(String, Vec<usize>), ArtifactError> {
     claims.sort_by_key(|claim| (claim.range.start, claim.range.end));
     let mut checks: Vec<_> = claims.into_iter().map(|claim| (claim, blake3::Hasher::new())).collect();
@@ -61,6 +62,7 @@ pub(super) fn hash_checked(
         let bytes = &piece[..count];
         rayon::join(|| hasher.update_rayon(bytes).count(), || check(&mut checks, start, bytes));
         start += count as u64;
+        passed(count as u64);
     }
     let wrong = checks.iter().filter(|(claim, hasher)| hasher.finalize().to_hex().as_str() != claim.hash);
     let mut wrong: Vec<usize> = wrong.map(|(claim, _)| claim.weight).collect();
@@ -99,7 +101,7 @@ mod tests {
             let mut bytes = bytes.clone();
             changed.into_iter().for_each(|at| bytes[at] ^= 1);
             fs::write(file.path(), &bytes).unwrap();
-            let (hash, wrong) = hash_checked(file.path(), claims.clone()).unwrap();
+            let (hash, wrong) = hash_checked(file.path(), claims.clone(), &|_| ()).unwrap();
             assert_eq!(hash, blake3::hash(&bytes).to_hex().as_str());
             wrong
         };

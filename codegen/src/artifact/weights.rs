@@ -109,6 +109,11 @@ impl<'a> WeightFile<'a> {
 }
 
 impl Writing<'_> {
+    /// Bytes of the file.
+    pub fn size(&self) -> u64 {
+        self.layout.header.len() as u64 + self.layout.total
+    }
+
     /// How many weights there are, and their bytes.
     pub fn all(&self) -> (usize, u64) {
         (self.layout.weights.len(), self.layout.total)
@@ -135,12 +140,12 @@ impl Writing<'_> {
 
     /// BLAKE3 of the file. Of what an earlier run wrote the hashes are compared, and what differs, as after a loss of power,
     /// is taken for unwritten; there is no hash then.
-    fn hash(&mut self) -> Result<Option<String>, ArtifactError> {
+    fn hash(&mut self, passed: &dyn Fn(u64)) -> Result<Option<String>, ArtifactError> {
         let claims = self.resumed.iter().flat_map(|(n, packed)| {
             let ranges = self.layout.weights[*n].ranges().into_iter().zip(&packed.parts);
             ranges.map(|(range, hash)| Claim { range: self.place(&range), hash: hash.clone(), weight: *n })
         });
-        let (hash, wrong) = hash_checked(&self.path, claims.collect())?;
+        let (hash, wrong) = hash_checked(&self.path, claims.collect(), passed)?;
         for n in &wrong {
             self.resumed.remove(n);
         }
@@ -159,11 +164,11 @@ impl Writing<'_> {
     }
 
     /// As [`Writing::hash`], while everything gets to the disk.
-    pub fn hash_and_sync(&mut self) -> Result<Option<String>, ArtifactError> {
+    pub fn hash_and_sync(&mut self, passed: &dyn Fn(u64)) -> Result<Option<String>, ArtifactError> {
         let path = self.path.clone();
         std::thread::scope(|scope| {
             let synced = scope.spawn(|| sync(&path).map_err(at(&path)));
-            let hash = self.hash();
+            let hash = self.hash(passed);
             synced.join().expect("does not panic").and(hash)
         })
     }

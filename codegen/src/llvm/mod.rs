@@ -21,7 +21,7 @@ mod vector;
 mod wide;
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use inkwell::context::Context;
 use inkwell::module::Module;
@@ -67,6 +67,14 @@ pub enum CompileError {
     Llvm {
         /// LLVM's message.
         reason: String,
+    },
+    /// A file could not be written.
+    #[error("{}: {source}", .path.display())]
+    Write {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
     },
     /// The system's C compiler could not link.
     #[error("cannot link with `cc`: {reason}")]
@@ -131,7 +139,10 @@ pub fn generate(plan: &Plan, cpu: Cpu, keep_ir: bool, dir: &Path) -> Result<Code
     let boxed = |e: Box<dyn std::error::Error + Send + Sync>| ArtifactError::Code(e);
     let folder = library.parent().unwrap_or(dir);
     std::fs::create_dir_all(folder).map_err(|e| boxed(e.into()))?;
-    let module = compile(plan, cpu, &library).map_err(|e| boxed(e.into()))?;
+    let module = compile(plan, cpu, &library).map_err(|e| match e {
+        CompileError::Write { path, source } => ArtifactError::Io { path, source },
+        e => boxed(e.into()),
+    })?;
     if keep_ir {
         std::fs::write(library.with_extension("ll"), &module.ll).map_err(|e| boxed(e.into()))?;
     }

@@ -126,9 +126,12 @@ pub(super) fn optimize(module: &Module<'_>, machine: &TargetMachine) -> Result<(
 /// Writes a module as the shared library `out`, linked by the system's C compiler.
 pub(super) fn link(module: &Module<'_>, machine: &TargetMachine, out: &Path) -> Result<(), CompileError> {
     let object = out.with_extension("o");
-    machine
-        .write_to_file(module, FileType::Object, &object)
+    let code = machine
+        .write_to_memory_buffer(module, FileType::Object)
         .map_err(|e| CompileError::Llvm { reason: e.to_string() })?;
+    // LLVM ends the process when it cannot write.
+    std::fs::write(&object, code.as_slice())
+        .map_err(|source| CompileError::Write { path: object.clone(), source })?;
     let linked = Command::new("cc")
         .args(["-shared", "-Wl,--build-id=none", "-o"])
         .arg(out)

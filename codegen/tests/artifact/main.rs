@@ -30,7 +30,10 @@ graph "small" {
 "#;
 
 fn model() -> (Graph, Lowered) {
-    let graph = parse_graph(MODEL).unwrap();
+    lowered(parse_graph(MODEL).unwrap())
+}
+
+fn lowered(graph: Graph) -> (Graph, Lowered) {
     let lowered = lower(&graph).unwrap();
     (graph, lowered)
 }
@@ -251,8 +254,7 @@ fn with_constant(element: usize, value: f32) -> (Graph, Lowered) {
     let codes = graph.add(Op::Quantize { to: Format::weight(64), fit: Fit::Absmax }, &[weight]).unwrap();
     let y = graph.add(Op::Linear, &[x8, codes]).unwrap();
     graph.outputs = vec![y];
-    let lowered = lower(&graph).unwrap();
-    (graph, lowered)
+    lowered(graph)
 }
 
 #[test]
@@ -263,24 +265,6 @@ fn data_of_the_wrong_size_is_an_error() {
     let error = write_model(&(graph, lowered), &dir.path().join("new/folders/m"), 1).unwrap_err();
     assert!(matches!(error, ArtifactError::Weight(_)), "{error}");
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
-}
-
-#[test]
-fn progress_ends_with_everything_done() {
-    let dir = tempfile::tempdir().unwrap();
-    let (graph, lowered) = model();
-    let build = plain(&graph, &lowered);
-    let seen = std::sync::Mutex::new(vec![]);
-    write(&build, &dir.path().join("m"), code, &|news| {
-        let News::Packed(done, total) = news else { panic!("nothing was there") };
-        seen.lock().unwrap().push((done, total));
-    })
-    .unwrap();
-    let seen = seen.into_inner().unwrap();
-    assert!(seen.is_sorted() && seen.len() == 5);
-    let (done, total) = *seen.last().unwrap();
-    assert_eq!(done, total);
-    assert_eq!(total, 19 * 172 * 2 + 172 * 4 + 37 * (96 + 2 + 4));
 }
 
 #[test]

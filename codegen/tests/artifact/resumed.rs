@@ -22,7 +22,9 @@ impl Snapshots {
         let out = temp.path().join("out");
         let done = Mutex::new(vec![]);
         let take = |news| {
-            let News::Packed(..) = news else { panic!("nothing was there") };
+            if !matches!(news, News::Packed(..)) {
+                return;
+            }
             let mut done = done.lock().unwrap();
             let to = temp.path().join(format!("{}.partial", done.len()));
             copy(&temp.path().join("out.partial"), &to);
@@ -210,4 +212,22 @@ fn nothing_is_published_when_a_source_changes() {
             assert_eq!(contents(dir.path()), before, "{looks}");
         }
     }
+}
+
+#[test]
+fn progress_ends_with_everything_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let (graph, lowered) = model();
+    let build = plain(&graph, &lowered);
+    let seen = Mutex::new(vec![]);
+    let tell = |news| {
+        if let News::Packed(done, total) = news {
+            seen.lock().unwrap().push((done, total));
+        }
+    };
+    write(&build, &dir.path().join("m"), code, &tell).unwrap();
+    let seen = seen.into_inner().unwrap();
+    assert!(seen.is_sorted() && seen.len() == 5);
+    let total = 19 * 172 * 2 + 172 * 4 + 37 * (96 + 2 + 4);
+    assert_eq!(*seen.last().unwrap(), (total, total));
 }

@@ -53,6 +53,14 @@ pub fn packing() -> impl Fn(artifact::News) + Sync {
         artifact::News::Packed(done, total) => {
             bar.set_length(total);
             bar.set_position(done);
+        }
+        artifact::News::Hashed(done, total) => {
+            if bar.message() != "hashes" {
+                bar.set_message("hashes");
+                bar.set_length(total);
+                bar.reset_eta();
+            }
+            bar.set_position(done);
             if done == total {
                 bar.finish_and_clear();
             }

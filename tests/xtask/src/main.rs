@@ -2,10 +2,13 @@
 
 mod ablation;
 mod accuracy;
+mod crash_test;
 mod demo;
 mod fuzz;
 mod gpu;
 mod gpu_model;
+#[cfg(target_os = "linux")]
+mod large_model;
 mod lean;
 mod llama_cpp;
 mod new_pass;
@@ -76,6 +79,11 @@ enum Command {
         #[arg(long, default_value_t = 4)]
         shard_gib: u64,
     },
+    /// Kill compilations at random moments, and see that the next one goes on and that nothing is ever half there: minutes.
+    CrashTest(crash_test::Options),
+    /// Compile a checkpoint of any size that is made while it is read, and print time, memory and bytes: needs root and /dev/fuse.
+    #[cfg(target_os = "linux")]
+    LargeModel(large_model::Options),
     /// Write the twin of a checkpoint: the same logits, with outliers for smoothing to undo.
     Outliers(Outliers),
     /// Pack kernels, cases and binaries into a folder for a machine with a GPU.
@@ -165,6 +173,9 @@ fn main() -> ExitCode {
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
         }
+        Command::CrashTest(options) => crash_test::crash_test(&options),
+        #[cfg(target_os = "linux")]
+        Command::LargeModel(options) => large_model::large_model(&options),
         Command::GpuBundle { folder } => gpu::bundle(&folder),
         Command::GpuReport { results } => gpu::report(&results),
         Command::Lean => lean::lean(),
