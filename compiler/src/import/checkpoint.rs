@@ -1,7 +1,6 @@
 //! The safetensors files of a model directory, mapped.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +13,7 @@ use serde::Deserialize;
 
 use super::ImportError;
 use super::config::read_json;
+use crate::bounded;
 
 /// Every tensor of a checkpoint by name, with its bytes mapped.
 #[derive(Debug)]
@@ -159,10 +159,7 @@ pub(crate) fn stored(path: &Path) -> Result<Stored, ImportError> {
 }
 
 fn map(path: &Path) -> std::io::Result<Mapped> {
-    let file = File::open(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
+    let (file, _) = bounded::open(path)?;
     // SAFETY: the map is read-only; a file that another process changes meanwhile can change numbers, never types or
     // ranges, which are checked once and kept apart from the mapping.
     let map = unsafe { Mmap::map(&file)? };

@@ -20,7 +20,8 @@ pub(super) fn read(artifact: &Artifact, plan: &Plan) -> Result<Program, RuntimeE
             missing.map_or_else(|| "there is none".into(), |m| format!("`{}`: {}", m.name, m.reason));
         return Err(RuntimeError::Program(reason));
     }
-    let program: Program = serde_json::from_str(&artifact.text(CUDA_PROGRAM)?).map_err(|e| RuntimeError::Program(e.to_string()))?;
+    let program: Program = serde_json::from_str(&artifact.text(CUDA_PROGRAM)?)
+        .map_err(|e| RuntimeError::Program(e.to_string()))?;
     let rows: Vec<Vec<usize>> = plan.buffers.iter().map(rows_of).collect();
     program.verify(&rows).map_err(RuntimeError::Program)?;
     Ok(program)

@@ -73,7 +73,9 @@ fn check_manifest(bytes: &[u8]) {
 /// The manifest with the hashes of these files, of which it lists some: what a forger would write.
 fn vouching(manifest: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
     let Ok(mut value) = serde_json::from_slice::<Value>(manifest) else { return manifest.to_vec() };
-    let Some(listed) = value.get_mut("files").and_then(Value::as_object_mut) else { return manifest.to_vec() };
+    let Some(listed) = value.get_mut("files").and_then(Value::as_object_mut) else {
+        return manifest.to_vec();
+    };
     for (file, bytes) in files {
         if let Some(hash) = listed.get_mut(*file) {
             *hash = blake3::hash(bytes).to_hex().as_str().into();

@@ -20,7 +20,11 @@ pub fn measurements(text: &str) {
             assert_eq!(again.to_json(), printed);
             let page = html(&report);
             let template = html(&Report::default());
-            assert_eq!(page.matches("<script").count(), template.matches("<script").count(), "data became markup");
+            assert_eq!(
+                page.matches("<script").count(),
+                template.matches("<script").count(),
+                "data became markup"
+            );
         }
         Err(error) => show(&error),
     }
