@@ -101,7 +101,7 @@ pub fn build(
         recipe,
         weightless: model.weightless,
         model: facts(model),
-        copies: if model.weightless { vec![] } else { kept_files(&model.dir) },
+        copies: if model.weightless { vec![] } else { kept_files(&model.dir)? },
         texts: texts(report, &options.tuning),
         threads: options.threads,
         key: origin.key.clone(),

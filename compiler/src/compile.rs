@@ -1,6 +1,7 @@
 //! The compile driver up to the plan, and what is known of an artifact before it is built.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use fireq_codegen::artifact::ArtifactError;
@@ -26,6 +27,9 @@ pub enum CompileError {
     /// No artifact was written.
     #[error(transparent)]
     Artifact(#[from] ArtifactError),
+    /// A file that an artifact keeps is not the model's own.
+    #[error(transparent)]
+    Kept(#[from] io::Error),
 }
 
 impl CompileError {
@@ -49,6 +53,9 @@ impl CompileError {
             CompileError::Artifact(ArtifactError::Busy(_)) => "wait until it is done, or give another path",
             CompileError::Artifact(ArtifactError::Changed(_)) => {
                 "no artifact was written; leave the model as it is, and compile it again"
+            }
+            CompileError::Kept(_) => {
+                "look at what it leads to: it would be copied into the artifact; copy it to the model yourself if that is wanted"
             }
             CompileError::Artifact(_) => {
                 "the output needs a directory that can be written, with room for the weights; the same command goes \
@@ -78,7 +85,9 @@ pub fn sizes(plan: &Plan) -> Sizes {
         let row: u64 = parts.iter().map(|part| part.row_bytes() as u64).sum();
         match &buffer.place {
             Place::Weight(_) => {
-                sizes.weights += buffer.stored().iter().map(|bytes| *bytes as u64).sum::<u64>();
+                let stored = buffer.stored().into_iter().map(|bytes| bytes as u64);
+                // An artifact without weights may claim any.
+                sizes.weights = stored.fold(sizes.weights, u64::saturating_add);
             }
             Place::Cache(name) => drop(caches.insert(name.clone(), row)),
             _ => {}
@@ -94,9 +103,26 @@ pub fn facts(model: &Model) -> ModelFacts {
     ModelFacts { context: config.context, vocab: config.vocab, bos: config.bos, eos: config.eos.clone() }
 }
 
-/// The files of a model directory that an artifact keeps, and a checkpoint that is made of it.
-pub fn kept_files(dir: &Path) -> Vec<PathBuf> {
-    KEPT.into_iter().map(|name| dir.join(name)).filter(|path| path.is_file()).collect()
+/// The files of a model directory that an artifact keeps, and a checkpoint that is made of it. Weights may be wherever links lead; but of what is copied, and goes
+/// where the artifact goes, a link may lead only to the directory itself, or to where a cache of downloads keeps the files of its
+/// models: `snapshots/*/file` to `blobs/`. Anything else is an error, since a directory that somebody made could name any file of
+/// whoever compiles it.
+pub fn kept_files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths: Vec<PathBuf> =
+        KEPT.map(|name| dir.join(name)).into_iter().filter(|path| path.is_file()).collect();
+    match paths.iter().find(|path| !is_of(dir, path)) {
+        None => Ok(paths),
+        Some(path) => {
+            Err(io::Error::other(format!("`{}` is a link that leads out of the model", path.display())))
+        }
+    }
+}
+
+fn is_of(dir: &Path, path: &Path) -> bool {
+    let (Ok(dir), Ok(real)) = (dir.canonicalize(), path.canonicalize()) else { return false };
+    let snapshots = dir.parent().filter(|parent| parent.ends_with("snapshots"));
+    let blobs = snapshots.and_then(Path::parent).map(|cache| cache.join("blobs"));
+    real.starts_with(dir) || blobs.is_some_and(|blobs| real.starts_with(blobs))
 }
 
 const KEPT: [&str; 6] = [

@@ -71,15 +71,32 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "error: {}", self.message)?;
+        write!(f, "error: {}", shown(&self.message))?;
         for cause in &self.causes {
-            write!(f, "\n  cause: {}", cause.replace('\n', "\n         "))?;
+            write!(f, "\n  cause: {}", shown(cause).replace('\n', "\n         "))?;
         }
         match &self.hint {
             Some(hint) => write!(f, "\n  help: {hint}"),
             None => Ok(()),
         }
     }
+}
+
+/// Bytes of a text that are shown: names in files may be of any length.
+const MOST: usize = 8192;
+
+/// A text for a terminal, which takes nothing in it for a command: names come from files that anybody made.
+fn shown(text: &str) -> String {
+    let end = (0..=MOST.min(text.len())).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+    let harmless = |c: char| matches!(c, '\n' | '\t') || !c.is_control();
+    let mut out = String::with_capacity(end);
+    for c in text[..end].chars() {
+        if harmless(c) { out.push(c) } else { out.extend(c.escape_default()) }
+    }
+    if end < text.len() {
+        out += &format!("… and {} bytes more", text.len() - end);
+    }
+    out
 }
 
 impl From<ImportError> for Failure {
@@ -180,5 +197,22 @@ impl From<RuntimeError> for Failure {
 impl From<fireq_passes::RecipeError> for Failure {
     fn from(error: fireq_passes::RecipeError) -> Self {
         Failure::from_error(&error).hint("--passes runs any pipeline instead of a recipe")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_from_files_are_no_commands_for_a_terminal_and_end_somewhere() {
+        let failure = Failure::new("a\u{1b}]0;title\u{7}b\r\n\tc").hint("none");
+        assert_eq!(failure.to_string(), "error: a\\u{1b}]0;title\\u{7}b\\r\n\tc\n  help: none");
+        let long = Failure::new("é".repeat(10_000)).to_string();
+        assert!(
+            long.len() < 8300 && long.ends_with("é… and 11808 bytes more"),
+            "{}",
+            &long[long.len() - 40..]
+        );
     }
 }

@@ -25,11 +25,12 @@ pub struct Mapped {
 impl Mapped {
     /// Maps a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
-        let found = file.metadata()?;
-        if !found.is_file() {
+        // Opening anything else could wait for ever.
+        if !std::fs::metadata(path)?.is_file() {
             return Err(io::Error::other("it is not a regular file"));
         }
+        let file = File::open(path)?;
+        let found = file.metadata()?;
         // SAFETY: the map is read-only; a file that another process changes meanwhile can change numbers, never types or
         // ranges, which are checked once and kept apart from the mapping.
         let map = unsafe { Mmap::map(&file)? };

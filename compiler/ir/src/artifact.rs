@@ -287,7 +287,20 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        for name in ["../x", "/etc/passwd", "a/../../b", "", "a//b", "C:\\x", "./x"] {
+        let names = [
+            "../x",
+            "/etc/passwd",
+            "a/../../b",
+            "kernels/../manifest.json",
+            "",
+            "a//b",
+            "a/",
+            "C:\\x",
+            "C:x",
+            "./x",
+            "a\0b",
+        ];
+        for name in names {
             let mut manifest = manifest();
             manifest.files.insert(name.into(), String::new());
             assert!(matches!(Manifest::parse(&manifest.to_json()), Err(ManifestError::Path(_))), "{name}");

@@ -167,6 +167,24 @@ fn grow(bytes: &[u8]) -> Graph {
     g
 }
 
+/// What takes time that grows with the square of a text's length takes minutes here.
+#[test]
+fn long_texts_take_as_long_as_they_are() {
+    let graph = |ty: &str, attrs: &str, lines: &str, last: usize| {
+        format!("graph \"g\" {{\n  %0 = input {{name=\"x\"{attrs}}} : {ty}\n{lines}  return %{last}\n}}\n")
+    };
+    let attrs: String = (0..200_000).map(|n| format!(", a{n}=1")).collect();
+    let error = parse_graph(&graph("f32[T,4]", &attrs, "", 0)).unwrap_err().to_string();
+    assert!(error.starts_with("`input` has no attribute `a0`"), "{}", &error[..80]);
+    let error = parse_graph(&graph("f32[T,4]", &format!("{attrs}, a7=1"), "", 0)).unwrap_err();
+    assert_eq!(error.message, "attribute `a7` stands twice");
+    let sum = parse_graph(&graph(&format!("f32[T{},4]", "+T".repeat(400_000)), "", "", 0)).unwrap();
+    assert_eq!(sum.ty(sum.outputs[0]).shape.rows().to_string().len(), 800_001);
+    let lines: String = (1..100_000).map(|n| format!("  %{n} = silu %{} : f32[T,4]\n", n - 1)).collect();
+    let chain = parse_and_verify(&graph("f32[T,4]", "", &lines, 99_999)).unwrap();
+    assert_eq!(print_graph(&chain).lines().count(), 100_003);
+}
+
 proptest! {
     #[test]
     fn parse_inverts_print(bytes in proptest::collection::vec(any::<u8>(), 1..40)) {

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use fireq::build::{self, Origin, Plans, Targets};
 use fireq::calibrate::{CalibrationOptions, calibration};
-use fireq::compile::{CompileError, Sizes, facts, sizes};
+use fireq::compile::{CompileError, Sizes, facts, kept_files, sizes};
 use fireq::estimate::{Compilation, Estimate, estimate, stand_in};
 use fireq::import::{Model, Weights, import_with};
 use fireq::report::Report;
@@ -100,6 +100,7 @@ fn checked(options: &Compile) -> Outcome<(Targets, (Chosen, bool), Tuning)> {
     let tuning = options.tuning.as_deref().map(tuning::read).transpose()?.unwrap_or_default();
     if let Some(out) = options.output.as_ref().filter(|_| !options.dry_run) {
         check_output(out).map_err(CompileError::from)?;
+        options.model.as_deref().map(kept_files).transpose().map_err(CompileError::from)?;
     }
     if options.shape.is_none() {
         return Ok((targets, (chosen(&options.recipe)?, false), tuning));

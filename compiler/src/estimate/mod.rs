@@ -126,7 +126,7 @@ fn artifact(of: &Compilation<'_>, code: &code::Code) -> Sum {
     let texts: usize = lowered(of.plans).map(|lowered| print_plan(&lowered.plan).len()).sum();
     let texts = texts + print_graph(&of.model.graph).len();
     sum.add("graph and plans", texts as f64, "the texts of this run");
-    let kept: u64 = kept_files(&of.model.dir).iter().filter_map(|path| size(path)).sum();
+    let kept: u64 = kept_files(&of.model.dir).unwrap_or_default().iter().filter_map(|path| size(path)).sum();
     if kept > 0 {
         sum.add("tokenizer", kept as f64, "the model's files, which are copied");
     }

@@ -191,7 +191,7 @@ pub fn export(
 
 /// Copies the tokenizer's files and what is said of generation.
 fn copy(from: &Path, to: &Path) -> Result<(), ExportError> {
-    for path in kept_files(from) {
+    for path in kept_files(from).map_err(at(from))? {
         let name = path.file_name().filter(|name| *name != config::FILE);
         if let Some(name) = name {
             // The content only: a copy of a read-only file is the export's own file.

@@ -13,6 +13,7 @@ use serde::Deserialize;
 
 use super::ImportError;
 use super::config::read_json;
+use crate::bounded;
 
 /// Every tensor of a checkpoint by name, with its bytes mapped.
 #[derive(Debug)]

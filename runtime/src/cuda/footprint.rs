@@ -108,3 +108,20 @@ impl fmt::Display for Footprint {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use fireq_ir::plan::parse_plan;
+
+    use super::*;
+
+    #[test]
+    fn what_is_claimed_beyond_all_memory_is_that_much() {
+        let weight = |n| format!("  %{n} : weight \"w{n}\" f32[2000000,1099511627776]\n");
+        let text = format!("plan \"p\" arena 64 {{\n{}{}{}}}\n", weight(0), weight(1), weight(2));
+        let plan = parse_plan(&text).unwrap();
+        let found = Footprint::of(&plan, &Program::default(), &Room::of_one(16, 16).rounded());
+        assert_eq!((found.weights, found.total()), (usize::MAX, usize::MAX));
+        assert_eq!(aligned(usize::MAX), usize::MAX);
+    }
+}

@@ -1,5 +1,7 @@
 //! Artifacts read, refused and executed.
 
+#[cfg(unix)]
+mod links;
 mod session;
 mod small;
 mod untrusted;

@@ -65,15 +65,38 @@ fn steps(skipped: &mut Vec<String>) -> Vec<Step> {
     for (name, words) in [("documentation", docs.to_vec()), ("documentation of all items", private)] {
         steps.push(Step { name, words, env: vec![("RUSTDOCFLAGS", "-D warnings")] });
     }
-    if succeeds(&["cargo", "deny", "--version"]) {
-        steps.push(step(
-            "licences and sources",
-            &["cargo", "deny", "--config", ".deny.toml", "check", "bans", "licenses", "sources"],
-        ));
-    } else {
-        skipped.push("licences and sources: cargo-deny is not installed (cargo install cargo-deny)".into());
-    }
+    steps.extend(deny(skipped));
     steps
+}
+
+/// What cargo-deny checks, of both workspaces. Advisories only where their database can be had.
+fn deny(skipped: &mut Vec<String>) -> Vec<Step> {
+    if !succeeds(&["cargo", "deny", "--version"]) {
+        skipped.push(
+            "licences and sources: cargo-deny is not installed (cargo install cargo-deny --locked)".into(),
+        );
+        return vec![];
+    }
+    let command = |manifest| ["cargo", "deny", "--manifest-path", manifest, "--config", ".deny.toml"];
+    let fetched = succeeds(&[&command("Cargo.toml")[..], &["fetch", "db"]].concat());
+    if !fetched {
+        skipped.push("advisories: the database (github.com/RustSec/advisory-db) cannot be fetched".into());
+    }
+    let checks: &[&str] = &[
+        "check",
+        "-A",
+        "license-not-encountered",
+        "-A",
+        "license-exception-not-encountered",
+        "bans",
+        "licenses",
+        "sources",
+        "advisories",
+    ];
+    let checks = &checks[..checks.len() - usize::from(!fetched)];
+    let name = if fetched { "licences, sources and advisories" } else { "licences and sources" };
+    let step = |manifest| Step { name, words: [&command(manifest)[..], checks].concat(), env: vec![] };
+    ["Cargo.toml", "tests/fuzz/Cargo.toml"].map(step).into()
 }
 
 /// Shows what a command prints and returns it too.
