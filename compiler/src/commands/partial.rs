@@ -67,12 +67,7 @@ fn show(bar: &ProgressBar, news: News<'_>) {
 }
 
 /// All that quantized weights depend on: this program, the model's files, the passes and the text.
-fn key(
-    import: Import,
-    model: &Model,
-    pipeline: &str,
-    calibration: &CalibrationOptions,
-) -> Outcome<String> {
+fn key(import: Import, model: &Model, pipeline: &str, calibration: &CalibrationOptions) -> Outcome<String> {
     let program = std::env::current_exe().and_then(fs::metadata).map(|m| stamp(&m)).unwrap_or_default();
     let mut files: Vec<String> = fs::read_dir(&model.dir)?
         .filter_map(|entry| {

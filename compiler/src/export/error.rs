@@ -101,7 +101,9 @@ impl ExportError {
             }
             ExportError::Import(error) => error.hint(),
             ExportError::Artifact(error) => error.hint().unwrap_or("compile the model again"),
-            ExportError::Missing { .. } => "it is of an older fireq: compile the model again, or export its directory",
+            ExportError::Missing { .. } => {
+                "it is of an older fireq: compile the model again, or export its directory"
+            }
             ExportError::Text { .. } | ExportError::Foreign(_) | ExportError::Lower(_) => {
                 "compile the model again, or export its directory"
             }
@@ -109,7 +111,9 @@ impl ExportError {
                 "`fireq export MODEL_DIR --recipe …` leaves smooth-rope-post out of the recipe, which is exact; with \
                  --passes, leave it out there"
             }
-            ExportError::Scales { .. } => "fold-scales in the pipeline makes them part of the weights around them",
+            ExportError::Scales { .. } => {
+                "fold-scales in the pipeline makes them part of the weights around them"
+            }
             ExportError::Structure { .. } => "leave passes out that change more than weights and roundings",
             ExportError::NothingQuantized => {
                 "--format safetensors-bf16 writes unquantized models; recipes such as rtn quantize"

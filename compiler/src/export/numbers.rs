@@ -154,7 +154,11 @@ fn places(graph: &Graph, lowered: &Lowered) -> BTreeMap<ValueId, Rows> {
                 let first = graph.ty(*a).shape.0.first().and_then(Dim::fixed).unwrap_or(0);
                 stack.extend([(*a, start), (*b, start + first)]);
             }
-            places.entry(value).or_insert_with(|| Rows { weight: name.clone(), buffer: buffer.clone(), start });
+            places.entry(value).or_insert_with(|| Rows {
+                weight: name.clone(),
+                buffer: buffer.clone(),
+                start,
+            });
         }
     }
     places

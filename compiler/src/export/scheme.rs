@@ -69,7 +69,10 @@ impl Schemes {
         let rows: usize = set.iter().filter_map(|(_, ty)| ty.shape.rows().fixed()).sum();
         let tiled = group == TILE && rows.is_multiple_of(TILE);
         if inputs[0] && !tiled {
-            self.note("inputs stay BF16: vLLM rounds them for groups of 128 and multiples of 128 channels", &names);
+            self.note(
+                "inputs stay BF16: vLLM rounds them for groups of 128 and multiples of 128 channels",
+                &names,
+            );
         }
         let scheme = Scheme { group, inputs: inputs[0] && tiled };
         self.packed.extend(names.iter().map(|name| ((*name).to_string(), scheme)));
@@ -138,7 +141,8 @@ mod tests {
 
     #[test]
     fn groups_are_written_as_smaller_ones_where_that_is_exact() {
-        let cases = [(256, 128, 128), (576, 128, 64), (96, 128, 32), (96, 64, 32), (512, 256, 128), (384, 96, 32)];
+        let cases =
+            [(256, 128, 128), (576, 128, 64), (96, 128, 32), (96, 64, 32), (512, 256, 128), (384, 96, 32)];
         for (cols, was, is) in cases {
             assert_eq!(group(&ty(cols, was)), Some(is), "{cols} in groups of {was}");
         }

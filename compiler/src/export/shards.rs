@@ -121,7 +121,10 @@ fn lay_out(entries: &[Entry], shard: &[usize]) -> (Vec<u8>, Vec<u64>, u64) {
         offsets[n] = end;
         end += entry.bytes();
         let place = [offsets[n], end];
-        header.insert(&entry.name, json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": place }));
+        header.insert(
+            &entry.name,
+            json!({ "dtype": entry.dtype, "shape": entry.shape, "data_offsets": place }),
+        );
     }
     let mut json = serde_json::to_vec(&header).expect("strings and numbers have a JSON form");
     json.resize(json.len().next_multiple_of(8), b' ');

@@ -52,7 +52,8 @@ pub(super) fn write(
     let shards = Shards::create(dir, &entries, options.shard)?;
     let (done, whole) = (AtomicU64::new(0), Mutex::new(()));
     let wrote = |n: u64| progress(done.fetch_add(n, Ordering::Relaxed) + n, bytes);
-    let writer = Writer { quantized, dtype: options.dtype, entries: &entries, shards: &shards, wrote: &wrote };
+    let writer =
+        Writer { quantized, dtype: options.dtype, entries: &entries, shards: &shards, wrote: &wrote };
     let sums: Vec<(bool, Difference)> =
         jobs.par_iter().map(|job| writer.job(job, &whole)).collect::<Result<_, _>>()?;
     shards.sync()?;
