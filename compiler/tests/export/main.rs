@@ -16,7 +16,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use safetensors::SafeTensors;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tiny::{Stored, Tensors, fireq};
 
@@ -44,6 +44,21 @@ impl Place {
         change(&mut config, &mut tensors);
         tiny::write(&self.path("model"), &config, &tensors);
         self.text("model")
+    }
+
+    /// A tiny model with a tokenizer of one word for each token, and options to calibrate on a text.
+    fn calibrated(&self) -> (String, [String; 4]) {
+        let model = self.model(|_, _| ());
+        let words: Vec<String> = (0..90).map(|n| format!("w{}", n * n * 7 % 31)).collect();
+        fs::write(self.path("text"), words.join(" ")).unwrap();
+        let vocab: BTreeMap<String, usize> = (0..32).map(|n| (format!("w{n}"), n)).collect();
+        let tokenizer = json!({
+            "version": "1.0", "added_tokens": [], "pre_tokenizer": { "type": "WhitespaceSplit" },
+            "model": { "type": "WordLevel", "vocab": vocab, "unk_token": "w0" },
+        });
+        fs::write(self.path("model/tokenizer.json"), tokenizer.to_string()).unwrap();
+        let text = self.text("text");
+        (model, ["--calib".into(), text, "--calib-tokens".into(), "64".into()])
     }
 
     /// Exports to `out`, and returns what is printed.
