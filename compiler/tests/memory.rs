@@ -1,4 +1,4 @@
-//! Compiling takes the memory of some rows, whatever the size of a model and of its tensors.
+//! Compiling and exporting take the memory of some rows, whatever the size of a model and of its tensors.
 
 #![cfg(all(feature = "llvm", target_os = "linux"))]
 
@@ -41,11 +41,11 @@ fn write(dir: &Path, inner: usize) {
     file.set_len((8 + header.len() + end) as u64).unwrap();
 }
 
-/// The most memory that compiling took, in bytes.
-fn peak(model: &Path, out: &Path) -> u64 {
-    let mut compile = Command::new(env!("CARGO_BIN_EXE_fireq"));
-    compile.arg("compile").arg(model).arg("-o").arg(out).args(["--threads", "4"]);
-    let mut child = compile.stdout(Stdio::null()).spawn().unwrap();
+/// The most memory that a command took, in bytes.
+fn peak(words: &[&str], model: &Path, out: &Path) -> u64 {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fireq"));
+    command.args(words).arg(model).arg("-o").arg(out).args(["--threads", "4"]);
+    let mut child = command.stdout(Stdio::null()).spawn().unwrap();
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
@@ -63,12 +63,20 @@ fn peak(model: &Path, out: &Path) -> u64 {
 
 #[test]
 fn a_large_model_takes_no_more_than_a_small_one() {
-    let temp = TempDir::new().unwrap();
-    let [small, large] = [("small", SMALL), ("large", LARGE)].map(|(name, inner)| {
-        let model = temp.path().join(name);
-        write(&model, inner);
-        peak(&model, &temp.path().join("out.fireq"))
-    });
-    let more = large.saturating_sub(small);
-    assert!(more < MORE, "{} MiB beside {} MiB", large >> 20, small >> 20);
+    let commands: [&[&str]; 3] = [
+        &["compile"],
+        &["export", "--format", "compressed-tensors"],
+        &["export", "--format", "safetensors-bf16"],
+    ];
+    for words in commands {
+        let temp = TempDir::new().unwrap();
+        let [small, large] = [("small", SMALL), ("large", LARGE)].map(|(name, inner)| {
+            let model = temp.path().join(name);
+            write(&model, inner);
+            peak(words, &model, &temp.path().join(format!("{name}.out")))
+        });
+        let more = large.saturating_sub(small);
+        assert!(more < MORE, "{words:?}: {} MiB beside {} MiB", large >> 20, small >> 20);
+        println!("{words:?}: {} MiB beside {} MiB", large >> 20, small >> 20);
+    }
 }

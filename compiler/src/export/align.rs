@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::mem::discriminant;
 
 use fireq_ir::expression::{is_constant, leaf_name};
-use fireq_ir::{DType, Graph, Op, ValueId};
+use fireq_ir::{ConstData, DType, Graph, Op, ValueId};
 
 use super::ExportError;
 
@@ -17,14 +17,16 @@ use super::ExportError;
 pub(super) struct Aligned {
     /// The value of each tensor, an expression over constants, by the tensor's name in the checkpoint.
     pub tensors: BTreeMap<String, ValueId>,
+    /// The values of all other constants of the model, which its configuration gives: rope frequencies.
+    pub others: BTreeMap<String, ValueId>,
     /// The weights whose linears read inputs in E4M3, a scale per token.
     pub inputs: BTreeSet<String>,
     /// What the graph rounds and no checkpoint says.
     pub rounded: BTreeSet<&'static str>,
 }
 
-/// Finds the tensors of `model`, a graph without data whose head is a tensor of its own, in `graph`, which has no fused
-/// operations.
+/// Finds the tensors of `model`, a graph whose weights have no data and whose head is a tensor of its own, in `graph`, which
+/// has no fused operations.
 pub(super) fn align(model: &Graph, graph: &Graph) -> Result<Aligned, ExportError> {
     let mut walk = Walk { model, graph, found: Aligned::default(), scales: BTreeMap::new() };
     let mut stack: Vec<(ValueId, ValueId)> =
@@ -118,18 +120,18 @@ impl Walk<'_> {
     /// Notes what is rounded on its way into an operation.
     fn note(&mut self, op: &Op, ours: &[ValueId], theirs: &[ValueId]) {
         let codes = |value: ValueId| self.graph.ty(value).dtype.is_code();
-        match op {
+        let rounded = match op {
             Op::Linear if codes(theirs[0]) => {
                 if let Op::Const { name } = self.model.op(ours[1]) {
                     self.found.inputs.insert(name.to_string());
                 }
+                None
             }
-            Op::KvAppend if codes(theirs[0]) => {
-                drop(self.found.rounded.insert("keys and values in the cache"))
-            }
-            Op::Attention { .. } if codes(theirs[0]) => drop(self.found.rounded.insert("queries in E4M3")),
-            _ => {}
-        }
+            Op::KvAppend if codes(theirs[0]) => Some("keys and values in the cache"),
+            Op::Attention { .. } if codes(theirs[0]) => Some("queries in E4M3"),
+            _ => None,
+        };
+        self.found.rounded.extend(rounded);
     }
 
     fn tensor(&mut self, name: &str, wanted: ValueId, found: ValueId) -> Result<(), ExportError> {
@@ -137,7 +139,9 @@ impl Walk<'_> {
         if !is_constant(self.graph, found) || shape != has {
             return Err(self.differs(wanted, found));
         }
-        self.found.tensors.insert(name.into(), found);
+        let data = self.model.constants.get(name).and_then(ConstData::bytes);
+        let list = if data.is_some() { &mut self.found.others } else { &mut self.found.tensors };
+        list.insert(name.into(), found);
         Ok(())
     }
 

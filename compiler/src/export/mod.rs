@@ -164,7 +164,11 @@ pub fn export(
 ) -> Result<Exported, ExportError> {
     let Quantized { graph, config, dir, .. } = quantized;
     let apart = ModelConfig { tied: false, ..config.clone() };
-    let mut aligned = align(&without_data(&apart)?, graph)?;
+    let model = without_data(&apart)?;
+    let mut aligned = align(&model, graph)?;
+    if others_differ(quantized, &aligned, &model)? {
+        aligned.rounded.insert("rope frequencies that are not f32");
+    }
     let tied = config.tied && aligned.tensors.get(EMBEDDING) == aligned.tensors.get(OUTPUT);
     let packs = options.format == Format::CompressedTensors;
     let schemes = packs.then(|| Schemes::choose(graph, &aligned, OUTPUT, EMBEDDING));
@@ -187,6 +191,18 @@ pub fn export(
         std::fs::write(&path, text + "\n").map_err(at(&path))?;
         Ok(exported)
     })
+}
+
+/// Whether constants that a configuration gives are others in the graph.
+fn others_differ(quantized: &Quantized, aligned: &Aligned, model: &Graph) -> Result<bool, ExportError> {
+    let Quantized { graph, numbers, .. } = quantized;
+    for (name, value) in &aligned.others {
+        let given = model.constants.get(name.as_str()).and_then(|data| data.numbers(graph.ty(*value).dtype));
+        if given != Some(numbers.rows(graph, *value, 0..1)?.to_f32()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Copies the tokenizer's files and what is said of generation.

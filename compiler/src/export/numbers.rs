@@ -63,11 +63,11 @@ impl Numbers {
         }
     }
 
-    /// Says that a value is not needed again: what is mapped for it is given back.
-    pub fn done(&self, graph: &Graph, value: ValueId) {
+    /// Gives back the memory of what is mapped for a value; who asks for its rows again has them read again.
+    pub fn release(&self, graph: &Graph, value: ValueId) {
         let Numbers::Graph = self else { return };
         let operands = graph.operands(value);
-        operands.iter().for_each(|operand| self.done(graph, *operand));
+        operands.iter().for_each(|operand| self.release(graph, *operand));
         if let Op::Const { name } = graph.op(value) {
             graph.constants.get(name).iter().for_each(|data| data.release());
         }

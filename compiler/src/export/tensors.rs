@@ -15,6 +15,9 @@ use super::scheme::{Scheme, Schemes, module};
 use super::shards::{Entry, Shards};
 use super::{ExportError, ExportOptions, Quantized, dense};
 
+/// Pieces after which what was mapped for them is given back: few enough to be small beside a tensor, and worth the call.
+const STEP: usize = 8;
+
 /// What was written.
 pub(super) struct Written {
     /// Bytes of tensors.
@@ -96,7 +99,10 @@ impl Writer<'_> {
         // What cannot be made in pieces may be large.
         let _one = (pieces.len() == 1).then(|| whole.lock());
         let mut sum = Difference::default();
-        for rows in pieces {
+        for (n, rows) in pieces.into_iter().enumerate() {
+            if n % STEP == STEP - 1 {
+                numbers.release(graph, job.value);
+            }
             let tensor = numbers.rows(graph, job.value, rows.clone())?;
             sum += match job.scheme {
                 Some(scheme) => self.packed(job, scheme, &tensor, &rows)?,
@@ -108,7 +114,7 @@ impl Writer<'_> {
             let shape: Vec<u8> = shape.flat_map(|n| (n as i64).to_le_bytes()).collect();
             self.put(job.first + 2, 0, &shape)?;
         }
-        numbers.done(graph, job.value);
+        numbers.release(graph, job.value);
         Ok((graph.ty(job.value).dtype.is_code(), sum))
     }
 
@@ -120,25 +126,29 @@ impl Writer<'_> {
         rows: &Range<usize>,
     ) -> Result<Difference, ExportError> {
         let packed = pack(tensor, scheme.group, self.dtype)?;
-        let scales = self.bytes(job, &packed.scales)?;
-        self.put(job.first, rows.start, &packed.codes)?;
-        self.put(job.first + 1, rows.start, &scales)?;
         let Data::Quant(q) = &tensor.data else { return Ok(Difference::default()) };
-        Ok(Difference::of_packed(q, &packed.scales, scheme.group, scheme.inputs))
-    }
-
-    fn dense(&self, job: &Job<'_>, tensor: &Tensor, rows: &Range<usize>) -> Result<Difference, ExportError> {
-        let exact = tensor.to_f32();
-        let narrow: Vec<f32> = exact.iter().map(|number| dense::narrowed(*number, self.dtype)).collect();
-        self.put(job.first, rows.start, &self.bytes(job, &narrow)?)?;
-        let mut sum = Difference::default();
-        exact.iter().zip(&narrow).for_each(|(exact, narrow)| sum.add(*exact, *narrow, *narrow));
+        let sum = Difference::of_packed(q, &packed.scales, scheme.group, scheme.inputs);
+        self.put(job.first, rows.start, &packed.codes)?;
+        self.numbers(job, job.first + 1, rows.start, packed.scales)?;
         Ok(sum)
     }
 
-    fn bytes(&self, job: &Job<'_>, numbers: &[f32]) -> Result<Vec<u8>, ExportError> {
-        let non_finite = || ExportError::NonFinite { tensor: job.name.into() };
-        dense::bytes(numbers, self.dtype).ok_or_else(non_finite)
+    fn dense(&self, job: &Job<'_>, tensor: &Tensor, rows: &Range<usize>) -> Result<Difference, ExportError> {
+        let (numbers, mut sum) = (tensor.to_f32(), Difference::default());
+        for number in &numbers {
+            let narrow = dense::narrowed(*number, self.dtype);
+            sum.add(*number, narrow, narrow);
+        }
+        self.numbers(job, job.first, rows.start, numbers)?;
+        Ok(sum)
+    }
+
+    /// Writes rows of an entry of floats, from `row` on.
+    fn numbers(&self, job: &Job<'_>, entry: usize, row: usize, numbers: Vec<f32>) -> Result<(), ExportError> {
+        if !numbers.iter().all(|number| number.is_finite()) {
+            return Err(ExportError::NonFinite { tensor: job.name.into() });
+        }
+        self.put(entry, row, &dense::bytes(numbers, self.dtype)?)
     }
 
     /// Writes rows of an entry, from `row` on.
