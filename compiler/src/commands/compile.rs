@@ -20,6 +20,7 @@ use fireq_kernels::cuda::tuning::Tuning;
 use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
+use super::codes::Codes;
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json, progress};
 use super::recipe::{Chosen, chosen, structure, text};
@@ -61,7 +62,7 @@ pub fn compile(options: &Compile) -> Outcome {
         model: &model,
         recipe: &recipe,
         passes,
-        checkpoint_bytes: checkpoint.constant_bytes,
+        checkpoint_bytes: model.packed.as_ref().map_or(checkpoint.constant_bytes, |packed| packed.bytes),
         parameters: checkpoint.parameters,
         sizes: plans.shown().map(|lowered| sizes(&lowered.plan)).unwrap_or_default(),
         cuda,
@@ -165,6 +166,11 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
+    /// What became of codes that the checkpoint has.
+    fn codes(&self) -> Option<Codes<'_>> {
+        self.model.packed.as_ref().map(|packed| Codes::of(packed, &self.model.graph))
+    }
+
     fn json(&self, options: &Compile) -> Value {
         let pass =
             |line: &Line| json!({ "pass": line.pass, "patches": line.patches, "seconds": line.seconds });
@@ -179,6 +185,7 @@ impl Made<'_> {
             "checkpoint_bytes": self.checkpoint_bytes,
             "weight_bytes": self.sizes.weights,
             "weightless": self.model.weightless,
+            "codes": self.codes().map(|codes| codes.json()),
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
             "cuda": self.cuda,
@@ -193,7 +200,7 @@ impl Made<'_> {
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
-             KV cache  {} per token, {} for {context} positions\n{}{}",
+             KV cache  {} per token, {} for {context} positions\n{}{}{}",
             self.model.config.name,
             self.recipe.label,
             self.seconds,
@@ -203,6 +210,7 @@ impl Made<'_> {
             if self.model.weightless { ", left out: only their shapes are known" } else { "" },
             bytes(self.sizes.cache_per_token),
             bytes(self.sizes.cache_per_token * context),
+            self.codes().map_or_else(String::new, |codes| codes.text()),
             self.cuda.as_ref().map(gpu_kernels::text).unwrap_or_default(),
             self.report.as_ref().map(quantized::text).unwrap_or_default(),
         )
