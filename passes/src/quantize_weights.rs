@@ -115,8 +115,11 @@ impl Pass for QuantizeWeights {
     }
 
     fn run(&self, graph: &Graph) -> Result<Vec<Patch>, PassError> {
-        let kept: Vec<Patch> =
-            graph.schedule().into_iter().filter_map(|value| self.taken_over(graph, value)).collect::<Result<_, _>>()?;
+        let kept: Vec<Patch> = graph
+            .schedule()
+            .into_iter()
+            .filter_map(|value| self.taken_over(graph, value))
+            .collect::<Result<_, _>>()?;
         match &self.method {
             // Others are chosen for what these give.
             _ if !kept.is_empty() => Ok(kept),

@@ -6,8 +6,8 @@ use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 use crate::DType;
-use crate::numbers::{SCAN, encode, first_non_finite};
 use crate::interp::widen;
+use crate::numbers::{SCAN, encode, first_non_finite};
 
 /// Bytes that live as long as someone holds them: a mapped file, or a vector.
 pub type SharedBytes = Arc<dyn ByteSource>;

@@ -47,7 +47,8 @@ fn rescale_row(groups: &[Group], sigmas: &mut [f32]) -> f32 {
     let chosen: Vec<Choice> = groups.iter().map(|group| group.best(outer)).collect();
     sigmas.iter_mut().zip(&chosen).for_each(|(sigma, choice)| *sigma = choice.sigma);
     // The best for these σ.
-    let (dot, square) = chosen.iter().fold((0.0, 0.0), |sum, choice| (sum.0 + choice.dot, sum.1 + choice.square));
+    let (dot, square) =
+        chosen.iter().fold((0.0, 0.0), |sum, choice| (sum.0 + choice.dot, sum.1 + choice.square));
     if square > 0.0 { (dot / square) as f32 } else { outer as f32 }
 }
 
@@ -76,7 +77,9 @@ struct Choice {
 impl Group {
     fn new(codes: &[i8], scale: f32) -> Self {
         let mut counts = [0u32; 16];
-        codes.iter().for_each(|code| counts[(code + 8) as usize & 15] += 1);
+        for code in codes {
+            counts[(code + 8) as usize & 15] += 1;
+        }
         let counts = counts.map(f64::from);
         let squares = (0..16).map(|n| counts[n] * (n as f64 - 8.0).powi(2)).sum();
         let tables = std::array::from_fn(|n| sums(&counts, 1.0 + n as f32 / 8.0));

@@ -41,7 +41,8 @@ impl<'a> Codes<'a> {
     pub fn text(&self) -> String {
         let kept = (!self.kept.is_empty()).then(|| format!("kept in {}", weights(self.kept.len())));
         let others = self.requantized.iter();
-        let others = others.map(|(reason, names)| format!("requantized in {} ({reason})", weights(names.len())));
+        let others =
+            others.map(|(reason, names)| format!("requantized in {} ({reason})", weights(names.len())));
         let numbers =
             (!self.numbers.is_empty()).then(|| format!("numbers in {}", weights(self.numbers.len())));
         let all: Vec<String> = kept.into_iter().chain(others).chain(numbers).collect();

@@ -14,6 +14,7 @@ use serde::Deserialize;
 
 use super::ImportError;
 use super::config::read_json;
+use crate::source::{GGUF, is_gguf};
 
 /// Every tensor of a checkpoint by name, with its bytes mapped.
 #[derive(Debug)]
@@ -89,10 +90,21 @@ impl Checkpoint {
         if index.exists() {
             return open_sharded(dir, &index);
         }
+        if has_gguf(dir) {
+            return Err(ImportError::unsupported(
+                dir,
+                "there is GGUF, which is not read, and no safetensors",
+                GGUF,
+            ));
+        }
         let hint = "fireq reads safetensors; with only pytorch_model.bin, load the model in transformers and \
                     save it with save_pretrained(dir, safe_serialization=True)";
         Err(ImportError::unsupported(dir, format!("there is neither {SINGLE} nor {INDEX}"), hint))
     }
+}
+
+fn has_gguf(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|files| files.flatten().any(|file| is_gguf(&file.path())))
 }
 
 #[derive(Deserialize)]

@@ -9,7 +9,11 @@ use super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
 
 /// Checks that a checkpoint has every tensor of the model, in the right shape, as floats, and no others; but for those that are
 /// `packed`, which were taken out of it.
-pub(super) fn check(config: &ModelConfig, checkpoint: &Checkpoint, packed: &Tensors) -> Result<(), ImportError> {
+pub(super) fn check(
+    config: &ModelConfig,
+    checkpoint: &Checkpoint,
+    packed: &Tensors,
+) -> Result<(), ImportError> {
     let mut expected = layout(config);
     expected.retain(|name, _| !packed.contains_key(name));
     let stored = &checkpoint.tensors;

@@ -21,7 +21,8 @@ fn weights_are_what_the_tools_that_packed_them_say() {
         let bytes = std::fs::read(dir.join("expected.safetensors")).unwrap();
         let expected = SafeTensors::deserialize(&bytes).unwrap();
         for (name, tensor) in expected.iter() {
-            let numbers = tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<_>>();
+            let numbers =
+                tensor.data().as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect::<Vec<_>>();
             let found = eval_constant(&model.graph, weight(&model.graph, name)).unwrap().to_f32();
             assert_eq!(found, numbers, "{}: {name}", dir.display());
             seen += 1;

@@ -11,7 +11,8 @@ use super::tiny::{self, Tensors, fireq};
 use super::{integers, weight};
 
 fn gptq(group: i64, middle: bool) -> (Value, Tensors) {
-    let config = json!({ "quant_method": "gptq", "bits": 4, "group_size": group, "desc_act": false, "sym": middle });
+    let config =
+        json!({ "quant_method": "gptq", "bits": 4, "group_size": group, "desc_act": false, "sym": middle });
     let put = |weight: &Weight, base: &str, tensors: &mut Tensors| weight.gptq(base, true, tensors);
     let (config, tensors, _) = integers(&config, (4, super::size(group), middle, false), put);
     (config, tensors)

@@ -47,7 +47,10 @@ fn check(label: &str, (config, tensors, numbers): (Value, Tensors, BTreeMap<Stri
     tiny::write(dir.path(), &config, &tensors);
     let model = import(dir.path()).unwrap_or_else(|e| panic!("{label}: {e}: {}", e.hint()));
     verify(&model.graph).unwrap();
-    assert_eq!(model.packed.as_ref().unwrap().weights.keys().collect::<Vec<_>>(), numbers.keys().collect::<Vec<_>>());
+    assert_eq!(
+        model.packed.as_ref().unwrap().weights.keys().collect::<Vec<_>>(),
+        numbers.keys().collect::<Vec<_>>()
+    );
     for (name, expected) in &numbers {
         let weight = weight(&model.graph, name);
         assert_eq!(&eval_constant(&model.graph, weight).unwrap().to_f32(), expected, "{label}: {name}");
@@ -56,7 +59,11 @@ fn check(label: &str, (config, tensors, numbers): (Value, Tensors, BTreeMap<Stri
         for rows in [0..1, 3..rows, rows / 2..rows / 2 + 5] {
             let some = pack_rows(&model.graph, weight, Storage::Plain, rows.clone()).unwrap();
             let row = whole[0].0.row_bytes();
-            assert_eq!(some[0].1[..], whole[0].1[rows.start * row..rows.end * row], "{label}: {name} {rows:?}");
+            assert_eq!(
+                some[0].1[..],
+                whole[0].1[rows.start * row..rows.end * row],
+                "{label}: {name} {rows:?}"
+            );
         }
         assert_eq!(pieces(&model.graph, weight, Storage::Plain).len(), 1, "it is small");
     }
@@ -101,13 +108,18 @@ fn gptq_of_every_kind() {
                     "checkpoint_format": format,
                 });
                 let label = config.to_string();
-                let put = |weight: &Weight, base: &str, tensors: &mut Tensors| weight.gptq(base, less, tensors);
+                let put =
+                    |weight: &Weight, base: &str, tensors: &mut Tensors| weight.gptq(base, less, tensors);
                 let model = check(&label, integers(&config, (bits, size(group), middle, mixed), put));
                 let packed = model.packed.unwrap();
                 for (name, obstacle) in &packed.weights {
                     // Rows of one group have nothing to mix.
                     let several = size(group) < if name.contains("down") { 96 } else { 64 };
-                    assert_eq!(obstacle.is_none(), bits == 4 && middle && !(mixed && several), "{label}: {name}");
+                    assert_eq!(
+                        obstacle.is_none(),
+                        bits == 4 && middle && !(mixed && several),
+                        "{label}: {name}"
+                    );
                 }
             }
         }
@@ -121,7 +133,8 @@ fn awq_with_and_without_zero_points() {
             let config = json!({
                 "quant_method": "awq", "bits": 4, "group_size": group, "zero_point": !middle, "version": "gemm",
             });
-            let model = check(&config.to_string(), integers(&config, (4, size(group), middle, false), Weight::awq));
+            let model =
+                check(&config.to_string(), integers(&config, (4, size(group), middle, false), Weight::awq));
             let packed = model.packed.unwrap();
             let expected = if middle { None } else { Some("zero points") };
             assert!(packed.weights.values().all(|found| *found == expected), "{packed:?}");
@@ -145,7 +158,8 @@ fn compressed_tensors_of_every_kind() {
     for (bits, group) in [4, 8].into_iter().flat_map(|bits| GROUPS.map(|group| (bits, group))) {
         for (middle, mixed) in [(true, false), (false, false), (false, true)] {
             let config = compressed(bits, group, middle);
-            let put = |weight: &Weight, base: &str, tensors: &mut Tensors| weight.compressed(base, middle, tensors);
+            let put =
+                |weight: &Weight, base: &str, tensors: &mut Tensors| weight.compressed(base, middle, tensors);
             check(&config.to_string(), integers(&config, (bits, size(group), middle, mixed), put));
         }
     }
@@ -159,7 +173,8 @@ fn fp8_under_scales_of_tensors_rows_and_blocks() {
             "input_activations": { "num_bits": 8, "type": "float", "dynamic": false },
         } } })
     };
-    let deepseek = json!({ "quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 48] });
+    let deepseek =
+        json!({ "quant_method": "fp8", "activation_scheme": "dynamic", "weight_block_size": [32, 48] });
     let cases = [
         (groups("channel", Value::Null), "weight_scale", (1, usize::MAX)),
         (groups("tensor", Value::Null), "weight_scale", (usize::MAX, usize::MAX)),
@@ -192,11 +207,15 @@ fn fp8(
     let number = |i: usize| {
         let (code, scale) = (codes[i], scales[i / cols / tall * across + i % cols / wide]);
         let (exponent, fraction) = (i32::from(code >> 3 & 15), f32::from(code & 7));
-        let size = if exponent == 0 { fraction / 512.0 } else { (1.0 + fraction / 8.0) * 2f32.powi(exponent - 7) };
+        let size =
+            if exponent == 0 { fraction / 512.0 } else { (1.0 + fraction / 8.0) * 2f32.powi(exponent - 7) };
         (if code >= 128 { -size } else { size }) * scale
     };
     let numbers = (0..rows * cols).map(number).collect();
-    tensors.insert(format!("{base}.weight"), Stored { dtype: Dtype::F8_E4M3, shape: vec![rows, cols], bytes: codes });
+    tensors.insert(
+        format!("{base}.weight"),
+        Stored { dtype: Dtype::F8_E4M3, shape: vec![rows, cols], bytes: codes },
+    );
     numbers
 }
 
@@ -204,8 +223,16 @@ fn fp8(
 #[test]
 fn the_configuration_may_stand_beside() {
     for (file, method, keys) in [
-        ("quantize_config.json", "gptq", json!({ "bits": 4, "group_size": 32, "desc_act": false, "sym": true })),
-        ("quant_config.json", "awq", json!({ "w_bit": 4, "q_group_size": 32, "zero_point": true, "version": "GEMM" })),
+        (
+            "quantize_config.json",
+            "gptq",
+            json!({ "bits": 4, "group_size": 32, "desc_act": false, "sym": true }),
+        ),
+        (
+            "quant_config.json",
+            "awq",
+            json!({ "w_bit": 4, "q_group_size": 32, "zero_point": true, "version": "GEMM" }),
+        ),
     ] {
         let dir = TempDir::new().unwrap();
         let put = |weight: &Weight, base: &str, tensors: &mut Tensors| match method {
@@ -214,7 +241,10 @@ fn the_configuration_may_stand_beside() {
         };
         let (config, mut tensors, numbers) = integers(&Value::Null, (4, 32, true, false), put);
         // Zeros where there is no bias are what some versions write.
-        tensors.insert("model.layers.0.mlp.up_proj.bias".into(), Stored { dtype: Dtype::F16, shape: vec![96], bytes: vec![0; 192] });
+        tensors.insert(
+            "model.layers.0.mlp.up_proj.bias".into(),
+            Stored { dtype: Dtype::F16, shape: vec![96], bytes: vec![0; 192] },
+        );
         tiny::write(dir.path(), &config, &tensors);
         std::fs::write(dir.path().join(file), keys.to_string()).unwrap();
         let model = import(dir.path()).unwrap();

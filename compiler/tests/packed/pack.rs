@@ -18,7 +18,14 @@ pub struct Weight {
 impl Weight {
     /// Codes, zero points and scales of no pattern; `middle` puts every zero point at half of what codes reach, and `mixed`
     /// channels of a group all over the place.
-    pub fn new(seed: u32, (rows, cols): (usize, usize), bits: u32, size: usize, middle: bool, mixed: bool) -> Self {
+    pub fn new(
+        seed: u32,
+        (rows, cols): (usize, usize),
+        bits: u32,
+        size: usize,
+        middle: bool,
+        mixed: bool,
+    ) -> Self {
         let mut state = seed.wrapping_mul(2_654_435_761) | 1;
         let mut next = |below: u32| {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -29,7 +36,8 @@ impl Weight {
         let codes = (0..rows).map(|_| (0..cols).map(|_| next(top)).collect()).collect();
         let zero = |next: u32| if middle { top / 2 } else { next };
         let zeros = (0..rows).map(|_| (0..count).map(|_| zero(next(top))).collect()).collect();
-        let scales = (0..rows).map(|_| (0..count).map(|_| (1 + next(60)) as f32 / 1024.0).collect()).collect();
+        let scales =
+            (0..rows).map(|_| (0..count).map(|_| (1 + next(60)) as f32 / 1024.0).collect()).collect();
         let mut groups: Vec<usize> = (0..cols).map(|k| k / size).collect();
         if mixed {
             (1..cols).rev().for_each(|k| groups.swap(k, next(k as u32 + 1) as usize));
@@ -40,7 +48,8 @@ impl Weight {
     /// What it stands for.
     pub fn numbers(&self) -> Vec<f32> {
         let rows = self.codes.iter().zip(self.zeros.iter().zip(&self.scales));
-        let number = |code: u32, zero: u32, scale: f32| (f64::from(code) - f64::from(zero)) * f64::from(scale);
+        let number =
+            |code: u32, zero: u32, scale: f32| (f64::from(code) - f64::from(zero)) * f64::from(scale);
         rows.flat_map(|(codes, (zeros, scales))| {
             codes.iter().zip(&self.groups).map(|(code, g)| number(*code, zeros[*g], scales[*g]) as f32)
         })
@@ -113,11 +122,15 @@ impl Weight {
             }
         }
         into.insert(format!("{base}.weight_packed"), words(&[rows, width], &packed));
-        let scales = self.scales.concat().iter().flat_map(|s| half::bf16::from_f32(*s).to_le_bytes()).collect();
+        let scales =
+            self.scales.concat().iter().flat_map(|s| half::bf16::from_f32(*s).to_le_bytes()).collect();
         let scales = Stored { dtype: Dtype::BF16, shape: vec![rows, count], bytes: scales };
         into.insert(format!("{base}.weight_scale"), scales);
         let shape = [rows, cols].iter().flat_map(|n| (*n as i64).to_le_bytes()).collect();
-        into.insert(format!("{base}.weight_shape"), Stored { dtype: Dtype::I64, shape: vec![2], bytes: shape });
+        into.insert(
+            format!("{base}.weight_shape"),
+            Stored { dtype: Dtype::I64, shape: vec![2], bytes: shape },
+        );
         if !middle {
             into.insert(format!("{base}.weight_zero_point"), words(&[tall, count], &zeros));
         }

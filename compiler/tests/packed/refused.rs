@@ -31,7 +31,8 @@ fn gptq() -> (Value, Tensors) {
 }
 
 const UP: &str = "model.layers.0.mlp.up_proj";
-const AGAIN: &str = "help: the checkpoint is gptq, 4 bits in groups of 32; download it again, or pack it again";
+const AGAIN: &str =
+    "help: the checkpoint is gptq, 4 bits in groups of 32; download it again, or pack it again";
 
 #[test]
 fn tensors_that_are_missing() {
@@ -108,10 +109,12 @@ fn scales_that_are_no_numbers() {
     for middle in [true, false] {
         let config = json!({ "quant_method": "gptq", "bits": 4, "group_size": 32 });
         let (config, mut tensors, _) = integers(&config, (4, 32, middle, false), put);
-        tensors.get_mut(&format!("{UP}.scales")).unwrap().bytes[..2].copy_from_slice(&0x7c00u16.to_le_bytes());
+        tensors.get_mut(&format!("{UP}.scales")).unwrap().bytes[..2]
+            .copy_from_slice(&0x7c00u16.to_le_bytes());
         let dir = TempDir::new().unwrap();
         tiny::write(&dir.path().join("m"), &config, &tensors);
-        let [m, out] = ["m", "out.safetensors"].map(|name| dir.path().join(name).to_str().unwrap().to_string());
+        let [m, out] =
+            ["m", "out.safetensors"].map(|name| dir.path().join(name).to_str().unwrap().to_string());
         let output = tiny::fireq(&["logits", &m, "--interpret", "--tokens", "1", "-o", &out]);
         let text = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{text}");
@@ -169,7 +172,9 @@ fn numbers_that_are_not_read() {
     for bits in [2, 3] {
         refused(
             &json!({ "quant_method": "gptq", "bits": bits, "group_size": 128 }),
-            &format!("gptq with {bits} bits is not read\nhelp: fireq reads gptq with 4 and 8 bits; {ORIGINAL}"),
+            &format!(
+                "gptq with {bits} bits is not read\nhelp: fireq reads gptq with 4 and 8 bits; {ORIGINAL}"
+            ),
         );
     }
     for group in [json!(0), json!(-2), json!(1u64 << 40)] {
@@ -202,8 +207,14 @@ fn schemes_of_compressed_tensors_that_are_not_read() {
         (&second, "with several schemes of weights"),
         (&|c| c["format"] = json!("marlin-24"), "in the format `marlin-24`"),
         (&|c| c["format"] = json!("nvfp4-pack-quantized"), "in the format `nvfp4-pack-quantized`"),
-        (&|c| c["config_groups"]["group_0"]["output_activations"] = json!({ "num_bits": 8 }), "with quantized outputs"),
-        (&|c| c["sparsity_config"] = json!({ "format": "sparse-24-bitmask" }), "with sparse weights (`sparse-24-bitmask`)"),
+        (
+            &|c| c["config_groups"]["group_0"]["output_activations"] = json!({ "num_bits": 8 }),
+            "with quantized outputs",
+        ),
+        (
+            &|c| c["sparsity_config"] = json!({ "format": "sparse-24-bitmask" }),
+            "with sparse weights (`sparse-24-bitmask`)",
+        ),
         (&|c| c["transform_config"] = json!({ "config_groups": { "R1": {} } }), "with transforms"),
     ];
     for (change, reason) in cases {

@@ -38,7 +38,8 @@ pub(super) fn read(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
         return no("with transforms".into());
     }
     let parse = |(name, group): (&String, &Value)| {
-        let reason = |e| format!("the group `{}` of the quantization is not understood: {e}", name.escape_debug());
+        let reason =
+            |e| format!("the group `{}` of the quantization is not understood: {e}", name.escape_debug());
         Group::deserialize(group).map_err(|e| refuse(path, reason(e), ORIGINAL))
     };
     let groups = keys.config_groups.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
@@ -54,7 +55,9 @@ pub(super) fn read(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     }
     match format {
         "pack-quantized" if first.kind.as_deref().unwrap_or("int") == "int" => integers(path, first),
-        "float-quantized" | "naive-quantized" if first.kind.as_deref() == Some("float") => floats(path, first),
+        "float-quantized" | "naive-quantized" if first.kind.as_deref() == Some("float") => {
+            floats(path, first)
+        }
         format => no(format!("in the format `{}`", format.escape_debug())),
     }
 }

@@ -51,7 +51,8 @@ impl Integers {
 
     /// Why no kernel decodes I4 codes in these groups.
     fn odd(&self) -> Option<&'static str> {
-        let odd = matches!(self.groups, Groups::Neighbours(size) if size < self.cols && !size.is_multiple_of(32));
+        let odd =
+            matches!(self.groups, Groups::Neighbours(size) if size < self.cols && !size.is_multiple_of(32));
         odd.then_some("groups of other than multiples of 32")
     }
 
@@ -90,7 +91,9 @@ impl Integers {
         hasher.update(text.as_bytes());
         match &self.groups {
             Groups::Neighbours(size) => hasher.update(&size.to_le_bytes()),
-            Groups::Listed(groups, _) => groups.iter().fold(&mut hasher, |hasher, g| hasher.update(&g.to_le_bytes())),
+            Groups::Listed(groups, _) => {
+                groups.iter().fold(&mut hasher, |hasher, g| hasher.update(&g.to_le_bytes()))
+            }
         };
         hasher.finalize().to_hex()[..16].into()
     }
@@ -100,7 +103,8 @@ impl Integers {
         let groups = self.groups.count(self.cols);
         let zeros = self.zeros.of_row(row, self.rows, groups, self.bits);
         let scales = self.scales.of_row(row, groups);
-        let number = |code: u32, group: usize| ((code as i32 - zeros[group]) as f32 * scales[group]).to_le_bytes();
+        let number =
+            |code: u32, group: usize| ((code as i32 - zeros[group]) as f32 * scales[group]).to_le_bytes();
         let (per, mask) = (32 / self.bits as usize, (1 << self.bits) - 1);
         let code = |k: usize| words[k / per] >> (self.bits as usize * (k % per)) & mask;
         match &self.groups {

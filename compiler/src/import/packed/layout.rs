@@ -104,7 +104,8 @@ impl Zeros {
     /// The zero points of the `groups` groups of a row of `all`.
     pub fn of_row(&self, row: usize, all: usize, groups: usize, bits: u32) -> Vec<i32> {
         let (words, per) = (self.data().map(words_of).unwrap_or_default(), 32 / bits as usize);
-        let field = |at: usize, place: usize| self.meant(words[at]) >> (bits as usize * place) & ((1 << bits) - 1);
+        let field =
+            |at: usize, place: usize| self.meant(words[at]) >> (bits as usize * place) & ((1 << bits) - 1);
         let zero = |group: usize| match self {
             Zeros::Middle => 1 << (bits - 1),
             Zeros::Columns { .. } => field(group * (all / per) + row / per, row % per),

@@ -19,7 +19,6 @@ mod layout;
 mod scheme;
 mod take;
 
-
 use std::collections::BTreeMap;
 
 pub use scheme::Packing;

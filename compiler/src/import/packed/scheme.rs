@@ -23,12 +23,18 @@ pub struct Packing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
     /// By the version of the format.
-    Gptq { version: u32 },
+    Gptq {
+        version: u32,
+    },
     Awq,
     /// Integers; with zero points where they are not symmetric.
-    Compressed { symmetric: bool },
+    Compressed {
+        symmetric: bool,
+    },
     /// FP8, the scale being in the tensor of this suffix.
-    Float { scale: &'static str },
+    Float {
+        scale: &'static str,
+    },
 }
 
 /// What a scale covers.
@@ -96,7 +102,8 @@ pub(super) struct Keys {
 }
 
 fn keys(path: &Path, value: &Value) -> Result<Keys, ImportError> {
-    Keys::deserialize(value).map_err(|e| refuse(path, format!("the quantization is not understood: {e}"), ORIGINAL))
+    Keys::deserialize(value)
+        .map_err(|e| refuse(path, format!("the quantization is not understood: {e}"), ORIGINAL))
 }
 
 /// The last resort.
@@ -112,19 +119,24 @@ fn packing(path: &Path, method: &str, keys: &Keys, value: &Value) -> Result<Pack
     }
     if filled(keys.kv_cache_scheme.as_ref()) {
         let reason = format!("{method} with a kv_cache_scheme is not read");
-        return Err(refuse(path, reason, "use a checkpoint whose weights alone are quantized: recipes quantize caches"));
+        return Err(refuse(
+            path,
+            reason,
+            "use a checkpoint whose weights alone are quantized: recipes quantize caches",
+        ));
     }
     match method {
         "gptq" => gptq(path, keys),
         "awq" => awq(path, keys),
         "compressed-tensors" => compressed::read(path, keys),
         "fp8" => fp8(path, keys),
-        other => Err(refuse(path, format!("the checkpoint is quantized by `{}`", other.escape_debug()), OTHERS)),
+        other => {
+            Err(refuse(path, format!("the checkpoint is quantized by `{}`", other.escape_debug()), OTHERS))
+        }
     }
 }
 
-const OTHERS: &str =
-    "fireq reads gptq, awq, compressed-tensors and fp8; of others, compile the original f32, f16 or bf16 checkpoint";
+const OTHERS: &str = "fireq reads gptq, awq, compressed-tensors and fp8; of others, compile the original f32, f16 or bf16 checkpoint";
 
 /// Whether a key says something.
 pub(super) fn filled(value: Option<&Value>) -> bool {
@@ -144,7 +156,11 @@ fn gptq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
         other => {
             let other = if other == "gptq" { "marlin" } else { other };
             let reason = format!("gptq in the layout `{}` is not read", other.escape_debug());
-            return Err(refuse(path, reason, "save it in the layout gptq or gptq_v2, which do not depend on a kernel"));
+            return Err(refuse(
+                path,
+                reason,
+                "save it in the layout gptq or gptq_v2, which do not depend on a kernel",
+            ));
         }
     };
     if filled(keys.dynamic.as_ref()) {
@@ -164,7 +180,8 @@ fn awq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     let format = version.or(keys.checkpoint_format.as_deref()).or(keys.format.as_deref()).unwrap_or("gemm");
     if !format.eq_ignore_ascii_case("gemm") {
         let reason = format!("awq in the layout `{}` is not read", format.escape_debug());
-        let hint = "save it in the layout gemm: others are made for one kernel and do not say how rows are padded";
+        let hint =
+            "save it in the layout gemm: others are made for one kernel and do not say how rows are padded";
         return Err(refuse(path, reason, hint));
     }
     let bits = bits(path, "awq", keys.bits.or(keys.w_bit), &[4])?;
@@ -175,7 +192,9 @@ fn awq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
 /// DeepSeek's and transformers' own.
 fn fp8(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     let float = |key: &Option<String>, known: &str| key.as_ref().is_none_or(|found| found == known);
-    if !float(&keys.scale_fmt, "float") && !float(&keys.scale_fmt, "ue8m0") || !float(&keys.expert_dtype, "fp8") {
+    if !float(&keys.scale_fmt, "float") && !float(&keys.scale_fmt, "ue8m0")
+        || !float(&keys.expert_dtype, "fp8")
+    {
         return Err(refuse(path, "fp8 with scales or experts of other formats is not read", ORIGINAL));
     }
     let cover = match keys.weight_block_size.as_deref() {
@@ -206,7 +225,11 @@ pub(super) fn cover(path: &Path, group: Option<i64>) -> Result<Cover, ImportErro
         Some(n @ 1..=0x10_0000) => Ok(Cover::Group(n as usize)),
         _ => {
             let found = group.map_or("is missing".into(), |n| format!("is {n}"));
-            Err(refuse(path, format!("the quantization's group_size {found}"), "it is a positive number, or -1 for whole rows"))
+            Err(refuse(
+                path,
+                format!("the quantization's group_size {found}"),
+                "it is a positive number, or -1 for whole rows",
+            ))
         }
     }
 }

@@ -9,11 +9,11 @@ use safetensors::Dtype;
 use super::super::graph::Tensors;
 use super::super::layout::layout;
 use super::super::{Checkpoint, ImportError, ModelConfig, StoredTensor};
+use super::Packed;
 use super::decode::{Groups, Integers};
 use super::fp8::Floats;
 use super::layout::{Codes, Scales, Zeros};
 use super::scheme::{Cover, Method, Packing};
-use super::Packed;
 
 /// Takes the tensors of packed weights out of a checkpoint, and gives the weights. What is left is what it would be without
 /// packing; weights that are not packed stay there.
@@ -26,7 +26,9 @@ pub(in super::super) fn take(
     let bytes = checkpoint.tensors.values().filter_map(|tensor| tensor.data().size()).map(|n| n as u64).sum();
     let mut packed = Packed { method: packing.to_string(), bytes, ..Packed::default() };
     let mut weights = Tensors::new();
-    for (name, shape) in expected.iter().filter(|(name, shape)| shape.len() == 2 && !name.contains("embed_tokens")) {
+    for (name, shape) in
+        expected.iter().filter(|(name, shape)| shape.len() == 2 && !name.contains("embed_tokens"))
+    {
         let Some(base) = name.strip_suffix(".weight") else { continue };
         let taking = Taking { base, packing, rows: shape[0], cols: shape[1] };
         if !taking.is_packed(&checkpoint.tensors) {
@@ -173,7 +175,8 @@ impl Taking<'_> {
         let listed: Vec<u32> = bytes.as_chunks().0.iter().map(|word| u32::from_le_bytes(*word)).collect();
         words.release();
         // compressed-tensors writes −1 where the order of channels is that of their groups.
-        if listed.iter().all(|group| *group == u32::MAX) || listed.iter().enumerate().all(|(k, g)| *g as usize == k / size)
+        if listed.iter().all(|group| *group == u32::MAX)
+            || listed.iter().enumerate().all(|(k, g)| *g as usize == k / size)
         {
             return Ok(Groups::Neighbours(size));
         }
@@ -196,7 +199,10 @@ impl Taking<'_> {
         if found == [self.rows as u64, self.cols as u64] {
             return Ok(());
         }
-        Err(self.wrong("weight_shape", &format!("is {found:?}, config.json implies [{}, {}]", self.rows, self.cols)))
+        Err(self.wrong(
+            "weight_shape",
+            &format!("is {found:?}, config.json implies [{}, {}]", self.rows, self.cols),
+        ))
     }
 
     fn words(&self, stored: &mut Stored, suffix: &str, shape: &[usize]) -> Result<ConstData, ImportError> {
@@ -226,7 +232,9 @@ impl Taking<'_> {
         let tensor = stored.remove(&self.name(suffix)).ok_or_else(|| self.wrong(suffix, "is missing"))?;
         if !dtypes.contains(&tensor.dtype) {
             let wanted: Vec<String> = dtypes.iter().map(ToString::to_string).collect();
-            return Err(self.wrong(suffix, &format!("has dtype {}, it takes {}", tensor.dtype, wanted.join(" or "))));
+            return Err(
+                self.wrong(suffix, &format!("has dtype {}, it takes {}", tensor.dtype, wanted.join(" or ")))
+            );
         }
         let sides = |shape: &[usize]| shape.iter().copied().filter(|n| *n != 1).collect::<Vec<_>>();
         if sides(&tensor.shape) != sides(shape) {
@@ -253,7 +261,8 @@ impl Taking<'_> {
     fn drop_zeros(&self, stored: &mut Stored) {
         let name = self.name("bias");
         let zeros = stored.get(&name).is_some_and(|bias| {
-            bias.shape == [self.rows] && bias.data().bytes().is_some_and(|bytes| bytes.iter().all(|b| *b == 0))
+            bias.shape == [self.rows]
+                && bias.data().bytes().is_some_and(|bytes| bytes.iter().all(|b| *b == 0))
         });
         if zeros {
             stored.remove(&name);
