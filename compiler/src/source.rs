@@ -30,8 +30,21 @@ pub struct SourceError {
 impl SourceError {
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
+        if is_gguf(&self.path) {
+            return GGUF;
+        }
         "give a model directory (config.json and *.safetensors) or an artifact of `fireq compile`"
     }
+}
+
+/// What to do with a GGUF file: names, order of channels in heads and tokenizer are its own, and most of its formats lose what a
+/// checkpoint had.
+pub(crate) const GGUF: &str = "compile the checkpoint that the GGUF file was made from; or load it in transformers \
+    (from_pretrained(DIR, gguf_file=FILE)) and save it with save_pretrained";
+
+/// By its name.
+pub(crate) fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("gguf"))
 }
 
 /// Tells by its files what a path is; nothing is read.
@@ -44,6 +57,9 @@ pub fn classify(path: &Path) -> Result<Source, SourceError> {
         let is_ir = path.extension().is_some_and(|e| e == "ir");
         if path.file_name().is_some_and(|name| name == "config.json") {
             return Ok(Source::Config);
+        }
+        if is_gguf(path) {
+            return fail("is a GGUF file, which is not read");
         }
         return if is_ir { Ok(Source::Ir) } else { fail("is a file, and not one of text IR (*.ir)") };
     }

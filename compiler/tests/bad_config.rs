@@ -125,11 +125,11 @@ fn key_value_heads_that_do_not_divide_the_heads() {
 }
 
 #[test]
-fn an_already_quantized_checkpoint() {
+fn a_checkpoint_quantized_in_a_way_that_is_not_read() {
     refused_config(
-        |c| c["quantization_config"] = json!({ "quant_method": "gptq" }),
-        "error: `{dir}/config.json`: the checkpoint is quantized already\n  \
-         help: compile the original f32, f16 or bf16 checkpoint",
+        |c| c["quantization_config"] = json!({ "quant_method": "bitsandbytes", "load_in_4bit": true }),
+        "error: `{dir}/config.json`: the checkpoint is quantized by `bitsandbytes`\n  \
+         help: fireq reads gptq, awq, compressed-tensors and fp8; of others, compile the original f32, f16 or bf16 checkpoint",
     );
 }
 

@@ -2,13 +2,10 @@
 //!
 //! # Versions
 //!
-//! [`SCHEMA`] counts changes of anything that a reader of an artifact relies on: the manifest, the text of plans, storages and
-//! layouts, how compiled kernels are called, programs for GPUs. A build writes `SCHEMA` and reads it and the one before, [`OLDEST`]:
-//! an artifact outlives one change, and computes what it computed. Older and newer ones are refused by their number alone. A field
-//! or a word that the number does not announce is refused, too, since what it would change is unknown.
-//!
-//! Whoever raises `SCHEMA` raises `OLDEST`, says in `compiler/CHANGELOG.md` what changed, and puts an artifact of the version that
-//! was into `compiler/tests/artifacts`, whose logits are tested.
+//! [`SCHEMA`] counts changes of anything that a reader of an artifact relies on: manifest, plans, storages, calls of compiled kernels,
+//! programs. A build writes `SCHEMA`, and reads it and [`OLDEST`], the one before; others are refused by their number, and fields
+//! or words that the number does not announce, too. Whoever raises it raises `OLDEST`, says in `compiler/CHANGELOG.md` what changed,
+//! and puts an artifact of the version that was into `compiler/tests/artifacts`, whose logits are tested.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -77,7 +77,9 @@ struct Choice {
 impl Group {
     fn new(codes: &[i8], scale: f32) -> Self {
         let mut counts = [0u32; 16];
-        codes.iter().for_each(|code| counts[(code + 8) as usize & 15] += 1);
+        for code in codes {
+            counts[(code + 8) as usize & 15] += 1;
+        }
         let counts = counts.map(f64::from);
         let squares = (0..16).map(|n| counts[n] * (n as f64 - 8.0).powi(2)).sum();
         let tables = std::array::from_fn(|n| sums(&counts, 1.0 + n as f32 / 8.0));

@@ -21,6 +21,7 @@ use fireq_kernels::cuda::tuning::Tuning;
 use fireq_passes::Calibration;
 use serde_json::{Value, json};
 
+use super::codes::Codes;
 use super::open::set_threads;
 use super::output::{bytes, emit, emit_json};
 use super::recipe::{Chosen, chosen, structure, text};
@@ -80,8 +81,9 @@ pub fn compile(options: &Compile) -> Outcome {
         recipe: &recipe,
         weights,
         passes,
-        checkpoint_bytes: match weights {
-            Weights::Listed { bytes: Some(bytes), .. } => bytes,
+        checkpoint_bytes: match (weights, &model.packed) {
+            (Weights::Listed { bytes: Some(bytes), .. }, _) => bytes,
+            (_, Some(packed)) => packed.bytes,
             _ => checkpoint.constant_bytes,
         },
         parameters: checkpoint.parameters,
@@ -183,6 +185,11 @@ struct Made<'a> {
 }
 
 impl Made<'_> {
+    /// What became of codes that the checkpoint has.
+    fn codes(&self) -> Option<Codes<'_>> {
+        self.model.packed.as_ref().map(|packed| Codes::of(packed, &self.model.graph))
+    }
+
     fn json(&self, options: &Compile) -> Value {
         let pass =
             |line: &Line| json!({ "pass": line.pass, "patches": line.patches, "seconds": line.seconds });
@@ -197,6 +204,7 @@ impl Made<'_> {
             "checkpoint_bytes": self.checkpoint_bytes,
             "weight_bytes": self.sizes.weights,
             "weightless": self.model.weightless,
+            "codes": self.codes().map(|codes| codes.json()),
             "cache_bytes_per_token": self.sizes.cache_per_token,
             "scratch_bytes_per_token": self.sizes.arena_per_token,
             "context": self.model.config.context,
@@ -215,7 +223,7 @@ impl Made<'_> {
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
             "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
-             KV cache  {} per token, {} for {context} positions\n{}{}{}{}",
+             KV cache  {} per token, {} for {context} positions\n{}{}{}{}{}",
             config.name,
             self.recipe.label,
             self.seconds,
@@ -234,6 +242,7 @@ impl Made<'_> {
                 .as_ref()
                 .map(|estimate| dry_run::text(estimate, config.context))
                 .unwrap_or_default(),
+            self.codes().map_or_else(String::new, |codes| codes.text()),
             self.cuda.as_ref().map(gpu_kernels::text).unwrap_or_default(),
             self.report.as_ref().map(quantized::text).unwrap_or_default(),
         )

@@ -4,6 +4,7 @@ mod batch;
 mod bench;
 mod bisect;
 mod by_site;
+mod codes;
 mod compile;
 mod doctor;
 mod dry_run;

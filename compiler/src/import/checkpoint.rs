@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::ImportError;
 use super::config::read_json;
-use crate::bounded;
+use crate::source::{GGUF, is_gguf};
 
 /// Every tensor of a checkpoint by name, with its bytes mapped.
 #[derive(Debug)]
@@ -72,6 +72,13 @@ impl Checkpoint {
         if let Some(index) = Index::read(dir)? {
             return index.open(dir);
         }
+        if has_gguf(dir) {
+            return Err(ImportError::unsupported(
+                dir,
+                "there is GGUF, which is not read, and no safetensors",
+                GGUF,
+            ));
+        }
         let reason = match Self::other_format(dir) {
             Some(name) => format!("the weights are in `{name}`, and neither in {SINGLE} nor in shards of it"),
             None => format!("there is neither {SINGLE} nor {INDEX}"),
@@ -90,6 +97,10 @@ impl Checkpoint {
     pub(super) fn other_format(dir: &Path) -> Option<&'static str> {
         PICKLED.into_iter().find(|name| dir.join(name).exists())
     }
+}
+
+fn has_gguf(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|files| files.flatten().any(|file| is_gguf(&file.path())))
 }
 
 /// Which shard has which tensor. Every shard is a file of the model's directory.

@@ -38,30 +38,37 @@ impl Groups {
 }
 
 impl Integers {
-    /// Why the codes cannot stay as they are; `None` where they can.
-    pub fn obstacle(&self) -> Option<&'static str> {
+    /// Why the codes are no I4 codes; `None` where they are.
+    fn foreign(&self) -> Option<&'static str> {
         if self.bits != 4 {
-            return Some("its codes have 8 bits");
+            return Some("8 bits");
         }
         if matches!(self.groups, Groups::Listed(..)) {
-            return Some("its groups are not of neighbouring channels (act-order)");
+            return Some("act-order");
         }
-        (!self.zeros.are_middle(self.bits)).then_some("it has zero points")
+        (!self.zeros.are_middle(self.bits)).then_some("zero points")
     }
 
-    /// As a constant: of I4 codes where nothing stands in the way.
+    /// Why no kernel decodes I4 codes in these groups.
+    fn odd(&self) -> Option<&'static str> {
+        let odd =
+            matches!(self.groups, Groups::Neighbours(size) if size < self.cols && !size.is_multiple_of(32));
+        odd.then_some("groups of other than multiples of 32")
+    }
+
+    /// As a constant, of I4 codes where they are such, and why they cannot stay where they cannot.
     pub fn constant(self) -> (Type, ConstData, Option<&'static str>) {
-        let (shape, obstacle) = (Shape::matrix(self.rows, self.cols), self.obstacle());
+        let (shape, foreign) = (Shape::matrix(self.rows, self.cols), self.foreign());
         let per = match self.groups {
             Groups::Neighbours(size) if size < self.cols => Per::Group(size),
             _ => Per::Row,
         };
         let scheme = Scheme(vec![Level { per, dtype: DType::F32 }]);
-        if obstacle.is_none() {
-            let ty = Type { dtype: DType::I4, scheme, shape };
-            return (ty, ConstData::decoded(Arc::new(AsCodes(self))), None);
+        if foreign.is_none() {
+            let (ty, odd) = (Type { dtype: DType::I4, scheme, shape }, self.odd());
+            return (ty, ConstData::decoded(Arc::new(AsCodes(self))), odd);
         }
-        (Type::plain(DType::F32, shape), ConstData::decoded(Arc::new(AsNumbers(self))), obstacle)
+        (Type::plain(DType::F32, shape), ConstData::decoded(Arc::new(AsNumbers(self))), foreign)
     }
 
     /// Words of a row in the order of channels.
@@ -75,9 +82,9 @@ impl Integers {
 
     fn hash(&self, of: &str) -> Arc<str> {
         let mut hasher = blake3::Hasher::new();
-        let less = if let Zeros::Columns { less, .. } = self.zeros { less } else { 0 };
+        let more = if let Zeros::Columns { more, .. } = self.zeros { more } else { 0 };
         let order = std::mem::discriminant(&self.codes);
-        let mut text = format!("{of} {order:?} {} {} {} {less}", self.rows, self.cols, self.bits);
+        let mut text = format!("{of} {order:?} {} {} {} {more}", self.rows, self.cols, self.bits);
         for part in self.parts() {
             text = format!("{text} {}", part.hash().unwrap_or_default());
         }

@@ -19,8 +19,8 @@ pub(super) enum Codes {
 pub(super) enum Zeros {
     /// Half of what codes reach, everywhere.
     Middle,
-    /// Words `[G, N·bits/32]`, less a number.
-    Columns { words: ConstData, less: u32 },
+    /// Words `[G, N·bits/32]`, to which a number is added for what they mean.
+    Columns { words: ConstData, more: u32 },
     /// Words `[⌈N·bits/32⌉, G]`.
     Rows(ConstData),
     /// Words `[G, N/8]` in the order of [`AWQ`].
@@ -91,23 +91,24 @@ impl Zeros {
 
     /// Whether all of them are half of what codes reach.
     pub fn are_middle(&self, bits: u32) -> bool {
-        let less = if let Zeros::Columns { less, .. } = self { *less } else { 0 };
-        let each = (1 << (bits - 1)) - less;
-        let word = (0..32 / bits).fold(0, |word, n| word | each << (bits * n));
-        self.data().is_none_or(|data| words_of(data).iter().all(|found| u32::from_le_bytes(*found) == word))
+        let middle = (0..32 / bits).fold(0, |word, n| word | 1 << (bits * n + bits - 1));
+        self.data().is_none_or(|data| words_of(data).iter().all(|word| self.meant(*word) == middle))
+    }
+
+    /// What a word means. Carries go on: what was taken off whole words comes back that way.
+    fn meant(&self, word: [u8; 4]) -> u32 {
+        let more = if let Zeros::Columns { more, .. } = self { *more } else { 0 };
+        u32::from_le_bytes(word).wrapping_add(more)
     }
 
     /// The zero points of the `groups` groups of a row of `all`.
     pub fn of_row(&self, row: usize, all: usize, groups: usize, bits: u32) -> Vec<i32> {
         let (words, per) = (self.data().map(words_of).unwrap_or_default(), 32 / bits as usize);
-        let field = |at: usize, place: usize| {
-            u32::from_le_bytes(words[at]) >> (bits as usize * place) & ((1 << bits) - 1)
-        };
+        let field =
+            |at: usize, place: usize| self.meant(words[at]) >> (bits as usize * place) & ((1 << bits) - 1);
         let zero = |group: usize| match self {
             Zeros::Middle => 1 << (bits - 1),
-            Zeros::Columns { less, .. } => {
-                (field(group * (all / per) + row / per, row % per) + less) & ((1 << bits) - 1)
-            }
+            Zeros::Columns { .. } => field(group * (all / per) + row / per, row % per),
             Zeros::Rows(_) => field(row / per * groups + group, row % per),
             Zeros::Awq(_) => field(group * (all / 8) + row / 8, AWQ_PLACES[row % 8]),
         };

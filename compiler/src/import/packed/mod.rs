@@ -32,6 +32,8 @@ pub(super) use take::take;
 pub struct Packed {
     /// The method and its numbers: `gptq, 4 bits in groups of 128`.
     pub method: String,
+    /// Bytes of all tensors of the checkpoint, packed or not.
+    pub bytes: u64,
     /// Each weight, and why its codes cannot stay as they are where they cannot.
     pub weights: BTreeMap<String, Option<&'static str>>,
 }

@@ -22,9 +22,9 @@ pub struct Packing {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Method {
-    /// Zero points are stored less this.
+    /// By the version of the format.
     Gptq {
-        less: u32,
+        version: u32,
     },
     Awq,
     /// Integers; with zero points where they are not symmetric.
@@ -150,9 +150,9 @@ pub(super) fn filled(value: Option<&Value>) -> bool {
 
 fn gptq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     let format = keys.checkpoint_format.as_ref().or(keys.format.as_ref()).map_or("gptq", String::as_str);
-    let less = match format.to_ascii_lowercase().as_str() {
+    let version = match format.to_ascii_lowercase().as_str() {
         "gptq" if keys.is_marlin_format != Some(true) => 1,
-        "gptq_v2" => 0,
+        "gptq_v2" => 2,
         other => {
             let other = if other == "gptq" { "marlin" } else { other };
             let reason = format!("gptq in the layout `{}` is not read", other.escape_debug());
@@ -172,7 +172,7 @@ fn gptq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
         return Err(refuse(path, reason, "pack codes into int32"));
     }
     let bits = bits(path, "gptq", keys.bits, &[4, 8])?;
-    Ok(Packing { method: Method::Gptq { less }, bits, cover: cover(path, keys.group_size)? })
+    Ok(Packing { method: Method::Gptq { version }, bits, cover: cover(path, keys.group_size)? })
 }
 
 fn awq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {

@@ -23,8 +23,9 @@ pub(in super::super) fn take(
 ) -> Result<(Tensors, Option<Packed>), ImportError> {
     let Some(packing) = &config.packing else { return unannounced(checkpoint) };
     let expected = stored_layout(config);
-    let (mut weights, mut packed) =
-        (Tensors::new(), Packed { method: packing.to_string(), ..Packed::default() });
+    let bytes = checkpoint.tensors.values().filter_map(|tensor| tensor.data().size()).map(|n| n as u64).sum();
+    let mut packed = Packed { method: packing.to_string(), bytes, ..Packed::default() };
+    let mut weights = Tensors::new();
     for (name, shape) in
         expected.iter().filter(|(name, shape)| shape.len() == 2 && !name.contains("embed_tokens"))
     {
@@ -80,14 +81,14 @@ impl Taking<'_> {
 
     fn weight(&self, stored: &mut Stored) -> Result<Weight, ImportError> {
         match self.packing.method {
-            Method::Gptq { less } => self.gptq(stored, less),
+            Method::Gptq { version } => self.gptq(stored, version),
             Method::Awq => self.awq(stored),
             Method::Compressed { symmetric } => self.compressed(stored, symmetric),
             Method::Float { scale } => self.float(stored, scale),
         }
     }
 
-    fn gptq(&self, stored: &mut Stored, less: u32) -> Result<Weight, ImportError> {
+    fn gptq(&self, stored: &mut Stored, version: u32) -> Result<Weight, ImportError> {
         let (rows, cols, bits) = (self.rows, self.cols, self.packing.bits);
         let per = 32 / bits as usize;
         self.divides("qweight", "channels", cols, per)?;
@@ -95,7 +96,9 @@ impl Taking<'_> {
         let groups = self.groups(stored, "g_idx")?;
         let count = groups.count(cols);
         let codes = Codes::Columns(self.words(stored, "qweight", &[cols / per, rows])?);
-        let zeros = Zeros::Columns { words: self.words(stored, "qzeros", &[count, rows / per])?, less };
+        // The first version stores each zero point less one.
+        let more = if version == 1 { (0..per).fold(0, |word, n| word | 1 << (bits as usize * n)) } else { 0 };
+        let zeros = Zeros::Columns { words: self.words(stored, "qzeros", &[count, rows / per])?, more };
         let scales = self.scales(stored, "scales", &[count, rows], (1, rows))?;
         Ok(Integers { rows, cols, bits, codes, zeros, scales, groups }.constant())
     }
@@ -149,7 +152,7 @@ impl Taking<'_> {
         self.drop_static(stored);
         let ty = Type::plain(DType::F32, Shape::matrix(rows, cols));
         let source = Floats { rows, cols, codes, scales, block };
-        Ok((ty, ConstData::decoded(Arc::new(source)), Some("its codes are FP8")))
+        Ok((ty, ConstData::decoded(Arc::new(source)), Some("FP8")))
     }
 
     /// Neighbours that share a scale.
