@@ -284,20 +284,8 @@ mod tests {
 
     #[test]
     fn names_that_lead_out_are_refused() {
-        let names = [
-            "../x",
-            "/etc/passwd",
-            "a/../../b",
-            "kernels/../manifest.json",
-            "",
-            "a//b",
-            "a/",
-            "C:\\x",
-            "C:x",
-            "./x",
-            "a\0b",
-        ];
-        for name in names {
+        let names = "../x|/etc/passwd|a/../../b|kernels/../manifest.json||a//b|a/|C:\\x|C:x|./x|a\0b";
+        for name in names.split('|') {
             let mut manifest = manifest();
             manifest.files.insert(name.into(), String::new());
             assert!(matches!(Manifest::parse(&manifest.to_json()), Err(ManifestError::Path(_))), "{name}");
