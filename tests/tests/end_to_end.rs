@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fireq::build::{BuildOptions, Plans, Targets, build};
+use fireq::build::{BuildOptions, Plans, Targets, build_anew};
 use fireq::import::{Model, import};
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::llvm::Cpu;
@@ -76,7 +76,7 @@ fn check(recipe: &str, tolerance: f64) {
             tuning: Tuning::default(),
             threads: 2,
         };
-        build(&model, &plans, recipe, None, &options, &out, &|_, _| ()).unwrap();
+        build_anew(&model, &plans, recipe, &options, &out).unwrap();
         let artifact = Artifact::open(&out).unwrap();
         // One prefill longer than a step of the session, then single tokens.
         let steps = [32, 1, 1, 1, 1, 1, 1, 1, 1];

@@ -4,7 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fireq::build::{BuildOptions, Plans, Targets, build};
+use fireq::build::{BuildOptions, Plans, Targets, build_anew};
 use fireq::import::import;
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::version;
@@ -49,7 +49,7 @@ fn compile(model: &Path, out: &Path) {
     let mut model = import(model).unwrap();
     fireq_passes::pipeline("full").unwrap().run(&mut model.graph).unwrap();
     let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: true }).unwrap();
-    build(&model, &plans, "full", None, &options(), out, &|_, _| ()).unwrap();
+    build_anew(&model, &plans, "full", &options(), out).unwrap();
 }
 
 pub fn options() -> BuildOptions {
