@@ -110,6 +110,19 @@ pub fn build(
     Ok(write(&build, partial, |dir| code(plans, options, dir), tell)?)
 }
 
+/// As [`build`], without a report, without progress, and from the beginning.
+pub fn build_anew(
+    model: &Model,
+    plans: &Plans,
+    recipe: &str,
+    options: &BuildOptions,
+    out: &Path,
+) -> Result<Manifest, CompileError> {
+    let partial = Partial::open(out)?;
+    partial.clear()?;
+    build(model, plans, recipe, (None, &Origin::default()), options, &partial, &|_| ())
+}
+
 /// Files that say what was measured.
 fn texts(report: Option<&Report>, tuning: &Tuning) -> Vec<(&'static str, String)> {
     let report = report.map(|report| (report::FILE, report.to_json()));

@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use fireq::build::{BuildOptions, Origin, Plans, Targets, build};
+use fireq::build::{BuildOptions, Plans, Targets, build_anew};
 use fireq::import::{Model, import};
-use fireq_codegen::artifact::Partial;
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::llvm::Cpu;
 use fireq_ir::Op;
@@ -77,8 +76,7 @@ fn check(recipe: &str, tolerance: f64) {
             tuning: Tuning::default(),
             threads: 2,
         };
-        let partial = Partial::open(&out).unwrap();
-        build(&model, &plans, recipe, (None, &Origin::default()), &options, &partial, &|_| ()).unwrap();
+        build_anew(&model, &plans, recipe, &options, &out).unwrap();
         let artifact = Artifact::open(&out).unwrap();
         // One prefill longer than a step of the session, then single tokens.
         let steps = [32, 1, 1, 1, 1, 1, 1, 1, 1];

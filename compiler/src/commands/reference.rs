@@ -1,9 +1,8 @@
 //! The unquantized reference as an artifact of this run only.
 
-use fireq::build::{Origin, Plans, Targets, build};
+use fireq::build::{Plans, Targets, build_anew};
 use fireq::compile::CompileError;
 use fireq::import::Model;
-use fireq_codegen::artifact::Partial;
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_runtime::Artifact;
 use tempfile::TempDir;
@@ -20,7 +19,6 @@ pub fn compile(mut model: Model, options: &Executed) -> Outcome<(Artifact, TempD
     let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
     let out = temporary.path().join("reference.fireq");
     let build_options = build_options(CpuLevel::Host, false, options.threads, Tuning::default());
-    let partial = Partial::open(&out).map_err(CompileError::from)?;
-    build(&model, &plans, "none", (None, &Origin::default()), &build_options, &partial, &|_| ())?;
+    build_anew(&model, &plans, "none", &build_options, &out)?;
     Ok((Artifact::open(&out)?, temporary))
 }

@@ -180,9 +180,9 @@ fn two_at_once_do_not_write_the_same() {
 #[test]
 fn a_file_that_may_not_grow_is_an_error() {
     let place = Place::new();
-    let limited = format!("ulimit -f 100; exec \"$0\" compile \"$1\" -o \"$2\" --threads 2 --cpu baseline");
+    let limited = "ulimit -f 100; exec \"$0\" compile \"$1\" -o \"$2\" --threads 2 --cpu baseline";
     let mut command = Command::new("bash");
-    command.args(["-c", &limited, env!("CARGO_BIN_EXE_fireq")]).args([&place.model, &place.out]);
+    command.args(["-c", limited, env!("CARGO_BIN_EXE_fireq")]).args([&place.model, &place.out]);
     let (code, errors) = ended(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("weights.safetensors: File too large (os error 27)"), "{errors}");

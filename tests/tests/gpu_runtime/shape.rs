@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use fireq::build::{Origin, Plans, Targets, build};
+use fireq::build::{Plans, Targets, build_anew};
 use fireq::import::{ImportOptions, import_shape};
-use fireq_codegen::artifact::Partial;
 use fireq_runtime::cuda::{Executor, Needs, Piece};
 use fireq_runtime::{Artifact, RuntimeError};
 
@@ -21,8 +20,7 @@ fn random_weights_are_what_weights_could_be() {
     let mut model = import_shape(&demo, ImportOptions::default()).unwrap();
     fireq_passes::pipeline("full").unwrap().run(&mut model.graph).unwrap();
     let plans = Plans::of(&model.graph, Targets { cpu: false, cuda: true }).unwrap();
-    let partial = Partial::open(&out).unwrap();
-    build(&model, &plans, "full", (None, &Origin::default()), &options(), &partial, &|_| ()).unwrap();
+    build_anew(&model, &plans, "full", &options(), &out).unwrap();
     let artifact = Artifact::open_for_gpu(&out).unwrap();
     assert!(artifact.manifest.weightless);
     assert!(matches!(Executor::new(&gpu, &artifact, ROOM), Err(RuntimeError::Weightless)));

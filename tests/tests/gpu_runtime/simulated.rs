@@ -4,9 +4,8 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use fireq::build::{BuildOptions, Origin, Plans, Targets, build};
+use fireq::build::{BuildOptions, Plans, Targets, build_anew};
 use fireq::import::import;
-use fireq_codegen::artifact::Partial;
 use fireq_codegen::cuda::cache::Cache;
 use fireq_codegen::cuda::nvrtc::version;
 use fireq_codegen::llvm::Cpu;
@@ -50,8 +49,7 @@ fn compile(model: &Path, out: &Path) {
     let mut model = import(model).unwrap();
     fireq_passes::pipeline("full").unwrap().run(&mut model.graph).unwrap();
     let plans = Plans::of(&model.graph, Targets { cpu: true, cuda: true }).unwrap();
-    let partial = Partial::open(out).unwrap();
-    build(&model, &plans, "full", (None, &Origin::default()), &options(), &partial, &|_| ()).unwrap();
+    build_anew(&model, &plans, "full", &options(), out).unwrap();
 }
 
 pub fn options() -> BuildOptions {

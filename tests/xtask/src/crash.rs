@@ -71,6 +71,10 @@ pub fn crash(options: &Crashes, say: &mut dyn FnMut(&str)) -> Result<Seen, Strin
     let mut random = ChaCha8Rng::seed_from_u64(options.seed);
     let mut replaces = false;
     while seen.kills < options.kills {
+        if state.journaled() == seen.weights && random.random_bool(0.5) {
+            // Most moments would be those after the last weight.
+            fs::remove_dir_all(state.partial()).map_err(|e| e.to_string())?;
+        }
         let expected = state.journaled();
         let soon = (expected + seen.weights / 6).min(seen.weights);
         let when = When::random(&mut random, whole, expected..soon);

@@ -1,9 +1,8 @@
 //! The artifact of a shape, compiled for this run.
 
-use fireq::build::{Origin, Plans, Targets, build};
+use fireq::build::{Plans, Targets, build_anew};
 use fireq::compile::CompileError;
 use fireq::shapes::import_named;
-use fireq_codegen::artifact::Partial;
 use fireq_kernels::cuda::tuning::Tuning;
 use fireq_runtime::Artifact;
 use tempfile::TempDir;
@@ -25,7 +24,6 @@ pub fn compile(options: &Bench, shape: &str) -> Outcome<(Artifact, TempDir)> {
     let temporary = tempfile::Builder::new().prefix("fireq-").tempdir()?;
     let out = temporary.path().join("shape.fireq");
     let how = build_options(CpuLevel::Host, false, options.model.threads, Tuning::default());
-    let partial = Partial::open(&out).map_err(CompileError::from)?;
-    build(&model, &plans, &chosen.pipeline, (None, &Origin::default()), &how, &partial, &|_| ())?;
+    build_anew(&model, &plans, &chosen.pipeline, &how, &out)?;
     Ok((Artifact::open_for_gpu(&out)?, temporary))
 }
