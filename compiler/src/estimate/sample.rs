@@ -4,28 +4,25 @@ use fireq_ir::{ConstData, Dim, Graph, Op, Type, ValueId};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// The first rows of a constant expression as a graph of its own, with random numbers for constants that have no data. None where the
-/// expression mixes rows.
+/// A constant expression as a graph of its own, with random numbers for constants and `rows` rows of each at most. None where that leaves
+/// fewer rows than wanted.
 pub(super) fn of_rows(graph: &Graph, value: ValueId, rows: usize) -> Option<(Graph, ValueId)> {
     let mut sample = Graph::new("sample");
-    let all = graph.ty(value).shape.rows().fixed()?;
-    let value = copy(graph, value, (all, rows), &mut sample)?;
-    (sample.ty(value).shape.rows() == Dim::Fixed(rows)).then_some((sample, value))
+    let value = copy(graph, value, rows, &mut sample)?;
+    (sample.ty(value).shape.rows().fixed()? >= rows).then_some((sample, value))
 }
 
-fn copy(graph: &Graph, value: ValueId, (all, rows): (usize, usize), sample: &mut Graph) -> Option<ValueId> {
+fn copy(graph: &Graph, value: ValueId, rows: usize, sample: &mut Graph) -> Option<ValueId> {
     let Op::Const { name } = graph.op(value) else {
         let operands = graph.operands(value).into_iter();
         let operands =
-            operands.map(|operand| copy(graph, operand, (all, rows), sample)).collect::<Option<Vec<_>>>()?;
+            operands.map(|operand| copy(graph, operand, rows, sample)).collect::<Option<Vec<_>>>()?;
         return sample.add(graph.op(value).clone(), &operands).ok();
     };
     let ty = graph.ty(value);
     let mut shape = ty.shape.clone();
-    if let [first @ Dim::Fixed(_), _] = &mut shape.0[..]
-        && *first == Dim::Fixed(all)
-    {
-        *first = Dim::Fixed(rows);
+    if let [Dim::Fixed(all), _] = &mut shape.0[..] {
+        *all = rows.min(*all);
     }
     if !ty.scheme.is_plain() {
         return None;
