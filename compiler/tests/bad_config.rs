@@ -163,7 +163,7 @@ fn more_tokens_than_the_context() {
 }
 
 /// Well-known families, and a word of what each needs.
-const OTHERS: [(&str, &str); 24] = [
+const OTHERS: [(&str, &str); 26] = [
     ("GemmaForCausalLM", "adds 1 to the weights of its norms"),
     ("Gemma2ForCausalLM", "`final_logit_softcapping`"),
     ("Gemma3ForCausalLM", "four norms"),
@@ -188,6 +188,8 @@ const OTHERS: [(&str, &str); 24] = [
     ("ArceeForCausalLM", "relu²"),
     ("HeliumForCausalLM", "neighbouring channels"),
     ("InternLM3ForCausalLM", "LlamaForCausalLM"),
+    ("LlavaForConditionalGeneration", "images"),
+    ("LlamaForSequenceClassification", "something else than logits"),
 ];
 
 #[test]
@@ -207,13 +209,13 @@ fn families_that_are_not_computed_say_what_they_need() {
 
 #[test]
 fn a_language_model_inside_of_another() {
-    let expected = "error: `{dir}/config.json`: architecture `LlavaForConditionalGeneration` is not supported: beside the \
+    let expected = "error: `{dir}/config.json`: architecture `NewForConditionalGeneration` is not supported: beside the \
                     language model of its `text_config` it has other parts\n  help: fireq compiles LlamaForCausalLM, \
                     MistralForCausalLM, MinistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, \
                     SeedOssForCausalLM and CwmForCausalLM";
     refused_config(
         |c| {
-            *c = json!({ "architectures": ["LlavaForConditionalGeneration"], "model_type": "llava", "text_config": c.clone() });
+            *c = json!({ "architectures": ["NewForConditionalGeneration"], "model_type": "new", "text_config": c.clone() });
         },
         expected,
     );

@@ -49,7 +49,7 @@ const SEQUENCES: usize = COMPARED + 1;
 const SEQUENCE: usize = 128;
 
 /// Channels of the larger sample at most; the other has half.
-const WIDEST: usize = 512;
+const WIDEST: usize = 256;
 
 pub(super) fn measure(of: &Compilation<'_>, pipeline: &str) -> Calibrated {
     let config = &of.model.config;

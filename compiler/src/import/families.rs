@@ -130,16 +130,15 @@ pub(super) fn family(architecture: Option<&str>, model_type: Option<&str>) -> Op
     }
 }
 
-/// What a well-known family that is not imported computes and fireq does not, from the name of an architecture or a model type.
-pub(super) fn needs(name: &str) -> Option<&'static str> {
-    let stem = stem(name);
-    let table = OTHERS.iter().find(|(stems, _)| stems.contains(&stem.as_str()));
-    let headless = || FAMILIES.iter().any(|family| self::stem(family.architecture) == stem);
-    table.map(|(_, needs)| *needs).or_else(|| {
-        headless().then_some(
-            "it ends in something else than logits of the next token, its last linear has another name",
-        )
-    })
+/// What a well-known family that is not imported computes and fireq does not.
+pub(super) fn needs(architecture: &str, model_type: Option<&str>) -> Option<&'static str> {
+    let row = |name: &str| {
+        let stem = stem(name);
+        OTHERS.iter().find(|(stems, _)| stems.contains(&stem.as_str())).map(|(_, needs)| *needs)
+    };
+    let known = FAMILIES.iter().any(|family| stem(family.architecture) == stem(architecture));
+    let headless = known.then_some("it ends in something else than logits of the next token");
+    row(architecture).or(headless).or_else(|| row(model_type?))
 }
 
 /// `gptneox` of `GPTNeoXForCausalLM` and of `gpt_neox`.
@@ -171,6 +170,7 @@ const OTHERS: &[(&[&str], &str)] = &[
     (&["phi", "phimsft"], "Phi-1 and Phi-2 have LayerNorm, rotate a part of each head (`partial_rotary_factor`), and add attention and a gelu network in parallel"),
     (&["phi3small"], "Phi-3-small attends to blocks (`blocksparse_params`), and gates with gegelu"),
     (&["phi3v", "phi4mm", "phi4multimodal"], "it reads images or sound beside text, and its language model has adapters for them"),
+    (&["qwen2vl", "qwen25vl", "qwen3vl", "mllama", "llava", "llavanext", "paligemma", "idefics3", "internvl"], "it reads images beside text"),
     (&["olmo"], "OLMo has LayerNorm without weights, and clips queries, keys and values (`clip_qkv`)"),
     (&["olmo2", "olmo3", "exaone4"], "its norms are behind attention and feed-forward network instead of before them, and queries and keys are normalized whole or per head"),
     (&["cohere", "cohere2"], "Command has LayerNorm, adds attention and feed-forward network in parallel, and multiplies logits (`logit_scale`)"),
@@ -204,7 +204,7 @@ mod tests {
             ("DeepseekV3ForCausalLM", "deepseek_v3"),
         ] {
             assert_eq!(stem(architecture), stem(model_type));
-            assert!(needs(architecture).is_some());
+            assert!(needs(architecture, None).is_some() && needs("New", Some(model_type)).is_some());
         }
         for family in FAMILIES {
             assert_eq!(stem(family.architecture), stem(family.model_type));
@@ -223,7 +223,9 @@ mod tests {
     #[test]
     fn another_head_on_a_known_body_is_told_apart() {
         assert!(family(Some("LlamaForSequenceClassification"), Some("llama")).is_none());
-        assert!(needs("LlamaForSequenceClassification").unwrap().contains("another name"));
-        assert!(needs("SomethingNewForCausalLM").is_none());
+        assert!(
+            needs("LlamaForSequenceClassification", None).unwrap().contains("something else than logits")
+        );
+        assert!(needs("SomethingNewForCausalLM", Some("llama")).is_none());
     }
 }

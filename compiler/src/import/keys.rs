@@ -92,7 +92,7 @@ fn named_family(path: &Path, raw: &Keys) -> Result<&'static Family, ImportError>
     }
     let reason = match architecture.or(model_type) {
         None | Some("") => "no architecture is named".to_string(),
-        Some(name) => match needs(name).or_else(|| needs(model_type?)) {
+        Some(name) => match needs(name, model_type) {
             Some(needs) => format!("architecture `{name}` is not supported: {needs}"),
             None if raw.text_config.is_some() => {
                 format!(
