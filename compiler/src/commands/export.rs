@@ -133,14 +133,14 @@ fn linears(exported: &Exported) -> String {
 /// How far numbers are from those that fireq's kernels decode.
 fn differences(exported: &Exported) -> String {
     let why = match exported.format {
-        Format::CompressedTensors => "products are not rounded to E4M3",
-        Format::Dense => "rounded to the dtype",
+        Format::CompressedTensors => "compressed-tensors does not round products to E4M3",
+        Format::Dense => "they are rounded to the dtype",
     };
     let vllm = exported.vllm_error.map_or_else(String::new, |error| {
-        format!("\n            {error:.1e} as vLLM's kernel decodes them, which rounds scales once more")
+        format!("\n            {error:.1e} in vLLM's kernel, which does, and rounds scales once more")
     });
     let lines = [
-        (exported.error, format!("of weights of codes, relative, from fireq's: {why}{vllm}")),
+        (exported.error, format!("from the weights that fireq's kernels decode, relative: {why}{vllm}")),
         (exported.rounding_error, format!("of all other numbers, rounded to {}", exported.dtype)),
     ];
     let line = |(error, what): &(f64, String)| format!("  differs   {error:.1e} {what}\n");

@@ -63,7 +63,9 @@ impl Walk<'_> {
             return self.tensor(name, wanted, found).map(|()| vec![]);
         }
         let (found, scales) = self.core(op, found);
-        scales.into_iter().for_each(|scale| self.scaled(op, scale));
+        for scale in scales {
+            self.scaled(op, scale);
+        }
         let same = match (op, self.graph.op(found)) {
             (
                 Op::Attention { heads, kv_heads, scale, .. },
@@ -105,14 +107,16 @@ impl Walk<'_> {
 
     /// The pairs of operands; sums and products have theirs in either order.
     fn pairs(&self, op: &Op, ours: &[ValueId], theirs: &[ValueId]) -> Vec<(ValueId, ValueId)> {
-        let alike = |(ours, theirs): (ValueId, ValueId)| {
-            let wanted = self.model.op(ours);
-            discriminant(wanted) == discriminant(self.graph.op(self.core(wanted, theirs).0))
+        let alike = |pairs: &[(ValueId, ValueId)]| {
+            pairs.iter().all(|(ours, theirs)| {
+                let wanted = self.model.op(*ours);
+                discriminant(wanted) == discriminant(self.graph.op(self.core(wanted, *theirs).0))
+            })
         };
         let straight: Vec<_> = ours.iter().copied().zip(theirs.iter().copied()).collect();
-        let crossed = || ours.iter().copied().zip(theirs.iter().rev().copied()).collect();
+        let crossed: Vec<_> = ours.iter().copied().zip(theirs.iter().rev().copied()).collect();
         match op {
-            Op::Add | Op::Mul if !straight.iter().copied().all(alike) => crossed(),
+            Op::Add | Op::Mul if !alike(&straight) && alike(&crossed) => crossed,
             _ => straight,
         }
     }
@@ -151,5 +155,76 @@ impl Walk<'_> {
             format!("`{}`{name} : {}", graph.op(value).mnemonic(), graph.ty(value))
         };
         ExportError::Structure { found: text(self.graph, found), wanted: text(self.model, wanted) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fireq_ir::text::parse_graph;
+
+    use super::*;
+
+    const MODEL: &str = r#"graph "model" {
+  %0 = input {name="x"} : f32[T,128]
+  %1 = const {name="a.weight"} : bf16[128,128]
+  %2 = linear %0, %1 : f32[T,128]
+  %3 = silu %2 : f32[T,128]
+  %4 = const {name="b.weight"} : bf16[128,128]
+  %5 = linear %0, %4 : f32[T,128]
+  %6 = mul %3, %5 : f32[T,128]
+  %7 = add %0, %6 : f32[T,128]
+  return %7
+}
+"#;
+
+    /// The same, with operands of the sum and of the product in the other order, and other constants.
+    const GRAPH: &str = r#"graph "model" {
+  %0 = input {name="x"} : f32[T,128]
+  %1 = quantize %0 {to=e4m3<row:f32>} : e4m3<row:f32>[T,128]
+  %2 = const {name="b.weight.i4"} : i4<g128:e4m3,row:f32>[128,128]
+  %3 = linear %1, %2 : f32[T,128]
+  %4 = const {name="a.weight"} : bf16[128,128]
+  %5 = linear %0, %4 : f32[T,128]
+  %6 = silu %5 : f32[T,128]
+  %7 = mul %3, %6 : f32[T,128]
+  %8 = add %7, %0 : f32[T,128]
+  return %8
+}
+"#;
+
+    fn aligned(graph: &str) -> Result<Aligned, String> {
+        let [model, graph] = [MODEL, graph].map(|text| parse_graph(text).unwrap());
+        let found = align(&model, &graph).map_err(|error| error.to_string())?;
+        let leaves = found.tensors.iter().map(|(name, value)| (name.clone(), leaf_name(&graph, *value)));
+        assert!(
+            leaves.clone().all(|(name, leaf)| leaf.starts_with(&name)),
+            "{:?}",
+            leaves.collect::<Vec<_>>()
+        );
+        Ok(found)
+    }
+
+    #[test]
+    fn weights_are_found_behind_roundings_and_in_either_order() {
+        for graph in [MODEL, GRAPH] {
+            let found = aligned(graph).unwrap();
+            assert_eq!(found.tensors.keys().collect::<Vec<_>>(), ["a.weight", "b.weight"]);
+            assert_eq!(found.inputs.contains("b.weight"), graph == GRAPH);
+            assert!(!found.inputs.contains("a.weight"));
+        }
+    }
+
+    #[test]
+    fn what_a_model_does_not_do_is_refused() {
+        let other = MODEL.replace("silu %2", "add %2, %0");
+        assert_eq!(
+            aligned(&other).unwrap_err(),
+            "the graph has `add` : f32[T,128] where config.json implies `silu` : f32[T,128]"
+        );
+        let scaled = MODEL.replace("linear %0, %4", "linear %9, %4").replace(
+            "  %5 =",
+            "  %8 = const {name=\"lambda\", hash=\"00\"} : f32[128]\n  %9 = scale %0, %8 : f32[T,128]\n  %5 =",
+        );
+        assert_eq!(aligned(&scaled).unwrap_err(), "the graph has scales that are part of no weight: lambda");
     }
 }

@@ -31,7 +31,7 @@ use fireq_ir::fused::expand;
 use fireq_ir::text::parse_graph;
 use fireq_ir::{DType, Graph};
 use fireq_runtime::Artifact;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 pub use directory::{REPORT, check_output};
 pub use error::ExportError;
@@ -122,8 +122,7 @@ pub struct Exported {
     /// What was written.
     pub format: Format,
     /// The dtype of what is not packed.
-    #[serde(serialize_with = "name")]
-    pub dtype: DType,
+    pub dtype: String,
     /// Bytes of tensors.
     pub bytes: u64,
     /// INT4 weights with inputs in FP8, those with inputs in the dtype, and linears that are numbers.
@@ -149,10 +148,6 @@ pub struct Linears {
     pub w4a16: usize,
     /// Weights that are numbers, the head among them.
     pub numbers: usize,
-}
-
-fn name<S: Serializer>(dtype: &DType, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(dtype)
 }
 
 /// Writes the checkpoint `out`. `progress` is told bytes of tensors done and in all. The same model gives the same bytes.
@@ -238,7 +233,7 @@ fn report(
         model: quantized.name().into(),
         recipe: quantized.recipe.clone(),
         format: options.format,
-        dtype: options.dtype,
+        dtype: options.dtype.to_string(),
         bytes: written.bytes,
         linears,
         notes: schemes.notes.into_iter().collect(),

@@ -66,10 +66,13 @@ impl Numbers {
     /// Gives back the memory of what is mapped for a value; who asks for its rows again has them read again.
     pub fn release(&self, graph: &Graph, value: ValueId) {
         let Numbers::Graph = self else { return };
-        let operands = graph.operands(value);
-        operands.iter().for_each(|operand| self.release(graph, *operand));
-        if let Op::Const { name } = graph.op(value) {
-            graph.constants.get(name).iter().for_each(|data| data.release());
+        for operand in graph.operands(value) {
+            self.release(graph, operand);
+        }
+        if let Op::Const { name } = graph.op(value)
+            && let Some(data) = graph.constants.get(name)
+        {
+            data.release();
         }
     }
 }
@@ -94,9 +97,10 @@ impl Packed {
     pub fn open(artifact: &Artifact, graph: &Graph) -> Result<Self, ExportError> {
         let cpu = artifact.manifest.target.is_some();
         let plans = Plans::of(&if cpu { expand(graph)? } else { graph.clone() }, Targets { cpu, cuda: !cpu });
-        let (weights, plan) = match cpu {
-            true => (artifact.weights()?, artifact.plan.clone()),
-            false => (artifact.cuda_weights()?, artifact.cuda_plan()?),
+        let (weights, plan) = if cpu {
+            (artifact.weights()?, artifact.plan.clone())
+        } else {
+            (artifact.cuda_weights()?, artifact.cuda_plan()?)
         };
         let Plans { cpu, cuda } = plans.map_err(|error| lowering(error, &artifact.dir))?;
         let expanded = expand(graph)?;

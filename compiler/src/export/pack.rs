@@ -26,7 +26,9 @@ pub(super) fn pack(tensor: &Tensor, group: usize, dtype: DType) -> Result<Packed
     let Data::Quant(q) = &tensor.data else { return Err(not_codes()) };
     let mut codes = pack_tensor(tensor, Storage::Plain)?.swap_remove(0).1.into_owned();
     // Two's complement and an offset of 8 differ in the highest bit.
-    codes.iter_mut().for_each(|pair| *pair ^= 0x88);
+    for pair in &mut codes {
+        *pair ^= 0x88;
+    }
     let scales = (0..q.rows()).flat_map(|row| scales(q, row, group));
     Ok(PackedRows { codes, scales: scales.map(|scale| narrowed(scale, dtype)).collect() })
 }
@@ -121,7 +123,9 @@ mod tests {
     /// A weight with signed scales: extremes of both signs.
     fn weight(rows: usize, cols: usize, group: usize) -> Tensor {
         let format = Format::weight(group);
-        let values: Vec<f32> = (0..rows * cols).map(|i| ((i * i + 3 * i) as f32 * 0.7).sin()).collect();
+        // Groups of several sizes, so that most scales are no powers of two.
+        let value = |i: usize| ((i * i + 3 * i) as f32 * 0.7).sin() * (0.5 + (i / group % 7) as f32 * 0.11);
+        let values: Vec<f32> = (0..rows * cols).map(value).collect();
         let ty = Type::plain(DType::F32, Shape::matrix(rows, cols)).with_format(&format);
         Tensor { ty, data: Data::Quant(Quantized::from_rows(&values, cols, &format, Fit::Signed)) }
     }

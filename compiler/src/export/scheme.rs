@@ -53,7 +53,9 @@ impl Schemes {
         if aligned.tensors.get(head).is_some_and(|value| graph.ty(*value).dtype.is_code()) {
             schemes.note("heads are numbers in vLLM", &[head]);
         }
-        sets.values().for_each(|set| schemes.decide(set, aligned));
+        for set in sets.values() {
+            schemes.decide(set, aligned);
+        }
         schemes.ignored.sort();
         schemes
     }

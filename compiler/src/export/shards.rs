@@ -130,7 +130,9 @@ fn lay_out(entries: &[Entry], shard: &[usize]) -> (Vec<u8>, Vec<u64>, u64) {
     json.resize(json.len().next_multiple_of(8), b' ');
     let header = [&(json.len() as u64).to_le_bytes()[..], &json].concat();
     let start = header.len() as u64;
-    offsets.iter_mut().for_each(|offset| *offset += start);
+    for offset in &mut offsets {
+        *offset += start;
+    }
     (header, offsets, start + end)
 }
 

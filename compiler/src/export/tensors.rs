@@ -19,6 +19,7 @@ use super::{ExportError, ExportOptions, Quantized, dense};
 const STEP: usize = 8;
 
 /// What was written.
+#[derive(Clone, Copy)]
 pub(super) struct Written {
     /// Bytes of tensors.
     pub bytes: u64,
@@ -145,7 +146,7 @@ impl Writer<'_> {
 
     /// Writes rows of an entry of floats, from `row` on.
     fn numbers(&self, job: &Job<'_>, entry: usize, row: usize, numbers: Vec<f32>) -> Result<(), ExportError> {
-        if !numbers.iter().all(|number| number.is_finite()) {
+        if !numbers.iter().all(|number| dense::narrowed(*number, self.dtype).is_finite()) {
             return Err(ExportError::NonFinite { tensor: job.name.into() });
         }
         self.put(entry, row, &dense::bytes(numbers, self.dtype)?)

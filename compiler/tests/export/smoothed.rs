@@ -7,7 +7,7 @@ use super::{Place, refuse, succeed};
 /// Scales that keys get behind rope, and no other smoothing.
 const BEHIND: &str = "smooth-rope-post{form=paper},quantize-weights";
 
-fn words<'a>(options: &'a [String; 4]) -> [&'a str; 4] {
+fn words(options: &[String; 4]) -> [&str; 4] {
     options.each_ref().map(String::as_str)
 }
 

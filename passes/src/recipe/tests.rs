@@ -186,3 +186,11 @@ fn without_data_a_recipe_has_the_same_operations_and_no_choices() {
     assert_eq!(structure("rtn"), (rounded.into(), false));
     assert_eq!(structure("none"), (String::new(), false));
 }
+
+#[test]
+fn checkpoints_have_no_scales_behind_rope_and_no_codes_in_caches() {
+    let pipeline = |text| Recipe::parse(text).unwrap().for_checkpoint().pipeline();
+    let fireq = "blocks(smooth-rope-pre,fold-scales,smooth-linears,fold-scales,quantize-weights{method=gptq},quantize-activations)";
+    assert_eq!(pipeline(RECIPES[2].text), fireq);
+    assert_eq!(pipeline(""), "quantize-weights,quantize-activations");
+}
