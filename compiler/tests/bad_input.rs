@@ -259,21 +259,6 @@ fn a_directory_of_gguf() {
     );
 }
 
-#[test]
-fn a_gguf_file() {
-    let temp = TempDir::new().unwrap();
-    let (file, out) = (temp.path().join("m.gguf"), temp.path().join("out.safetensors"));
-    fs::write(&file, "GGUF").unwrap();
-    let result =
-        tiny::fireq(&["logits", file.to_str().unwrap(), "--tokens", "1", "-o", out.to_str().unwrap()]);
-    let error = String::from_utf8_lossy(&result.stderr);
-    assert!(
-        error.contains("is a GGUF file, which is not read") && error.contains("gguf_file=FILE"),
-        "{error}"
-    );
-    assert_eq!(result.status.code(), Some(1));
-}
-
 /// Arguments after the model directory, and what is refused.
 #[track_caller]
 fn refused_arguments(args: &[&str], expected: &str) {

@@ -237,3 +237,18 @@ fn nonsense_is_not_understood() {
         &expected("invalid type: string \"four\", expected u64"),
     );
 }
+
+#[test]
+fn a_gguf_file() {
+    let temp = TempDir::new().unwrap();
+    let (file, out) = (temp.path().join("m.gguf"), temp.path().join("out.safetensors"));
+    std::fs::write(&file, "GGUF").unwrap();
+    let result =
+        tiny::fireq(&["logits", file.to_str().unwrap(), "--tokens", "1", "-o", out.to_str().unwrap()]);
+    let error = String::from_utf8_lossy(&result.stderr);
+    assert!(
+        error.contains("is a GGUF file, which is not read") && error.contains("gguf_file=FILE"),
+        "{error}"
+    );
+    assert_eq!(result.status.code(), Some(1));
+}

@@ -171,7 +171,7 @@ impl RowSource for AsCodes {
         let mut out = Vec::with_capacity(rows.len() * self.row_bytes());
         for words in words.chunks_exact(width) {
             let start = out.len();
-            words.iter().for_each(|word| out.extend((word ^ MIDDLE).to_le_bytes()));
+            out.extend(words.iter().flat_map(|word| (word ^ MIDDLE).to_le_bytes()));
             out.truncate(start + cols.div_ceil(2));
             if let (1, Some(last)) = (cols % 2, out.last_mut()) {
                 *last &= 15;

@@ -35,7 +35,7 @@ impl RowSource for Floats {
         for (row, codes) in rows.zip(codes.chunks_exact(self.cols)) {
             let scales = self.scales.of_row(row / tall, blocks);
             for (codes, scale) in codes.chunks(wide).zip(scales) {
-                codes.iter().for_each(|code| out.extend((table[usize::from(*code)] * scale).to_le_bytes()));
+                out.extend(codes.iter().flat_map(|code| (table[usize::from(*code)] * scale).to_le_bytes()));
             }
         }
         out

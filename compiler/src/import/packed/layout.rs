@@ -65,8 +65,9 @@ impl Codes {
             }
             Codes::Awq(_) => {
                 for (k, line) in words.chunks_exact(all / 8).enumerate() {
-                    for at in rows.start / 8..rows.end.div_ceil(8) {
-                        let word = u32::from_le_bytes(line[at]);
+                    let (first, end) = (rows.start / 8, rows.end.div_ceil(8));
+                    for (at, word) in line.iter().enumerate().take(end).skip(first) {
+                        let word = u32::from_le_bytes(*word);
                         for (place, row) in AWQ.iter().map(|row| at * 8 + row).enumerate() {
                             if rows.contains(&row) {
                                 let code = word >> (4 * place) & 15;

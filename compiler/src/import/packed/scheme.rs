@@ -189,7 +189,7 @@ fn awq(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     Ok(Packing { method: Method::Awq, bits, cover })
 }
 
-/// DeepSeek's and transformers' own.
+/// That of `DeepSeek`, and of transformers.
 fn fp8(path: &Path, keys: &Keys) -> Result<Packing, ImportError> {
     let float = |key: &Option<String>, known: &str| key.as_ref().is_none_or(|found| found == known);
     if !float(&keys.scale_fmt, "float") && !float(&keys.scale_fmt, "ue8m0")
