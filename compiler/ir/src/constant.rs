@@ -117,7 +117,7 @@ impl ConstData {
     pub fn release(&self) {
         match self {
             ConstData::Bytes { owner, range, .. } => owner.release(range.clone()),
-            ConstData::Decoded { source, .. } => source.release(),
+            ConstData::Decoded { source, .. } => source.parts().into_iter().for_each(ConstData::release),
             ConstData::Elided { .. } => {}
         }
     }
@@ -195,10 +195,10 @@ impl Reading<'_> {
     /// Says that `part` of `all` equal parts are read.
     pub fn passed(&mut self, part: usize, all: usize) {
         let last = part >= all;
-        if let (ConstData::Decoded { source, .. }, true) = (self.data, last) {
+        if let (ConstData::Decoded { .. }, true) = (self.data, last) {
             // Rows may be made of all pages, so that these are given back at last, and hashed while they are at hand.
             self.data.hash();
-            source.release();
+            self.data.release();
         }
         let (ConstData::Bytes { owner, range, hash }, Some(bytes)) = (self.data, self.data.bytes()) else {
             return;

@@ -45,11 +45,6 @@ pub trait RowSource: Send + Sync {
 
     /// What rows are made of.
     fn parts(&self) -> Vec<&ConstData>;
-
-    /// Says that this is not needed soon.
-    fn release(&self) {
-        self.parts().into_iter().for_each(ConstData::release);
-    }
 }
 
 /// All that the constants of a graph are read from.

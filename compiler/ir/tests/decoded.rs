@@ -44,7 +44,9 @@ impl RowSource for Rows {
         "0123456789abcdef".into()
     }
 
-    fn release(&self) {}
+    fn parts(&self) -> Vec<&ConstData> {
+        vec![]
+    }
 }
 
 fn codes() -> Format {
