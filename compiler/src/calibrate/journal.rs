@@ -180,7 +180,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("0000.streams");
         let read = |dtype, shape: &[usize]| {
-            let bytes = vec![0; 8];
+            let bytes = [0; 8];
             write(&path, [("0".into(), dtype, shape.to_vec(), &bytes[..])].into_iter(), []).unwrap();
             read_streams(&path).map(|streams| (streams[0].rows(), streams[0].cols()))
         };
