@@ -133,3 +133,16 @@ const KEPT: [&str; 6] = [
     "special_tokens_map.json",
     "chat_template.jinja",
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_of_weights_that_are_only_claimed_end_at_the_largest_number() {
+        let weight = |n| format!("  %{n} : weight \"w{n}\" f32[2000000,1099511627776]\n");
+        let weights: String = (0..3).map(weight).collect();
+        let plan = fireq_ir::plan::parse_plan(&format!("plan \"p\" arena 64 {{\n{weights}}}\n")).unwrap();
+        assert_eq!(sizes(&plan).weights, u64::MAX);
+    }
+}

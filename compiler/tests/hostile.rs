@@ -129,7 +129,9 @@ fn files_that_never_end_or_are_too_large_are_not_read() {
         fifo(&path);
         assert!(said(&ModelConfig::read(&model).unwrap_err()).ends_with("it is not a regular file"));
         fs::remove_file(&path).unwrap();
-        own.into_iter().for_each(|own| fs::write(&path, own).unwrap());
+        if let Some(own) = own {
+            fs::write(&path, own).unwrap();
+        }
     }
     ModelConfig::read(&model).unwrap();
     claims(&model.join("tokenizer.json"), 500 << 20);

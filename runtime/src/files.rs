@@ -31,9 +31,10 @@ pub(crate) fn text(dir: &Path, file: &str) -> Result<String, RuntimeError> {
     let path = inside(dir, file)?;
     let mut text = String::new();
     let read = File::open(&path).and_then(|file| file.take(MOST + 1).read_to_string(&mut text));
-    let read = read.and_then(|bytes| match bytes as u64 > MOST {
-        true => Err(io::Error::other(format!("it has more than {} MiB", MOST >> 20))),
-        false => Ok(text),
-    });
-    read.map_err(|source| RuntimeError::Io { path, source })
+    let bytes = read.map_err(|source| RuntimeError::Io { path: path.clone(), source })?;
+    if bytes as u64 <= MOST {
+        return Ok(text);
+    }
+    let source = io::Error::other(format!("it has more than {} MiB", MOST >> 20));
+    Err(RuntimeError::Io { path, source })
 }

@@ -176,3 +176,23 @@ fn read_streams(path: &Path) -> Option<Vec<Tensor>> {
     };
     stored(path).ok()?.tensors.values().map(read).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_matrices_of_f32() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("0000.streams");
+        let read = |dtype, shape: &[usize]| {
+            let bytes = [0; 8];
+            write(&path, [("0".into(), dtype, shape.to_vec(), &bytes[..])].into_iter(), []).unwrap();
+            read_streams(&path).map(|streams| (streams[0].rows(), streams[0].cols()))
+        };
+        assert_eq!(read(Dtype::F32, &[2, 1]), Some((2, 1)));
+        let others = [&[2][..], &[1, 2, 1], &[2, 1, 1]].map(|shape| read(Dtype::F32, shape));
+        assert_eq!(others, [None; 3]);
+        assert_eq!(read(Dtype::I32, &[2, 1]), None);
+    }
+}

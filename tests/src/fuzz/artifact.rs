@@ -44,7 +44,9 @@ fn open(files: &[(&str, &[u8])]) {
     let all: Vec<(&str, &[u8])> =
         [(MANIFEST, &manifest[..])].into_iter().chain(files[1..].iter().copied()).collect();
     let dir = scratch::folder("artifact", &all);
-    for result in [Artifact::open(&dir).and_then(on_cpu), Artifact::open_for_gpu(&dir).and_then(on_gpu)] {
+    for result in
+        [Artifact::open(&dir).and_then(|a| on_cpu(&a)), Artifact::open_for_gpu(&dir).and_then(|a| on_gpu(&a))]
+    {
         if let Err(error) = result {
             show(&error);
             assert!(error.hint().is_none_or(|hint| !hint.is_empty()));
@@ -88,7 +90,7 @@ fn vouching(manifest: &[u8], files: &[(&str, &[u8])]) -> Vec<u8> {
 const MOST: usize = 1 << 20;
 
 /// Buffers are made, and the library, which is none, is not loaded.
-fn on_cpu(artifact: Artifact) -> Result<(), RuntimeError> {
+fn on_cpu(artifact: &Artifact) -> Result<(), RuntimeError> {
     verify_plan(&artifact.plan).expect("what opens is verified");
     artifact.weights()?.wait()?;
     let limits = Limits { tokens: 2, context: 3, threads: 1 };
@@ -105,8 +107,8 @@ fn row_bytes(buffer: &fireq_ir::plan::Buffer) -> Vec<usize> {
 }
 
 /// The program is checked, and what it takes is counted.
-fn on_gpu(artifact: Artifact) -> Result<(), RuntimeError> {
-    let needs = Needs::of(&artifact)?;
+fn on_gpu(artifact: &Artifact) -> Result<(), RuntimeError> {
+    let needs = Needs::of(artifact)?;
     verify_plan(&needs.plan).expect("what opens is verified");
     for room in [Room::of_one(1, 1), Room::of_one(4096, 512)] {
         assert!(needs.footprint(room).total() > 0);

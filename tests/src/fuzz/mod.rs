@@ -19,6 +19,7 @@ pub use checkpoint::checkpoint;
 pub use config::config;
 pub use journal::journal;
 pub use measurements::measurements;
+pub use texts::{pipeline, plan, recipe, text_ir};
 pub use tokenizer::tokenizer;
 
 /// A target: its name, which is that of its corpus, and its check.
@@ -26,10 +27,10 @@ pub type Target = (&'static str, fn(&[u8]));
 
 /// All that is fuzzed.
 pub const TARGETS: [Target; 11] = [
-    ("text_ir", |bytes| text(bytes, texts::text_ir)),
-    ("pipeline", |bytes| text(bytes, texts::pipeline)),
-    ("recipe", |bytes| text(bytes, texts::recipe)),
-    ("plan", |bytes| text(bytes, texts::plan)),
+    ("text_ir", |bytes| text(bytes, text_ir)),
+    ("pipeline", |bytes| text(bytes, pipeline)),
+    ("recipe", |bytes| text(bytes, recipe)),
+    ("plan", |bytes| text(bytes, plan)),
     ("checkpoint", checkpoint),
     ("config", config),
     ("artifact", artifact),

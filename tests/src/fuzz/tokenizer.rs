@@ -11,12 +11,14 @@ pub fn tokenizer(bytes: &[u8]) {
     let [tokenizer, config] = files(bytes);
     let files = [("tokenizer.json", tokenizer), ("tokenizer_config.json", config)];
     let files = if config.is_empty() { &files[..1] } else { &files };
-    if let Err(error) = Tokens::load(&scratch::folder("tokenizer", files), Some(1)).and_then(use_it) {
+    if let Err(error) =
+        Tokens::load(&scratch::folder("tokenizer", files), Some(1)).and_then(|tokens| use_it(&tokens))
+    {
         show(&error);
     }
 }
 
-fn use_it(tokens: Tokens) -> Result<(), TokensError> {
+fn use_it(tokens: &Tokens) -> Result<(), TokensError> {
     let mut step = tokens.stream();
     for text in TEXTS {
         let ids = tokens.encode(text)?;

@@ -46,8 +46,6 @@ pub struct Request {
     pub seconds: u64,
     /// Targets at a time.
     pub jobs: usize,
-    /// Whether AddressSanitizer watches, for which rustc is told to take its unstable option.
-    pub address: bool,
 }
 
 /// What became of a target, as its log says.
@@ -68,7 +66,7 @@ pub fn fuzz(request: &Request) -> Result<(), String> {
     if missing {
         return Err(INSTRUCTIONS.into());
     }
-    let binaries = build(request.address)?;
+    let binaries = build()?;
     let wanted = |target: &&str| request.target.as_deref().is_none_or(|wanted| wanted == *target);
     let queue = Mutex::new(TARGETS.into_iter().filter(wanted).collect::<Vec<_>>().into_iter());
     let rows = Mutex::new(vec![]);
@@ -94,24 +92,13 @@ pub fn fuzz(request: &Request) -> Result<(), String> {
 }
 
 /// Builds all targets; the folder of their binaries.
-fn build(address: bool) -> Result<PathBuf, String> {
+fn build() -> Result<PathBuf, String> {
     let tests = root().join("tests");
-    let sanitizer = if address { "address" } else { "none" };
-    // With it everything is built again.
-    let folder = tests.join(if address { "fuzz/target/address" } else { "fuzz/target" });
-    let mut command = Command::new("cargo");
-    command
-        .current_dir(&tests)
-        .args(["fuzz", "build", "--sanitizer", sanitizer, "--target-dir"])
-        .arg(&folder);
-    if address {
-        command.env("RUSTC_BOOTSTRAP", "1");
-    }
-    run(&mut command)?;
+    run(Command::new("cargo").current_dir(&tests).args(["fuzz", "build", "--sanitizer", "none"]))?;
     let version = Command::new("rustc").arg("-vV").output().map_err(|e| format!("rustc: {e}"))?;
     let version = String::from_utf8_lossy(&version.stdout).into_owned();
     let host = version.lines().find_map(|line| line.strip_prefix("host: ")).ok_or("rustc names no host")?;
-    Ok(folder.join(host).join("release"))
+    Ok(tests.join("fuzz/target").join(host).join("release"))
 }
 
 fn one(target: &'static str, binaries: &Path, seconds: u64) -> Result<Row, String> {
@@ -123,10 +110,7 @@ fn one(target: &'static str, binaries: &Path, seconds: u64) -> Result<Row, Strin
         fs::create_dir_all(tests.join(folder)).map_err(|e| format!("{folder}: {e}"))?;
     }
     let mut command = Command::new(binaries.join(target));
-    command
-        .current_dir(&tests)
-        .args(OPTIONS)
-        .env("ASAN_OPTIONS", "allocator_may_return_null=1:detect_leaks=0");
+    command.current_dir(&tests).args(OPTIONS);
     command.arg(format!("-max_total_time={seconds}")).arg(format!("-artifact_prefix={failed}"));
     // What libFuzzer finds goes to the first of these.
     command.args([found, format!("fuzz/corpus/{target}")]);

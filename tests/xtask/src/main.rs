@@ -55,9 +55,6 @@ enum Command {
         /// How many targets run at a time.
         #[arg(long, default_value_t = 1)]
         jobs: usize,
-        /// With AddressSanitizer, which sees reads and writes outside of memory, too.
-        #[arg(long)]
-        address: bool,
     },
     /// Create a pass: its file, its row in the table, a case that fires and one that must not.
     NewPass {
@@ -166,9 +163,7 @@ fn main() -> ExitCode {
         Command::Test => test::test(),
         Command::Demo => demo::demo(),
         Command::Bless { filter } => test::bless(filter),
-        Command::Fuzz { target, seconds, jobs, address } => {
-            fuzz::fuzz(&fuzz::Request { target, seconds, jobs, address })
-        }
+        Command::Fuzz { target, seconds, jobs } => fuzz::fuzz(&fuzz::Request { target, seconds, jobs }),
         Command::NewPass { name } => new_pass::new_pass(&name),
         Command::RandomModel { config, output, seed, shard_gib } => {
             random_model::write(&config, &output, seed, shard_gib << 30)
