@@ -9,7 +9,7 @@ mod simulated;
 use std::path::Path;
 use std::process::Command;
 
-use fireq::build::{BuildOptions, Plans, Targets, build};
+use fireq::build::{BuildOptions, Plans, Targets, build_anew};
 use fireq::import::{Model, import_with};
 use fireq::interpreted::Interpreted;
 use fireq::numerics::relative_error;
@@ -43,7 +43,7 @@ fn compiled(model: &Model, tokens: &[u32], cpu: Cpu) -> Vec<f32> {
         tuning: Tuning::default(),
         threads: 2,
     };
-    build(model, &plans, "test", None, &options, &out, &|_, _| ()).unwrap();
+    build_anew(model, &plans, "test", &options, &out).unwrap();
     let limits = Limits { tokens: 64, context: tokens.len(), threads: 2 };
     let mut session = Session::open(&Artifact::open(&out).unwrap(), limits).unwrap();
     let (prompt, rest) = tokens.split_at(tokens.len() - 3);
