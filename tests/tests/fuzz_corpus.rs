@@ -37,7 +37,7 @@ macro_rules! replayed {
     };
 }
 
-replayed!(text_ir pipeline recipe plan checkpoint config artifact program measurements tokenizer journal);
+replayed!(text_ir pipeline recipe plan checkpoint packed config artifact program measurements tokenizer journal);
 
 #[test]
 fn every_target_has_a_program_and_a_corpus_and_is_replayed() {

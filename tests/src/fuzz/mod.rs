@@ -8,6 +8,7 @@ mod checkpoint;
 mod config;
 mod journal;
 mod measurements;
+mod packed;
 mod scratch;
 mod texts;
 mod tokenizer;
@@ -19,6 +20,7 @@ pub use checkpoint::checkpoint;
 pub use config::config;
 pub use journal::journal;
 pub use measurements::measurements;
+pub use packed::packed;
 pub use texts::{pipeline, plan, recipe, text_ir};
 pub use tokenizer::tokenizer;
 
@@ -26,12 +28,13 @@ pub use tokenizer::tokenizer;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All that is fuzzed.
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("text_ir", |bytes| text(bytes, text_ir)),
     ("pipeline", |bytes| text(bytes, pipeline)),
     ("recipe", |bytes| text(bytes, recipe)),
     ("plan", |bytes| text(bytes, plan)),
     ("checkpoint", checkpoint),
+    ("packed", packed),
     ("config", config),
     ("artifact", artifact),
     ("program", program),

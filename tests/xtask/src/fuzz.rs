@@ -12,12 +12,13 @@ use std::thread;
 use crate::run::{describe, root, run, succeeds};
 
 /// What can be fuzzed.
-pub const TARGETS: [&str; 11] = [
+pub const TARGETS: [&str; 12] = [
     "text_ir",
     "pipeline",
     "recipe",
     "plan",
     "checkpoint",
+    "packed",
     "config",
     "artifact",
     "program",
