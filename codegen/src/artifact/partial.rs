@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use fireq_ir::artifact::{CUDA_WEIGHTS, MANIFEST, WEIGHTS};
 
 use super::journal::Journal;
-use super::publish::repair;
+use super::publish::{publish, repair};
 use super::sums::hash;
 use super::{ArtifactError, at, check_output};
 
@@ -42,7 +42,6 @@ impl Partial {
     /// where another process holds the lock, and where `out` is something that is not to be replaced.
     pub fn open(out: &Path) -> Result<Self, ArtifactError> {
         let partial = Self::beside(out)?;
-        repair(&partial.old(), out).map_err(at(out))?;
         check_output(out)?;
         Ok(partial)
     }
@@ -53,7 +52,9 @@ impl Partial {
         let made = dir.ancestors().skip(1).take_while(|dir| !dir.as_os_str().is_empty() && !dir.exists());
         let made = made.map(Path::to_path_buf).collect();
         let lock = lock(&dir, out)?;
-        Ok(Partial { out: out.to_path_buf(), dir, made, _lock: lock })
+        let partial = Partial { out: out.to_path_buf(), dir, made, _lock: lock };
+        repair(&partial.old(), out).map_err(at(out))?;
+        Ok(partial)
     }
 
     /// The folder, for more that a later run can use: in folders named by 16 hexadecimal digits.
@@ -66,16 +67,23 @@ impl Partial {
         &self.out
     }
 
-    /// Where an artifact waits while another takes its place.
-    pub(super) fn old(&self) -> PathBuf {
-        self.dir.join("old")
+    /// Fills an empty folder, which takes the place of the output. Where that fails, the output is as it was.
+    pub fn replace<T, E: From<ArtifactError>>(
+        &self,
+        fill: impl FnOnce(&Path) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let new = self.dir.join("new.artifact");
+        remove(&new).and_then(|()| fs::create_dir(&new)).map_err(at(&new))?;
+        let filled = fill(&new).and_then(|made| {
+            publish(&new, &self.out, &self.old()).map_err(at(&self.out))?;
+            Ok(made)
+        });
+        filled.inspect_err(|_| drop(remove(&new)))
     }
 
-    /// An empty folder for an artifact that is not resumed.
-    pub(super) fn anew(&self) -> Result<PathBuf, ArtifactError> {
-        let dir = self.dir.join("new.artifact");
-        remove(&dir).and_then(|()| fs::create_dir(&dir)).map_err(at(&dir))?;
-        Ok(dir)
+    /// Where an output waits while another takes its place.
+    pub(super) fn old(&self) -> PathBuf {
+        self.dir.join("old")
     }
 
     /// The artifact that `key` stands for, as far as an earlier run made it. Unfinished ones of other keys are removed: they

@@ -6,8 +6,6 @@ use std::path::Path;
 
 use fireq_ir::artifact::{CUDA_KERNELS, CudaCode, MANIFEST, Manifest, SCHEMA};
 
-use super::partial::remove;
-use super::publish::publish;
 use super::sums::{hash, hashes};
 use super::{ArtifactError, Partial, at, parent};
 
@@ -20,14 +18,7 @@ pub fn recode(
     texts: &[(&str, String)],
     generate: impl FnOnce(&Path) -> Result<CudaCode, ArtifactError>,
 ) -> Result<Manifest, ArtifactError> {
-    let partial = Partial::open(dir)?;
-    let to = partial.anew()?;
-    let recoded = fill(&to, dir, manifest, texts, generate);
-    let published = recoded.and_then(|manifest| {
-        publish(&to, dir, &partial.old()).map_err(at(dir))?;
-        Ok(manifest)
-    });
-    published.inspect_err(|_| drop(remove(&to)))
+    Partial::open(dir)?.replace(|to| fill(to, dir, manifest, texts, generate))
 }
 
 fn fill(

@@ -219,14 +219,14 @@ impl Made<'_> {
     fn text(&self, options: &Compile) -> String {
         let config = &self.model.config;
         let context = config.context as u64;
-        let verb = if options.dry_run { "would compile" } else { "compiled" };
+        let seconds = format!(" in {:.1} s", self.seconds);
+        let (verb, took) = if options.dry_run { ("would compile", "") } else { ("compiled", &*seconds) };
         let out = options.output.as_ref().map_or_else(String::new, |out| format!(" to {}", out.display()));
         format!(
-            "{verb} {}{out} with recipe {} in {:.1} s\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
+            "{verb} {}{out} with recipe {}{took}\n  weights   {} from {} ({:.2} bits per parameter){}\n  \
              KV cache  {} per token, {} for {context} positions\n{}{}{}{}{}",
             config.name,
             self.recipe.label,
-            self.seconds,
             bytes(self.sizes.weights),
             bytes(self.checkpoint_bytes),
             self.sizes.weights as f64 * 8.0 / self.parameters as f64,

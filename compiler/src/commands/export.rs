@@ -41,7 +41,7 @@ pub fn export(options: &Export) -> Outcome {
         shard: options.shard_size,
     };
     let bar = progress("weights", 0);
-    let exported = write(&quantized, given, &options.output, &|done, all| {
+    let exported = write(&quantized, given, &unfinished, &|done, all| {
         bar.set_length(all);
         bar.set_position(done);
     })?;

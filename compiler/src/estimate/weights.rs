@@ -78,9 +78,9 @@ pub(super) fn measure(of: &Compilation<'_>) -> Measured {
                 .push(format!("{} weights of kind {kind}, which come from data", weights.len())),
         }
     }
-    let numbers = if of.model.weightless { "random" } else { "the checkpoint's" };
+    let whose = if of.model.weightless { "random ones" } else { "the checkpoint's" };
     measured.basis = format!(
-        "{} numbers, of which {} {numbers} ones were packed and hashed in this run, on {} threads at once",
+        "{} numbers, as quickly as {} of {whose} were packed and hashed in this run, on {} threads at once",
         millions(packed),
         millions(looked_at),
         of.build.threads.max(1)

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use fireq_codegen::artifact::ArtifactError;
 use fireq_ir::PatchError;
 use fireq_ir::interp::InterpError;
 use fireq_ir::plan::LowerError;
@@ -26,6 +27,9 @@ pub enum ExportError {
         /// Why.
         source: io::Error,
     },
+    /// The output could not take its place, or what it is made of changed.
+    #[error(transparent)]
+    Place(#[from] ArtifactError),
     /// The configuration was refused.
     #[error(transparent)]
     Import(#[from] ImportError),
@@ -99,6 +103,10 @@ impl ExportError {
             ExportError::Io { .. } => {
                 "the output needs a directory that can be written, with room for the weights"
             }
+            ExportError::Place(ArtifactError::Changed(_)) => {
+                "nothing was written; leave the model as it is, and export it again"
+            }
+            ExportError::Place(_) => "give a path where a directory can be written",
             ExportError::Import(error) => error.hint(),
             ExportError::Artifact(error) => error.hint().unwrap_or("compile the model again"),
             ExportError::Missing { .. } => {

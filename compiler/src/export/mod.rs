@@ -26,10 +26,11 @@ mod tensors;
 
 use std::path::{Path, PathBuf};
 
+use fireq_codegen::artifact::{ArtifactError, Partial};
 use fireq_ir::artifact::GRAPH;
 use fireq_ir::fused::expand;
 use fireq_ir::text::parse_graph;
-use fireq_ir::{DType, Graph};
+use fireq_ir::{DType, Graph, Sources};
 use fireq_runtime::Artifact;
 use serde::Serialize;
 
@@ -150,11 +151,11 @@ pub struct Linears {
     pub numbers: usize,
 }
 
-/// Writes the checkpoint `out`. `progress` is told bytes of tensors done and in all. The same model gives the same bytes.
+/// Writes the checkpoint that `place` is for. `progress` is told bytes of tensors done and in all. The same model gives the same bytes.
 pub fn export(
     quantized: &Quantized,
     options: ExportOptions,
-    out: &Path,
+    place: &Partial,
     progress: &(dyn Fn(u64, u64) + Sync),
 ) -> Result<Exported, ExportError> {
     let Quantized { graph, config, dir, .. } = quantized;
@@ -173,8 +174,9 @@ pub fn export(
     if tied {
         aligned.tensors.remove(OUTPUT);
     }
-    let keys = config::read(dir)?;
-    directory::fill(out, |to| {
+    let (keys, sources) = (config::read(dir)?, Sources::of(graph));
+    check_output(place.out())?;
+    place.replace(|to| {
         let written = tensors::write(quantized, &aligned, schemes.as_ref(), options, to, progress)?;
         let text = config::text(keys, options.dtype, tied, schemes.as_ref());
         let path = to.join(config::FILE);
@@ -184,7 +186,7 @@ pub fn export(
         let path = to.join(REPORT);
         let text = serde_json::to_string_pretty(&exported).expect("strings and numbers have a JSON form");
         std::fs::write(&path, text + "\n").map_err(at(&path))?;
-        Ok(exported)
+        sources.changed().map_or(Ok(exported), |path| Err(ArtifactError::Changed(path).into()))
     })
 }
 
