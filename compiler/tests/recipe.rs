@@ -86,7 +86,7 @@ fn mistakes_are_shown_in_place() {
     let (code, _, log) = Case::new(b"[weights]\n\ngruop = 64\n").compile(&["--dry-run"]);
     assert_eq!(code, Some(1));
     let expected = [
-        "  cause: unknown field `gruop`, expected one of `method`, `catch-up`, `group`, `fit`, `keep`, `head`",
+        "  cause: unknown field `gruop`, expected one of `method`, `catch-up`, `group`, `fit`, `codes`, `keep`, `head`",
         "          --> line 3, column 1",
         "           |",
         "         3 | gruop = 64",

@@ -34,6 +34,9 @@ const UP: &str = "model.layers.0.mlp.up_proj";
 const AGAIN: &str =
     "help: the checkpoint is gptq, 4 bits in groups of 32; download it again, or pack it again";
 
+/// A change of what says how weights are packed, and why it is refused.
+type Case<'a> = (&'a dyn Fn(&mut Value), &'a str);
+
 #[test]
 fn tensors_that_are_missing() {
     for suffix in ["qzeros", "scales"] {
@@ -203,7 +206,7 @@ fn schemes_of_compressed_tensors_that_are_not_read() {
         group["weights"]["num_bits"] = json!(8);
         c["config_groups"]["group_1"] = group;
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 6] = [
+    let cases: [Case<'_>; 6] = [
         (&second, "with several schemes of weights"),
         (&|c| c["format"] = json!("marlin-24"), "in the format `marlin-24`"),
         (&|c| c["format"] = json!("nvfp4-pack-quantized"), "in the format `nvfp4-pack-quantized`"),
