@@ -272,7 +272,7 @@ fn weights_of_an_artifact_that_cannot_be_read_are_named() {
     let place = Place::new();
     assert_eq!(ended(place.compile().spawn().unwrap()).0, Some(0));
     let weights = place.out.join("weights.safetensors");
-    let Some(mounted) = serve(&weights, &place.temp.path().join("served")) else { return };
+    let Some(mounted) = serve(&weights, &place.out.join("served")) else { return };
     let logits = || {
         let mut command = Command::new(env!("CARGO_BIN_EXE_fireq"));
         command.arg("logits").arg(&place.out).args(["--tokens", "1", "-o"]);
