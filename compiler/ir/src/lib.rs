@@ -60,12 +60,13 @@
 //! | `op` | the one table of operations: documentation, names, operands, attributes |
 //! | `types`, `shape`, `dtype` | dtype × quantization [`Scheme`] × shape with symbols `T` (tokens of a step), `P` (past), `L` (selected rows) |
 //! | `graph` | the DAG; the only file that names petgraph |
+//! | `constant`, `source`, `numbers` | data of constants: where it is read from, rows that are made when asked for, numbers that are none |
 //! | `expression` | what depends on constants only |
 //! | `fused` | what each fused operation stands for: its type, its numbers and its launches follow |
 //! | `infer`, `verify` | the type of each operation; every invariant, stated in prose first |
 //! | `text` | the canonical text, its parser and errors |
 //! | `patch`, `pass`, `pipeline` | the unit of change and its gate; passes, and what is seen of them while they run |
-//! | `e4m3`, `quant`, `fit` | the numeric contract: FP8 rounding, the quantizers and how they choose scales, shared by all that must agree to the bit |
+//! | `e4m3`, `quant`, `fit`, `rescale` | the numeric contract: FP8 rounding, the quantizers and how they choose scales, shared by all that must agree to the bit |
 //! | `interp` | the oracle: one operation at a time, sums in f64 rounded once |
 //! | `plan` | lowering, storage orders, weight packing, the plan's text and verifier |
 //! | `artifact` | the manifest: what an artifact directory vouches for |
@@ -90,7 +91,9 @@
 //! A fused operation is defined as the operations that it stands for, once, in `fused`. Its type and its numbers follow,
 //! and so does what a backend without a kernel for it launches: the CPU's plan of a fused graph is that of the unfused one.
 //!
-//! A constant may hold codes: packed, and then its scales, level by level, as calibrated passes leave them. A `fence` keeps
+//! A constant may hold codes: packed, and then its scales, level by level, as calibrated passes leave them. What a checkpoint holds
+//! in another order, or packed, is a constant too, whose rows are decoded when they are asked for ([`RowSource`]); codes that can
+//! stay are `rescale`d, which chooses other scales for them. A `fence` keeps
 //! scales on its two sides apart that would otherwise be multiplied out.
 //!
 //! A pass proposes patches for a graph that it cannot change. [`Pipeline`] runs passes to their fixpoints, verifies after
