@@ -3,7 +3,7 @@
 //! Whoever writes to `OUT` holds a lock on the folder; it goes with the process, however that ends. `<key>.artifact` is what
 //! becomes `OUT`, and `<key>.journal` says which of its weights are done; the key stands for all that their bytes depend
 //! on. Folders named by 16 hexadecimal digits are others' finished work, such as blocks of a calibration. `old` is an
-//! artifact that was moved aside by [`publish`](super::publish) and is moved back if that was interrupted.
+//! artifact that was moved aside by [`publish`](mod@super::publish) and is moved back if that was interrupted.
 
 use std::fs::{self, File, TryLockError};
 use std::io;
