@@ -85,7 +85,9 @@ fn a_panic_is_the_steps_and_not_the_crews() {
             assert!(thread != guilty, "as it should");
         };
         let step = |crew: &mut Threads| crew.run(true, |crew| crew.share(60, true, &body));
-        assert!(catch_unwind(AssertUnwindSafe(|| step(&mut crew))).is_err(), "thread {guilty}");
+        // Where other processes want the cores, a thread may come too late to get a piece.
+        let mut steps = (0..1000).map(|_| catch_unwind(AssertUnwindSafe(|| step(&mut crew))));
+        assert!(steps.any(|step| step.is_err()), "thread {guilty}");
         let done = AtomicUsize::new(0);
         let count = |begin, end, _: usize| {
             done.fetch_add(end - begin, Ordering::Relaxed);
