@@ -1,7 +1,6 @@
 //! Import of models, the compile driver, and what the `fireq` command line is made of.
 
 pub mod bisect;
-mod bounded;
 pub mod build;
 pub mod by_site;
 pub mod calibrate;

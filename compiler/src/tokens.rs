@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
+use fireq_runtime::bounded;
 use serde::Deserialize;
 use thiserror::Error;
 use tokenizers::{Encoding, Tokenizer};
 
-use crate::bounded;
 use crate::panics::caught;
 
 /// A model's tokenizer and its rule for the first token.

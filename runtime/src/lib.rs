@@ -5,6 +5,7 @@
 //! a GPU, for several sequences in a step, and [`cuda::Batch`] continues many texts there.
 
 mod artifact;
+pub mod bounded;
 mod buffers;
 mod compare;
 pub mod cuda;

@@ -1,6 +1,6 @@
 //! Files that are mapped, and what tells that one is no longer what it was.
 
-use std::fs::{File, Metadata};
+use std::fs::Metadata;
 use std::io;
 use std::ops::{Deref, Range};
 use std::path::{Path, PathBuf};
@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use fireq_ir::ByteSource;
 use memmap2::Mmap;
 
+use crate::bounded;
 use crate::faults::Watched;
 
 /// A read-only mapped file. Where the system cannot read it any more, as when it was cut off, the process ends with a message
@@ -25,11 +26,7 @@ pub struct Mapped {
 impl Mapped {
     /// Maps a regular file.
     pub fn open(path: &Path) -> io::Result<Self> {
-        // Opening anything else could wait for ever.
-        if !std::fs::metadata(path)?.is_file() {
-            return Err(io::Error::other("it is not a regular file"));
-        }
-        let file = File::open(path)?;
+        let file = bounded::open(path)?;
         let found = file.metadata()?;
         // SAFETY: the map is read-only; a file that another process changes meanwhile can change numbers, never types or
         // ranges, which are checked once and kept apart from the mapping.
@@ -103,7 +100,7 @@ fn around(map: &[u8], range: &Range<usize>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::fs::{self, File};
     use std::io::Write;
 
     use super::*;

@@ -163,17 +163,17 @@ fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Whether `out` is an artifact to be replaced; anything else that exists is refused.
-pub fn check_output(out: &Path) -> Result<bool, ArtifactError> {
+/// Refuses what exists and is no artifact, which alone is replaced.
+pub fn check_output(out: &Path) -> Result<(), ArtifactError> {
     if out.symlink_metadata().is_err() {
-        return Ok(false);
+        return Ok(());
     }
     let manifest = fs::read(out.join(MANIFEST)).unwrap_or_default();
     let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap_or_default();
     // Of any version: an artifact of an older fireq is what one most wants to replace.
     let made = manifest["target"].is_object() || manifest["cuda"].is_object();
     let ours = manifest["schema"].is_u64() && manifest["files"].is_object() && made;
-    if ours { Ok(true) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
+    if ours { Ok(()) } else { Err(ArtifactError::Exists(out.to_path_buf())) }
 }
 
 fn fill(

@@ -2,8 +2,9 @@
 
 use std::fs;
 
-use fireq_ir::plan::{Place, pieces};
+use fireq_ir::plan::pieces;
 
+use super::weights::{self, Weight};
 use super::{Compilation, Sum, lowered};
 use crate::compile::sizes;
 use crate::import::block_linears;
@@ -43,20 +44,13 @@ pub(super) fn compiling(of: &Compilation<'_>, calibrated: bool) -> Sum {
 /// Numbers of the largest piece of weights, and of the largest weight that has only one.
 fn largest(of: &Compilation<'_>) -> (u64, u64) {
     let (mut piece, mut whole) = (0, 0);
-    let cpu = of.plans.cpu.iter().map(|lowered| (&of.model.graph, lowered));
-    for (graph, lowered) in cpu.chain(of.plans.cuda.iter().map(|(graph, lowered)| (graph, lowered))) {
-        for buffer in &lowered.plan.buffers {
-            let Place::Weight(name) = &buffer.place else { continue };
-            let Some(value) = lowered.weights.get(name).filter(|value| !graph.operands(**value).is_empty())
-            else {
-                continue;
-            };
-            let cols = buffer.ty.shape.cols().fixed().unwrap_or(1);
-            let pieces = pieces(graph, *value, buffer.storage);
-            let rows = pieces.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-            let most = if pieces.len() == 1 { &mut whole } else { &mut piece };
-            *most = (*most).max((rows * cols) as u64);
-        }
+    let made = weights::all(of).filter(|weight| !weight.graph.operands(weight.value).is_empty());
+    for Weight { graph, buffer, value } in made {
+        let cols = buffer.ty.shape.cols().fixed().unwrap_or(1);
+        let pieces = pieces(graph, value, buffer.storage);
+        let rows = pieces.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+        let most = if pieces.len() == 1 { &mut whole } else { &mut piece };
+        *most = (*most).max((rows * cols) as u64);
     }
     (piece, whole)
 }

@@ -22,10 +22,10 @@ pub(super) struct Measured {
 }
 
 /// A weight to be made.
-struct Weight<'a> {
-    graph: &'a Graph,
-    buffer: &'a Buffer,
-    value: ValueId,
+pub(super) struct Weight<'a> {
+    pub graph: &'a Graph,
+    pub buffer: &'a Buffer,
+    pub value: ValueId,
 }
 
 impl Weight<'_> {
@@ -59,7 +59,7 @@ const EACH: Duration = Duration::from_millis(100);
 
 pub(super) fn measure(of: &Compilation<'_>) -> Measured {
     let mut kinds: BTreeMap<String, Vec<Weight<'_>>> = BTreeMap::new();
-    for weight in all(of) {
+    for weight in all(of).filter(|weight| is_constant(weight.graph, weight.value)) {
         kinds.entry(weight.kind()).or_default().push(weight);
     }
     let mut measured = Measured::default();
@@ -92,14 +92,14 @@ fn millions(n: u64) -> String {
     format!("{:.1} million", n as f64 / 1e6)
 }
 
-fn all<'a>(of: &Compilation<'a>) -> impl Iterator<Item = Weight<'a>> {
+/// Those of every plan.
+pub(super) fn all<'a>(of: &Compilation<'a>) -> impl Iterator<Item = Weight<'a>> {
     let cpu = of.plans.cpu.iter().map(|lowered| (&of.model.graph, lowered));
     let cuda = of.plans.cuda.iter().map(|(graph, lowered)| (graph, lowered));
     cpu.chain(cuda).flat_map(|(graph, lowered)| {
         lowered.plan.buffers.iter().filter_map(move |buffer| {
             let Place::Weight(name) = &buffer.place else { return None };
-            let value = *lowered.weights.get(name)?;
-            is_constant(graph, value).then_some(Weight { graph, buffer, value })
+            Some(Weight { graph, buffer, value: *lowered.weights.get(name)? })
         })
     })
 }

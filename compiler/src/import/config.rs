@@ -2,13 +2,13 @@
 
 use std::path::Path;
 
+use fireq_runtime::bounded;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::keys::{Keys, check};
 use super::{Family, ImportError, Packing, Rope};
-use crate::bounded;
 
 /// Sizes and switches of a model, checked: sizes are positive and bounded, so that products of two fit `usize`.
 #[derive(Clone, Debug, PartialEq)]
