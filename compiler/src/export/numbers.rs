@@ -96,17 +96,17 @@ impl Packed {
     /// The weights of an artifact whose graph this is: those for CPUs where it has them.
     pub fn open(artifact: &Artifact, graph: &Graph) -> Result<Self, ExportError> {
         let cpu = artifact.manifest.target.is_some();
-        let plans = Plans::of(&if cpu { expand(graph)? } else { graph.clone() }, Targets { cpu, cuda: !cpu });
+        let graph = if cpu { expand(graph)? } else { graph.clone() };
+        let plans = Plans::of(&graph, Targets { cpu, cuda: !cpu });
         let (weights, plan) = if cpu {
             (artifact.weights()?, artifact.plan.clone())
         } else {
             (artifact.cuda_weights()?, artifact.cuda_plan()?)
         };
         let Plans { cpu, cuda } = plans.map_err(|error| lowering(error, &artifact.dir))?;
-        let expanded = expand(graph)?;
         let cuda = cuda.as_ref().map(|(fused, lowered)| (fused, lowered));
         let (graph, lowered) =
-            cpu.as_ref().map(|lowered| (&expanded, lowered)).or(cuda).expect("one of them was asked for");
+            cpu.as_ref().map(|lowered| (&graph, lowered)).or(cuda).expect("one of them was asked for");
         if lowered.plan != plan {
             return Err(ExportError::Foreign(artifact.dir.clone()));
         }
